@@ -1,0 +1,202 @@
+"""Command line of the app: arguments, messages and exit codes, no logic.
+
+Exit code 0: every case has its mask. 1: at least one has none. 2: wrong arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.cases import Case, find_cases
+from app.image import Image, ImageError, read_image, same_grid
+from app.model import MANIFEST, Model, ModelError, load_model
+
+if TYPE_CHECKING:
+    import torch
+
+    from app.predict import Predictor
+
+_WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Segment every case of the input; returns the exit code."""
+    args = _parser().parse_args(arguments)
+    try:
+        model = load_model(args.model or _only_model())
+        cases, errors = find_cases(args.input, args.output, len(model.config.channels))
+    except (ModelError, ImageError) as error:
+        return _fail(error)
+    failed = max([_fail(error) for error in errors], default=0)
+    if not cases:
+        return failed
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        first_scan = reader.submit(_read, cases[0])  # while torch is being imported
+        return max(failed, _run(args, model, cases, reader, first_scan))
+
+
+def _run(
+    args: argparse.Namespace,
+    model: Model,
+    cases: Sequence[Case],
+    reader: ThreadPoolExecutor,
+    scan: Future[list[Image]],
+) -> int:
+    """Go through the cases; the next scan is read while one is segmented."""
+    from app.predict import Options, Predictor
+
+    try:
+        device = _device(args.device)
+        options = Options(device, args.exact, args.step_size, args.tta)
+        predictor = Predictor(model, options)
+    except ModelError as error:
+        return _fail(error)
+    _announce(args, model, device, str(predictor.compute_dtype).removeprefix("torch."))
+    progress = _Progress()
+    failed = 0
+    for number, case in enumerate(cases):
+        following = reader.submit(_read, cases[number + 1]) if case is not cases[-1] else scan
+        try:
+            laps = _predict(predictor, case, scan, progress)
+        except ImageError as error:
+            failed = _fail(error)
+        except Exception as error:
+            failed = _fail(f"{case.files[0]}: {_one_line(error)}")
+        else:
+            stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in laps.items())
+            print(f"{case.name}: {stages}, total {sum(laps.values()):.2f} s -> {case.output}")
+        scan = following
+    return failed
+
+
+def _predict(
+    predictor: Predictor, case: Case, scan: Future[list[Image]], progress: _Progress
+) -> dict[str, float]:
+    start = time.perf_counter()
+    images = scan.result()
+    waited_s = time.perf_counter() - start
+    for note in [n for image in images for n in image.notes]:
+        _warn(f"{case.files[0]}: {note}")
+    case.output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return {"read": waited_s, **predictor.predict(images, case.output, progress.show)}
+    finally:
+        progress.clear()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m app", description="Segment lesions in CT with a model exported from nnU-Net"
+    )
+    add = parser.add_argument
+    add("--input", type=Path, required=True, help="a scan, or a folder of scans")
+    add("--output", type=Path, required=True, help="the mask, or a folder for the masks")
+    add("--model", type=Path, help="exported model (default: the only one in weights/)")
+    add("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    add("--exact", action="store_true", help="nnU-Net's own arithmetic; slower")
+    add("--step-size", type=_step_size, default=0.5, help="between windows, in patches (0.5)")
+    add("--tta", action="store_true", help="mirror along the axes that training allowed")
+    return parser
+
+
+def _step_size(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError("is more than 0 and at most 1")
+    return value
+
+
+def _only_model() -> Path:
+    models = sorted(m.parent for m in _WEIGHTS.glob(f"*/{MANIFEST}"))
+    if len(models) == 1:
+        return models[0]
+    found = ", ".join(m.name for m in models) or "none"
+    raise ModelError(f"{_WEIGHTS}: expected one model, found {found}; choose one with --model")
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if torch.cuda.is_available() and name != "cpu":
+        return torch.device("cuda")
+    if name == "cuda":
+        raise ModelError("--device cuda: no usable NVIDIA GPU (is the container run with --gpus?)")
+    if name == "auto":
+        _warn("no usable NVIDIA GPU found, running on the CPU, which is much slower")
+    return torch.device("cpu")
+
+
+def _read(case: Case) -> list[Image]:
+    images = [read_image(f) for f in case.files]
+    for file, image in zip(case.files[1:], images[1:], strict=True):
+        difference = same_grid(images[0], image)
+        if difference:
+            raise ImageError(f"{file}: {difference} than {case.files[0].name}; resample it first")
+    return images
+
+
+def _announce(args: argparse.Namespace, model: Model, device: object, dtype: str) -> None:
+    config = model.config
+    if config.notice:
+        _warn(f"model {config.name}: {config.notice}")
+    if args.exact and config.dtype != "float32":
+        _warn(
+            f"model {config.name}: weights are stored as {config.dtype}; masks equal nnU-Net's "
+            "only with weights exported as float32"
+        )
+    if args.tta and not config.mirror_axes:
+        _warn(f"model {config.name}: trained without mirroring, --tta does nothing")
+    print(
+        f"model {config.name}: {config.network.name}, {len(config.members)} member(s), "
+        f"{'exact, ' if args.exact else ''}{dtype} on {device}, "
+        f"ready after {_seconds_since_process_start():.2f} s"
+    )
+
+
+def _seconds_since_process_start() -> float:
+    ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _one_line(error: Exception) -> str:
+    message = " ".join(str(error).split())
+    if isinstance(error, ValueError):
+        return message
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {message} ({Path(where.filename).name}:{where.lineno})"
+
+
+def _fail(error: object) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+class _Progress:
+    """One line that is overwritten, on a terminal only."""
+
+    def __init__(self) -> None:
+        self._on = sys.stderr.isatty()
+
+    def show(self, done: int, of: int) -> None:
+        if self._on:
+            print(f"\rwindow {done} of {of}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self._on:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Which files belong to one case, and where its mask goes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.image import SUFFIXES, ImageError, suffix_of
+
+_CHANNEL = re.compile(r"(.+)_(\d{4})")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan: a file per channel, in order, and the mask to write."""
+
+    name: str
+    files: tuple[Path, ...]
+    output: Path
+
+
+def find_cases(source: Path, target: Path, channels: int) -> tuple[list[Case], list[ImageError]]:
+    """The cases of a file or a folder, and an error for each file that cannot be one.
+
+    nnU-Net's names: ``X_0000.nii.gz`` is channel 0 of case X, whose mask is ``X.nii.gz``. A model
+    with one channel also takes names without the number. Raises ImageError when there is nothing
+    to do at all.
+    """
+    if source.is_dir():
+        files = sorted(f for f in source.iterdir() if f.name.endswith(SUFFIXES))
+        files = [f for f in files if f.is_file() and not f.name.startswith(".")]
+        if not files:
+            raise ImageError(f"{source}: holds no scans; expected files in {', '.join(SUFFIXES)}")
+    elif source.exists():
+        files = [source]
+    else:
+        raise ImageError(f"{source}: does not exist")
+    cases: dict[Path, Case] = {}
+    errors = []
+    for file in files:
+        try:
+            case = _case(file, source, target, channels)
+            if case is None:
+                continue
+            if case.output in cases:
+                other = cases[case.output].files[0].name
+                raise ImageError(f"{file}: its mask would overwrite that of {other}; rename one")
+            cases[case.output] = case
+        except ImageError as error:
+            errors.append(error)
+    return list(cases.values()), errors
+
+
+def _case(file: Path, source: Path, target: Path, channels: int) -> Case | None:
+    """The case that starts with ``file``; None if the file is a later channel of another one."""
+    suffix = suffix_of(file)
+    stem = file.name.removesuffix(suffix)
+    numbered = _CHANNEL.fullmatch(stem)
+    files: tuple[Path, ...] = (file,)
+    name = stem.removesuffix("_0000")
+    if channels > 1:
+        if numbered is None:
+            raise ImageError(
+                f"{file}: the model has {channels} channels; name the files "
+                f"X_0000{suffix} to X_{channels - 1:04d}{suffix}"
+            )
+        name, number = numbered[1], int(numbered[2])
+        files = tuple(file.with_name(f"{name}_{c:04d}{suffix}") for c in range(channels))
+        if 0 < number < channels and files[0].exists():
+            return None
+        missing = [f.name for f in files if not f.exists()]
+        if missing or number >= channels:
+            problem = f"{missing[0]} is missing" if missing else f"channel {number} is not used"
+            raise ImageError(f"{file}: {problem}; the model has {channels} channels, from 0000 on")
+    is_file = not source.is_dir() and target.name.endswith(SUFFIXES) and not target.is_dir()
+    return Case(name, files, target if is_file else target / f"{name}{suffix}")

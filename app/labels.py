@@ -1,0 +1,57 @@
+"""What logits mean: the one authority for turning heads into labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from app.model import ModelConfig
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """How a voxel's logits become its label.
+
+    ``regions`` None: heads compete, the largest wins, its index is the label and ties go to the
+    lower one. Otherwise heads are independent: each paints its value, in order, where its
+    probability exceeds one half.
+    """
+
+    regions: tuple[int, ...] | None
+
+    def decide(self, logits: Tensor) -> Tensor:
+        """(head, ...) logits to (...) labels, int16 for regions and int64 for classes."""
+        if self.regions is None:
+            return logits.argmax(0)
+        labels = torch.zeros(logits.shape[1:], dtype=torch.int16, device=logits.device)
+        for logit, value in zip(logits, self.regions, strict=True):
+            # nnU-Net's test: the rounding of sigmoid makes the tiniest positive logit background
+            labels[torch.sigmoid(logit.float()) > 0.5] = value
+        return labels
+
+    def may_be_foreground(self, logits: Tensor) -> Tensor:
+        """(head, ...) logits to a (...) mask; interpolating outside of it gives background only.
+
+        Linear interpolation with the same weights keeps the order of two heads, in floating point
+        too, so where background wins at all neighbours it wins in between.
+        """
+        if self.regions is None:
+            return logits[1:].amax(0) > logits[0]
+        return (logits > 0).any(0)
+
+
+# Two classes folded into one head, lesion minus background: the lesion where it is positive.
+DIFFERENCE_RULE = LabelRule(regions=(1,))
+
+
+def label_rule(config: ModelConfig) -> LabelRule:
+    """The rule of an exported model."""
+    return LabelRule(config.region_values)
+
+
+def label_dtype(config: ModelConfig) -> torch.dtype:
+    """uint8; uint16 where nnU-Net needs it, from 255 foreground labels on."""
+    foreground = len(set(config.region_values or range(1, len(config.labels))))
+    return torch.uint8 if foreground < 255 else torch.uint16

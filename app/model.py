@@ -1,0 +1,262 @@
+"""The exported-model format: the one owner of ``model.json`` and of what its fields mean.
+
+A model is a folder: ``model.json`` says how a scan is prepared, which network runs and what its
+channels mean; one ``.safetensors`` file per ensemble member holds the weights under nnU-Net's own
+parameter names. All axes are in the network's order, that is after ``transpose``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+FORMAT_VERSION = 1
+MANIFEST = "model.json"
+
+NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet")
+NORMALIZATIONS = (
+    "CTNormalization",
+    "ZScoreNormalization",
+    "NoNormalization",
+    "RescaleTo01Normalization",
+    "RGBTo01Normalization",
+)
+RESAMPLERS = ("default", "torch")
+DTYPES = ("float32", "float16")
+
+
+class ModelError(Exception):
+    """One line for the user: which file, what was found, what to do."""
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How one input channel is normalised; nnU-Net's scheme names.
+
+    ``properties`` are nnU-Net's foreground intensity properties, used by CTNormalization only.
+    """
+
+    scheme: str
+    use_mask: bool
+    mean: float | None = None
+    std: float | None = None
+    percentile_00_5: float | None = None
+    percentile_99_5: float | None = None
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """nnU-Net's resampling functions.
+
+    ``default`` is ``resample_data_or_seg_to_shape`` (spline of ``order``, nearest across a
+    separated axis), ``torch`` is ``resample_torch_fornnunet`` (always linear).
+    """
+
+    function: str
+    order: int
+    force_separate_z: bool | None
+
+
+@dataclass(frozen=True)
+class Network:
+    """Everything that builds the network; one entry per stage, finest first."""
+
+    name: str
+    input_channels: int
+    heads: int
+    features: tuple[int, ...]
+    kernel_sizes: tuple[tuple[int, int, int], ...]
+    strides: tuple[tuple[int, int, int], ...]
+    encoder_blocks: tuple[int, ...]  # convolutions (PlainConvUNet) or residual blocks per stage
+    decoder_convs: tuple[int, ...]
+    conv_bias: bool
+    norm_eps: float
+    negative_slope: float
+
+
+@dataclass(frozen=True)
+class Member:
+    """One set of weights of the ensemble."""
+
+    file: str
+    sha256: str
+    source: str  # which trained folder, fold, checkpoint and epoch it came from
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The content of ``model.json``."""
+
+    name: str
+    dataset: str
+    plans: str
+    configuration: str
+    trainer: str
+    channels: tuple[str, ...]
+    labels: tuple[str, ...]  # name of each head: class names, or region names
+    region_values: tuple[int, ...] | None  # what each region paints, in order; None for classes
+    transpose: tuple[int, int, int]  # nnU-Net's transpose_forward
+    spacing: tuple[float, float, float]  # mm
+    patch_size: tuple[int, int, int]
+    normalization: tuple[Normalization, ...]  # one per channel
+    resample_data: Resampling
+    resample_logits: Resampling
+    mirror_axes: tuple[int, ...]  # empty: test-time augmentation was not allowed in training
+    dtype: str
+    network: Network
+    members: tuple[Member, ...]
+    notice: str | None = None  # said to whoever runs the model
+
+
+@dataclass(frozen=True)
+class Model:
+    """An exported model on disk."""
+
+    folder: Path
+    config: ModelConfig
+
+    def weights_file(self, member: Member) -> Path:
+        """The member's ``.safetensors`` file."""
+        return self.folder / member.file
+
+
+def save_manifest(folder: Path, config: ModelConfig) -> None:
+    """Write ``model.json`` into ``folder`` after checking it; raises ModelError."""
+    manifest = folder / MANIFEST
+    _check(manifest, config)
+    content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(config)}
+    manifest.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def load_model(folder: Path) -> Model:
+    """Read and check ``folder/model.json`` and the checksum of every weights file.
+
+    Raises ModelError with one line that names the file, the finding and the remedy.
+    """
+    manifest = folder / MANIFEST
+    try:
+        content = json.loads(manifest.read_text())
+    except FileNotFoundError:
+        raise ModelError(
+            f"{folder}: no {MANIFEST} here; export a model with `python -m training.export`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{manifest}: cannot be read ({error}); export the model again") from None
+    version = content.pop("format_version", None) if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise ModelError(
+            f"{manifest}: format version {version}, this app reads {FORMAT_VERSION}; "
+            "export the model again"
+        )
+    config = _parse(manifest, ModelConfig, content, "")
+    _check(manifest, config)
+    model = Model(folder, config)
+    for member in config.members:
+        _check_weights(model.weights_file(member), member.sha256)
+    return model
+
+
+def sha256_of(file: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check_weights(file: Path, sha256: str) -> None:
+    if not file.is_file():
+        raise ModelError(f"{file}: is missing; copy it beside {MANIFEST} or export the model again")
+    if sha256_of(file) != sha256:
+        raise ModelError(f"{file}: SHA-256 differs from {MANIFEST}; copy or export the model again")
+
+
+def _parse(manifest: Path, kind: Any, value: Any, where: str) -> Any:
+    """Build ``kind`` (a dataclass or a type of the fields above) from plain JSON."""
+
+    def fail(expected: str) -> ModelError:
+        return ModelError(f"{manifest}: '{where}' should be {expected}, found {value!r}")
+
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise fail("an object")
+        hints = get_type_hints(kind)
+        required = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}
+        missing, unknown = sorted(required - value.keys()), sorted(value.keys() - hints.keys())
+        if missing or unknown:
+            raise fail(f"complete (missing: {missing}, unknown: {unknown})")
+        prefix = f"{where}." if where else ""
+        parsed = {k: _parse(manifest, hints[k], v, prefix + k) for k, v in value.items()}
+        return kind(**parsed)  # type: ignore[operator]
+    args = get_args(kind)
+    if type(None) in args:
+        return None if value is None else _parse(manifest, args[0], value, where)
+    if args:  # a tuple
+        if not isinstance(value, (list, tuple)):
+            raise fail("a list")
+        if args[-1] is Ellipsis:
+            args = (args[0],) * len(value)
+        if len(args) != len(value):
+            raise fail(f"a list of {len(args)}")
+        return tuple(
+            _parse(manifest, a, v, f"{where}[{i}]")
+            for i, (a, v) in enumerate(zip(args, value, strict=True))
+        )
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise fail({int: "an integer", str: "text", bool: "true or false"}.get(kind, "a number"))
+    return value
+
+
+def _check(manifest: Path, config: ModelConfig) -> None:
+    """Checks that types cannot express."""
+    network, stages = config.network, len(config.network.features)
+    channels = len(config.channels)
+    rules: list[tuple[bool, str]] = [
+        (network.name in NETWORKS, f"network.name is one of {NETWORKS}"),
+        (config.dtype in DTYPES, f"dtype is one of {DTYPES}"),
+        (sorted(config.transpose) == [0, 1, 2], "transpose is a permutation of 0, 1, 2"),
+        (min(config.spacing) > 0, "spacing is positive"),
+        (min(config.patch_size) > 0, "patch_size is positive"),
+        (len(config.normalization) == channels, "normalization has one entry per channel"),
+        (network.input_channels == channels, "network.input_channels equals the channels"),
+        (network.heads == len(config.labels), "labels has one entry per head"),
+        (
+            config.region_values is None or len(config.region_values) == network.heads,
+            "region_values has one entry per head",
+        ),
+        (set(config.mirror_axes) <= {0, 1, 2}, "mirror_axes are among 0, 1, 2"),
+        (
+            all(
+                len(x) == stages
+                for x in (network.kernel_sizes, network.strides, network.encoder_blocks)
+            ),
+            "kernel_sizes, strides, encoder_blocks have one entry per stage",
+        ),
+        (len(network.decoder_convs) == stages - 1, "decoder_convs has one entry less than stages"),
+        (len(config.members) > 0, "members is not empty"),
+        (
+            all(Path(m.file).name == m.file for m in config.members),
+            "members name files in the model's own folder",
+        ),
+    ]
+    for resampling in (config.resample_data, config.resample_logits):
+        rules += [
+            (resampling.function in RESAMPLERS, f"a resampling function is one of {RESAMPLERS}"),
+            (resampling.order in (1, 3), "a resampling order is 1 or 3"),
+        ]
+    for norm in config.normalization:
+        given = (norm.mean, norm.std, norm.percentile_00_5, norm.percentile_99_5)
+        rules += [
+            (norm.scheme in NORMALIZATIONS, f"a normalization scheme is one of {NORMALIZATIONS}"),
+            (
+                norm.scheme != "CTNormalization" or None not in given,
+                "CTNormalization has mean, std, percentile_00_5, percentile_99_5",
+            ),
+        ]
+    for holds, rule in rules:
+        if not holds:
+            raise ModelError(f"{manifest}: breaks the rule that {rule}; export the model again")

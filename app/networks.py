@@ -1,0 +1,240 @@
+"""PlainConvUNet and ResidualEncoderUNet in three dimensions, with nnU-Net's parameter names.
+
+The operations and their order are those of dynamic_network_architectures 0.4.4, so that the same
+weights give the same logits. Deep supervision heads and dropout do nothing at inference: left out.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from app.model import Network
+
+
+class ConvNormAct(nn.Module):
+    """Convolution with 'same' padding, instance norm, leaky ReLU (``activate=False``: none)."""
+
+    def __init__(
+        self,
+        config: Network,
+        channels_in: int,
+        channels_out: int,
+        kernel: tuple[int, int, int],
+        stride: tuple[int, int, int] = (1, 1, 1),
+        bias: bool | None = None,
+        activate: bool = True,
+    ) -> None:
+        super().__init__()
+        kz, ky, kx = kernel
+        padding = ((kz - 1) // 2, (ky - 1) // 2, (kx - 1) // 2)
+        bias = config.conv_bias if bias is None else bias
+        self.conv = nn.Conv3d(channels_in, channels_out, kernel, stride, padding, bias=bias)
+        self.norm = nn.InstanceNorm3d(channels_out, eps=config.norm_eps, affine=True)
+        self.act = nn.LeakyReLU(config.negative_slope, inplace=True) if activate else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.act(self.norm(self.conv(x))))
+
+
+class StackedConvs(nn.Module):
+    """``count`` convolutions, the first of which may be strided."""
+
+    def __init__(
+        self,
+        config: Network,
+        count: int,
+        channels_in: int,
+        channels_out: int,
+        kernel: tuple[int, int, int],
+        stride: tuple[int, int, int] = (1, 1, 1),
+    ) -> None:
+        super().__init__()
+        first = ConvNormAct(config, channels_in, channels_out, kernel, stride)
+        rest = [ConvNormAct(config, channels_out, channels_out, kernel) for _ in range(count - 1)]
+        self.convs = nn.Sequential(first, *rest)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.convs(x))
+
+
+class BasicBlockD(nn.Module):
+    """Residual block of ResNet-D: the skip is average-pooled, then projected (He et al. 2019)."""
+
+    def __init__(
+        self,
+        config: Network,
+        channels_in: int,
+        channels_out: int,
+        kernel: tuple[int, int, int],
+        stride: tuple[int, int, int] = (1, 1, 1),
+    ) -> None:
+        super().__init__()
+        self.conv1 = ConvNormAct(config, channels_in, channels_out, kernel, stride)
+        self.conv2 = ConvNormAct(config, channels_out, channels_out, kernel, activate=False)
+        self.act = nn.LeakyReLU(config.negative_slope, inplace=True)
+        skip: list[nn.Module] = []
+        if stride != (1, 1, 1):
+            skip.append(nn.AvgPool3d(stride, stride))
+        if channels_in != channels_out:
+            skip.append(
+                ConvNormAct(
+                    config, channels_in, channels_out, (1, 1, 1), bias=False, activate=False
+                )
+            )
+        self.skip = nn.Sequential(*skip)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.skip(x)
+        out = self.conv2(self.conv1(x))
+        out += residual
+        return cast(Tensor, self.act(out))
+
+
+class StackedBlocks(nn.Module):
+    """``count`` residual blocks, the first of which may be strided."""
+
+    def __init__(
+        self,
+        config: Network,
+        count: int,
+        channels_in: int,
+        channels_out: int,
+        kernel: tuple[int, int, int],
+        stride: tuple[int, int, int],
+    ) -> None:
+        super().__init__()
+        first = BasicBlockD(config, channels_in, channels_out, kernel, stride)
+        rest = [BasicBlockD(config, channels_out, channels_out, kernel) for _ in range(count - 1)]
+        self.blocks = nn.Sequential(first, *rest)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.blocks(x))
+
+
+class PlainConvEncoder(nn.Module):
+    """One stack of convolutions per stage; returns every stage's output, finest first."""
+
+    def __init__(self, config: Network) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        channels = config.input_channels
+        for features, kernel, stride, count in _stages(config):
+            convs = StackedConvs(config, count, channels, features, kernel, stride)
+            stages.append(nn.Sequential(convs))  # nnU-Net's names have this extra level
+            channels = features
+        self.stages = nn.Sequential(*stages)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return _outputs(self.stages, x)
+
+
+class ResidualEncoder(nn.Module):
+    """A convolution at full resolution, then one stack of residual blocks per stage."""
+
+    def __init__(self, config: Network) -> None:
+        super().__init__()
+        channels = config.features[0]
+        self.stem = StackedConvs(config, 1, config.input_channels, channels, config.kernel_sizes[0])
+        stages: list[nn.Module] = []
+        for features, kernel, stride, count in _stages(config):
+            stages.append(StackedBlocks(config, count, channels, features, kernel, stride))
+            channels = features
+        self.stages = nn.Sequential(*stages)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return _outputs(self.stages, self.stem(x))
+
+
+class UNetDecoder(nn.Module):
+    """Transposed convolution, concatenation with the skip, convolutions; logits at the end."""
+
+    def __init__(self, config: Network) -> None:
+        super().__init__()
+        transpconvs: list[nn.Module] = []
+        stages: list[nn.Module] = []
+        for level in range(len(config.features) - 2, -1, -1):  # coarse to fine
+            below, features = config.features[level + 1], config.features[level]
+            stride = config.strides[level + 1]
+            transpconvs.append(
+                nn.ConvTranspose3d(below, features, stride, stride, bias=config.conv_bias)
+            )
+            count = config.decoder_convs[len(stages)]
+            kernel = config.kernel_sizes[level]
+            stages.append(StackedConvs(config, count, 2 * features, features, kernel))
+        self.transpconvs = nn.ModuleList(transpconvs)
+        self.stages = nn.ModuleList(stages)
+        # nnU-Net has a head per stage for deep supervision; inference reads the last one.
+        head = nn.Conv3d(config.features[0], config.heads, 1, bias=True)
+        self.seg_layers = nn.ModuleDict({str(len(stages) - 1): head})
+
+    def forward(self, skips: list[Tensor]) -> Tensor:
+        x = skips.pop()
+        for transpconv, stage in zip(self.transpconvs, self.stages, strict=True):
+            x = stage(torch.cat((transpconv(x), skips.pop()), 1))
+        (head,) = self.seg_layers.values()
+        return cast(Tensor, head(x))
+
+
+class UNet(nn.Module):
+    """(batch, channels, z, y, x) to logits (batch, heads, z, y, x)."""
+
+    def __init__(self, config: Network) -> None:
+        super().__init__()
+        residual = config.name == "ResidualEncoderUNet"
+        self.encoder = ResidualEncoder(config) if residual else PlainConvEncoder(config)
+        self.decoder = UNetDecoder(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.decoder(self.encoder(x)))
+
+    @property
+    def head(self) -> nn.Conv3d:
+        """The convolution that makes the logits."""
+        (head,) = self.decoder.seg_layers.values()
+        return cast(nn.Conv3d, head)
+
+
+def build_network(config: Network) -> UNet:
+    """The network on the meta device: parameters have shapes and no memory until assigned."""
+    with torch.device("meta"):
+        return UNet(config).eval()
+
+
+def fold_two_class_head(network: UNet) -> None:
+    """Turn a two-class head into one channel: the lesion's logit minus the background's.
+
+    The larger of two logits is the sign of their difference, and the linear steps that follow
+    commute with taking it.
+    """
+    head = network.head
+    assert head.out_channels == 2
+    assert head.bias is not None
+    weight, bias = head.weight.detach(), head.bias.detach()
+    head.weight = nn.Parameter(weight[1:] - weight[:1], requires_grad=False)
+    head.bias = nn.Parameter(bias[1:] - bias[:1], requires_grad=False)
+    head.out_channels = 1
+
+
+def _stages(
+    config: Network,
+) -> list[tuple[int, tuple[int, int, int], tuple[int, int, int], int]]:
+    return list(
+        zip(
+            config.features,
+            config.kernel_sizes,
+            config.strides,
+            config.encoder_blocks,
+            strict=True,
+        )
+    )
+
+
+def _outputs(stages: nn.Sequential, x: Tensor) -> list[Tensor]:
+    outputs = []
+    for stage in stages:
+        x = stage(x)
+        outputs.append(x)
+    return outputs

@@ -1,0 +1,166 @@
+"""One scan from voxels to mask: preprocess, sliding window, restore, write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from app.image import Image, write_mask
+from app.labels import DIFFERENCE_RULE, label_dtype, label_rule
+from app.model import Member, Model, ModelError
+from app.networks import UNet, build_network, fold_two_class_head
+from app.preprocess import preprocess
+from app.restore import restore
+from app.sliding_window import mirrored, predict_logits
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to predict, besides the model.
+
+    ``exact`` follows nnU-Net's arithmetic step by step; ``step_size`` is the largest step between
+    windows, in patch sizes; ``tta`` mirrors along the axes that training allowed.
+    """
+
+    device: torch.device
+    exact: bool = False
+    step_size: float = 0.5
+    tta: bool = False
+
+
+class Predictor:
+    """A loaded model, ready for any number of scans. Raises ModelError if weights do not fit."""
+
+    def __init__(self, model: Model, options: Options) -> None:
+        self.config, self.options = model.config, options
+        self.compute_dtype = _compute_dtype(options)
+        self.rule, self.heads = label_rule(model.config), model.config.network.heads
+        one_channel = not options.exact and self.rule.regions is None and self.heads == 2
+        if one_channel:
+            self.rule, self.heads = DIFFERENCE_RULE, 1
+        self.networks = [
+            _load_network(model, member, one_channel, self.compute_dtype, options.device)
+            for member in model.config.members
+        ]
+
+    @torch.inference_mode()
+    def predict(
+        self, channels: Sequence[Image], output: Path, on_window: Callable[[int, int], None]
+    ) -> dict[str, float]:
+        """Segment one scan and write its mask; returns the seconds of each stage.
+
+        ``channels`` share one grid; ``on_window(done, of)`` is told of progress. Raises ImageError
+        or ValueError with one line for the user; no partial file is left.
+        """
+        config, exact, device = self.config, self.options.exact, self.options.device
+        clock = _Clock()
+        voxels = [c.voxels for c in channels]
+        volume, grid = preprocess(voxels, channels[0].spacing_zyx, config, exact, device)
+        clock.lap("preprocess")
+        logits = self._logits(volume, on_window)
+        del volume
+        clock.lap("network")
+        if exact:
+            logits = logits.cpu()
+        mask = restore(logits, self.rule, config, grid, label_dtype(config), exact)
+        clock.lap("restore")
+        write_mask(output, mask, channels[0])
+        clock.lap("write")
+        return clock.laps
+
+    def _logits(self, volume: Tensor, on_window: Callable[[int, int], None]) -> Tensor:
+        """Mean logits of the ensemble, float16 when exact, else float32."""
+        total: Tensor | None = None
+        members = len(self.networks)
+        for number, network in enumerate(self.networks):
+
+            def progress(done: int, of: int, before: int = number) -> None:
+                on_window(before * of + done, members * of)
+
+            logits = predict_logits(
+                volume,
+                self._one_pass(network),
+                self.config.patch_size,
+                self.options.step_size,
+                self.heads,
+                torch.float16 if self.options.exact else torch.float32,
+                progress,
+            )
+            total = logits if total is None else total.add_(logits)
+        assert total is not None
+        if members > 1:
+            total /= members
+        if not torch.isfinite(total).all():
+            raise ValueError("the network gave logits that are not finite; check its weights")
+        return total
+
+    def _one_pass(self, network: UNet) -> Callable[[Tensor], Tensor]:
+        """The network as the sliding window calls it: precision and augmentation decided."""
+        run: Callable[[Tensor], Tensor] = partial(
+            _run, network, self.compute_dtype, None if self.options.exact else torch.float32
+        )
+        return mirrored(run, self.config.mirror_axes) if self.options.tta else run
+
+
+def _run(network: UNet, dtype: torch.dtype, result: torch.dtype | None, x: Tensor) -> Tensor:
+    logits: Tensor = network(x.to(dtype))
+    return logits if result is None else logits.to(result)
+
+
+def _compute_dtype(options: Options) -> torch.dtype:
+    """What convolutions compute in: nnU-Net's autocast on CUDA, float32 on a CPU when exact."""
+    if options.device.type == "cuda":
+        return torch.float16
+    return torch.bfloat16 if not options.exact and _cpu_has_bfloat16() else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 natively; emulated, it is slower than float32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _load_network(
+    model: Model, member: Member, one_channel: bool, dtype: torch.dtype, device: torch.device
+) -> UNet:
+    """One member on ``device``: convolutions in ``dtype``, instance norms in float32 (autocast)."""
+    file = model.weights_file(member)
+    network = build_network(model.config.network)
+    weights = {name: tensor.float() for name, tensor in load_file(file).items()}
+    try:
+        network.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{file}: does not fit the network in model.json ({reason}); export it again"
+        ) from None
+    network.requires_grad_(False)
+    if one_channel:
+        fold_two_class_head(network)
+    for module in network.modules():
+        if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):
+            module.to(dtype)
+    return network.to(device)
+
+
+class _Clock:
+    """Seconds between laps."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.laps[stage] = now - self._last
+        self._last = now

@@ -1,0 +1,260 @@
+"""nnU-Net's resampling rules and the arithmetic behind them, arrays in and arrays out.
+
+nnU-Net resamples with ``scipy.ndimage.zoom(mode="nearest", grid_mode=True)``. A spline zoom is
+linear and separable, so for the image it is one small matrix per axis; for the logits (order 1)
+it is a weighted sum of eight neighbours. Both are written here in the form that a GPU likes, and
+the logits also in scipy's exact order of operations, which decides ties in float16.
+
+Axes: volumes are (channel, z, y, x) in the network's order; "the separated axis" is the one that
+nnU-Net resamples by nearest neighbour when voxels are more than three times longer along it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+ANISOTROPY_THRESHOLD = 3  # nnU-Net's ANISO_THRESHOLD
+_SPLINE_PADDING = 12  # scipy pads by this before the spline filter when mode is "nearest"
+
+
+def resampled_shape(
+    shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]
+) -> tuple[int, ...]:
+    """Shape at ``new_spacing`` (mm); nnU-Net's order of operations, rounding half to even."""
+    return tuple(
+        round(old / new * n) for old, new, n in zip(spacing, new_spacing, shape, strict=True)
+    )
+
+
+def separated_axis(
+    spacing: Sequence[float], new_spacing: Sequence[float], force: bool | None
+) -> int | None:
+    """The axis to resample by nearest neighbour, or None (nnU-Net: determine_do_sep_z_and_axis).
+
+    ``force`` is the plans' ``force_separate_z``: None decides by anisotropy, of the current
+    spacing first.
+    """
+    if force is False:
+        return None
+    for candidate in (spacing, new_spacing):
+        if force or max(candidate) / min(candidate) > ANISOTROPY_THRESHOLD:
+            longest = [i for i, s in enumerate(candidate) if max(candidate) / s == 1]
+            return longest[0] if len(longest) == 1 else None
+    return None
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Linear interpolation along one axis.
+
+    Output i is ``input[low[i]] * low_weight[i] + input[high[i]] * high_weight[i]``; the weights
+    are None for nearest neighbour, which reads ``low`` alone.
+    """
+
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    low_weight: NDArray[np.float64] | None
+    high_weight: NDArray[np.float64] | None
+
+    def part(self, outputs: slice, offset: int = 0) -> Taps:
+        """Taps of some outputs, on an input whose first ``offset`` samples were cut away."""
+        return Taps(
+            self.low[outputs] - offset,
+            self.high[outputs] - offset,
+            None if self.low_weight is None else self.low_weight[outputs],
+            None if self.high_weight is None else self.high_weight[outputs],
+        )
+
+
+def _coordinates(n_in: int, n_out: int) -> NDArray[np.float64]:
+    """Where the centres of the output samples lie on the input, in samples."""
+    return (np.arange(n_out, dtype=np.float64) + 0.5) * (n_in / n_out) - 0.5
+
+
+def linear_taps(n_in: int, n_out: int) -> Taps:
+    """Taps of scipy's order-1 zoom (the same as torch's with align_corners=False).
+
+    As in scipy, a sample beyond the edge is read from the edge but keeps its weight, and the
+    second weight is the rest to one: both show in the last bit.
+    """
+    c = _coordinates(n_in, n_out)
+    low = np.floor(c).astype(np.int64)
+    low_weight = 1 - (c - low)
+    inside = 0, n_in - 1
+    return Taps(np.clip(low, *inside), np.clip(low + 1, *inside), low_weight, 1 - low_weight)
+
+
+def nearest_taps(n_in: int, n_out: int) -> Taps:
+    """Taps of nnU-Net's order-0 resampling across the separated axis (map_coordinates, order 0)."""
+    c = (n_in / n_out) * (np.arange(n_out, dtype=np.float64) + 0.5) - 0.5
+    index = np.clip(np.floor(c + 0.5), 0, n_in - 1).astype(np.int64)
+    return Taps(index, index, None, None)
+
+
+def spline_matrix(n_in: int, n_out: int, order: int) -> NDArray[np.float64]:
+    """(n_out, n_in) matrix that does scipy's ``zoom(mode="nearest", grid_mode=True)`` on an axis.
+
+    ``order`` is 1 or 3. Cubic: the input is padded by its edge, turned into B-spline coefficients
+    (Unser's recursive filter with scipy's "reflect" start) and evaluated at four neighbours.
+    """
+    if order == 1:
+        taps = linear_taps(n_in, n_out)
+        matrix = np.zeros((n_out, n_in))
+        rows = np.arange(n_out)
+        for index, weight in ((taps.low, taps.low_weight), (taps.high, taps.high_weight)):
+            assert weight is not None
+            matrix[rows, index] += weight
+        return matrix
+    coefficients = np.pad(np.eye(n_in), ((_SPLINE_PADDING, _SPLINE_PADDING), (0, 0)), mode="edge")
+    _cubic_filter(coefficients)
+    c = _coordinates(n_in, n_out) + _SPLINE_PADDING
+    start = np.floor(c).astype(np.int64) - 1
+    y = c - np.floor(c)
+    z = 1 - y
+    w1 = (y * y * (y - 2) * 3 + 4) / 6
+    w2 = (z * z * (z - 2) * 3 + 4) / 6
+    w0 = z * z * z / 6
+    weights = np.stack((w0, w1, w2, 1 - w0 - w1 - w2), 1)
+    matrix = np.zeros((n_out, n_in))
+    for k in range(4):
+        matrix += weights[:, k : k + 1] * coefficients[start + k]
+    return matrix
+
+
+def _cubic_filter(c: NDArray[np.float64]) -> None:
+    """Samples to cubic B-spline coefficients along axis 0, in place (scipy's ni_splines.c)."""
+    n, pole = len(c), math.sqrt(3.0) - 2.0
+    c *= (1 - pole) * (1 - 1 / pole)
+    first, power = c[0].copy(), pole
+    pole_n = pole**n
+    c[0] += pole_n * c[n - 1]
+    for i in range(1, n):
+        c[0] += power * (c[i] + pole_n * c[n - 1 - i])
+        power *= pole
+    c[0] *= pole / (1 - pole_n * pole_n)
+    c[0] += first
+    for i in range(1, n):
+        c[i] += pole * c[i - 1]
+    c[n - 1] *= pole / (pole - 1)
+    for i in range(n - 2, -1, -1):
+        c[i] = pole * (c[i + 1] - c[i])
+
+
+def resample_spline(
+    sections: Callable[[int], Tensor],
+    shape: Sequence[int],
+    new_shape: Sequence[int],
+    order: int,
+    separated: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """Resample one channel that is given section by section along its first axis.
+
+    ``sections(i)`` is the (n1, n2) float32 section i of ``shape`` (n0, n1, n2) on ``device``;
+    asking for one at a time spares a float copy of the whole scan. ``separated``: the first axis
+    is the separated one. Arithmetic is in ``dtype``; values are clipped to the input's range, of
+    each section when separated, as nnU-Net does. Returns float32 of ``new_shape``.
+    """
+    n0, *plane = shape
+    m0, *new_plane = new_shape
+
+    def matrix(n_in: int, n_out: int) -> Tensor:
+        return torch.from_numpy(spline_matrix(n_in, n_out, order)).to(device, dtype)
+
+    same_plane = plane == new_plane
+    rows, columns = (matrix(i, o) for i, o in zip(plane, new_plane, strict=True))
+    stack = torch.empty((n0, *new_plane), dtype=dtype, device=device)
+    lowest, highest = math.inf, -math.inf
+    for i in range(n0):
+        section = sections(i)
+        low, high = (float(v) for v in torch.aminmax(section))
+        lowest, highest = min(lowest, low), max(highest, high)
+        if same_plane:
+            stack[i] = section
+        else:
+            torch.matmul(rows @ section.to(dtype), columns.T, out=stack[i])
+            if separated:
+                stack[i].clamp_(low, high)
+    if n0 == m0 and separated:
+        return stack.float()
+    if separated:
+        return stack[torch.from_numpy(nearest_taps(n0, m0).low).to(device)].float()
+    across = matrix(n0, m0)
+    result = torch.empty((m0, *new_plane), dtype=torch.float32, device=device)
+    for row in range(new_plane[0]):  # row by row: no second full-size array in `dtype`
+        result[:, row] = (across @ stack[:, row]).clamp_(lowest, highest)
+    return result
+
+
+def resample_torch(volume: Tensor, new_shape: Sequence[int], axis: int | None) -> Tensor:
+    """nnU-Net's ``resample_torch_fornnunet``: (channel, z, y, x) to float32 of ``new_shape``.
+
+    Trilinear, or bilinear in plane and nearest-exact across the separated ``axis``; the same
+    calls, so the same rounding.
+    """
+    if tuple(volume.shape[1:]) == tuple(new_shape):
+        return volume
+    if axis is None:
+        return F.interpolate(volume[None].float(), tuple(new_shape), mode="trilinear")[0]
+    planes = volume.movedim(axis + 1, 1)  # (channel, separated, a, b)
+    size = [n for i, n in enumerate(new_shape) if i != axis]
+    if list(planes.shape[2:]) != size:
+        flat = F.interpolate(planes.flatten(0, 1)[None].float(), size, mode="bilinear")[0]
+        planes = flat.unflatten(0, planes.shape[:2])
+    volume = planes.movedim(1, axis + 1)
+    if tuple(volume.shape[1:]) == tuple(new_shape):
+        return volume
+    return F.interpolate(volume[None].float(), tuple(new_shape), mode="nearest-exact")[0]
+
+
+def mix_linear(volume: Tensor, taps: Sequence[Taps]) -> Tensor:
+    """Interpolate (channel, z, y, x) along its three axes, first axis first, in its own dtype."""
+    for axis, t in enumerate(taps, start=1):
+        low = volume.index_select(axis, _index(t.low, volume))
+        if t.high_weight is not None:
+            high = volume.index_select(axis, _index(t.high, volume))
+            low = torch.lerp(low, high, _weight(t.high_weight, axis, volume))
+        volume = low
+    return volume
+
+
+def mix_linear_like_scipy(volume: Tensor, taps: Sequence[Taps]) -> Tensor:
+    """The same in float64 and in the order of operations of scipy's ``zoom(order=1)``.
+
+    scipy multiplies a sample by its weight of each axis in turn and adds the eight (with a
+    nearest axis: four) products, last axis fastest. Averages of float16 logits often lie exactly
+    between two float16 values, so the last bit of this sum decides how they round.
+    """
+    volume = volume.double()
+
+    def along(part: Tensor, axis: int) -> list[Tensor]:
+        t = taps[axis - 1]
+        low = part.index_select(axis, _index(t.low, part))
+        if t.low_weight is None or t.high_weight is None:
+            return [low]
+        high = part.index_select(axis, _index(t.high, part))
+        return [low * _weight(t.low_weight, axis, part), high * _weight(t.high_weight, axis, part)]
+
+    parts = (x for z in along(volume, 1) for y in along(z, 2) for x in along(y, 3))
+    total = next(parts)
+    for part in parts:
+        total = total.add_(part)
+    return total
+
+
+def _index(index: NDArray[np.int64], like: Tensor) -> Tensor:
+    return torch.from_numpy(index).to(like.device)
+
+
+def _weight(weight: NDArray[np.float64], axis: int, like: Tensor) -> Tensor:
+    shape = [-1 if i == axis else 1 for i in range(4)]
+    return torch.from_numpy(weight).to(like.device, like.dtype).view(shape)

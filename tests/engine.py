@@ -1,0 +1,104 @@
+"""A Docker engine for tests: does one answer, how the product is built there and called.
+
+Environment: ``IMAGE_BUILD_ARGS`` holds options for ``docker build`` (for example
+``--build-arg TORCH=some.whl``) where a plain ``docker build .`` cannot or should not run.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import shutil
+import subprocess
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TIMEOUT_S = 900.0
+
+
+@dataclass(frozen=True)
+class Image:
+    """A built image. ``name`` is a team's name: the image is ``name:latest``."""
+
+    name: str
+    id: str
+
+
+def docker(
+    *arguments: str | Path, check: bool = True, timeout_s: float = TIMEOUT_S
+) -> subprocess.CompletedProcess[str]:
+    """Run the docker command; with ``check`` a failure raises an error that holds its output."""
+    done = subprocess.run(
+        ["docker", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    if check and done.returncode != 0:
+        output = (done.stdout + done.stderr)[-4000:]
+        raise RuntimeError(f"docker {arguments[0]} exited with {done.returncode}:\n{output}")
+    return done
+
+
+@functools.cache
+def answers() -> bool:
+    """Whether a Docker engine answers. Asked once a session."""
+    if shutil.which("docker") is None:
+        return False
+    try:
+        return docker("info", check=False, timeout_s=30).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+@functools.cache
+def gpu_flags() -> tuple[str, ...]:
+    """Options of ``docker run`` that hand in one GPU; none where the engine has no GPU to give."""
+    runtimes = docker("info", "--format", "{{json .Runtimes}}").stdout
+    if "nvidia" not in runtimes or shutil.which("nvidia-smi") is None:
+        return ()
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return ("--gpus", "device=0") if "GPU 0" in listed.stdout else ()
+
+
+def build_image(root: Path = ROOT) -> Image:
+    """Build ``root``'s Dockerfile under a name that no other image has."""
+    name = f"flare-test-{uuid.uuid4().hex[:8]}"
+    options = shlex.split(os.environ.get("IMAGE_BUILD_ARGS", ""))
+    docker("build", "--label", f"flare-test={name}", "--tag", f"{name}:latest", *options, root)
+    found = docker("image", "inspect", "--format", "{{.Id}}", f"{name}:latest")
+    return Image(name=name, id=found.stdout.strip())
+
+
+def remove_image(image: Image) -> None:
+    """Remove ``image`` by its id (all of its names with it), and every container made from it."""
+    left = docker("ps", "--all", "--quiet", "--filter", f"ancestor={image.id}").stdout.split()
+    if left:
+        docker("rm", "--force", *left)
+    docker("rmi", "--force", image.id)
+
+
+def run_predict(
+    image: Image, folder: Path, *options: str, gpu: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Segment ``folder``/inputs into ``folder``/outputs with the organisers' own command line.
+
+    ``options`` are added to it; ``gpu=False`` hands no GPU in where there is one.
+    """
+    return docker(
+        "container",
+        "run",
+        *(gpu_flags() if gpu else ()),
+        *("-m", "28G", "--name", image.name, "--rm"),
+        *("-v", f"{folder}/inputs/:/workspace/inputs/"),
+        *("-v", f"{folder}/outputs/:/workspace/outputs/"),
+        *options,
+        f"{image.name}:latest",
+        *("/bin/bash", "-c", "sh predict.sh"),
+        check=False,
+    )

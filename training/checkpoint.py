@@ -1,0 +1,91 @@
+"""nnU-Net's checkpoints, read without running what is in them."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from app.model import Network
+from app.networks import build_network
+from training.errors import TrainingError
+
+# nnU-Net stores its best metric and its log as NumPy scalars; nothing else needs allowing.
+_SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined]
+_SAFE: list[Any] = [
+    _SCALAR,
+    (_SCALAR, "numpy.core.multiarray.scalar"),  # its name before NumPy 2
+    np.dtype,
+    np.dtypes.Float32DType,
+    np.dtypes.Float64DType,
+    np.dtypes.Int64DType,
+]
+# nnU-Net's networks register every module twice or thrice; these are the spare names.
+_ALIAS = re.compile(r"^decoder\.encoder\.|\.all_modules\.")
+_WRAPPER = re.compile(r"^(module\.|_orig_mod\.)+")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What inference needs of a checkpoint."""
+
+    file: Path
+    weights: dict[str, Tensor]
+    trainer: str
+    configuration: str
+    mirror_axes: tuple[int, ...]
+    epoch: int
+
+
+def load_checkpoint(file: Path) -> Checkpoint:
+    """Read a checkpoint; raises TrainingError if it is missing, damaged or holds foreign code."""
+    try:
+        with torch.serialization.safe_globals(_SAFE):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        return Checkpoint(
+            file=file,
+            weights=content["network_weights"],
+            trainer=content["trainer_name"],
+            configuration=content["init_args"]["configuration"],
+            mirror_axes=tuple(content.get("inference_allowed_mirroring_axes") or ()),
+            epoch=content["current_epoch"],
+        )
+    except FileNotFoundError:
+        raise TrainingError(f"{file}: is missing; choose with --folds and --checkpoint") from None
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it would run {found[1]}" if found else "it is damaged"
+        raise TrainingError(
+            f"{file}: is not loaded, {reason}; save it again with nnU-Net's own trainer"
+        ) from None
+    except (KeyError, TypeError) as error:
+        raise TrainingError(f"{file}: is no nnU-Net v2 checkpoint ({error!r})") from None
+    except (OSError, RuntimeError, EOFError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise TrainingError(f"{file}: cannot be read ({reason}); copy it again") from None
+
+
+def inference_weights(checkpoint: Checkpoint, network: Network) -> dict[str, Tensor]:
+    """The parameters that the network has, under its names; raises TrainingError if any differ."""
+    expected = build_network(network).state_dict()
+    given = {_WRAPPER.sub("", k): v for k, v in checkpoint.weights.items()}
+    given = {k: v for k, v in given.items() if not _ALIAS.search(k)}
+    heads = {k for k in given if k.startswith("decoder.seg_layers.") and k not in expected}
+    missing = sorted(expected.keys() - given.keys())
+    extra = sorted(given.keys() - expected.keys() - heads)
+    shapes = sorted(
+        k for k in expected.keys() & given.keys() if given[k].shape != expected[k].shape
+    )
+    for problem, names in (("lacks", missing), ("has unexpected", extra), ("misshapes", shapes)):
+        if names:
+            raise TrainingError(
+                f"{checkpoint.file}: {problem} {names[0]} (and {len(names) - 1} more) for the "
+                f"network in plans.json; trainer {checkpoint.trainer} may have changed it"
+            )
+    return {k: given[k].contiguous() for k in expected}

@@ -1,0 +1,144 @@
+"""Trained nnU-Net v2 folders to one exported model: ``python -m training.export``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from app.model import DTYPES, Member, ModelConfig, ModelError, save_manifest, sha256_of
+from training.checkpoint import Checkpoint, inference_weights, load_checkpoint
+from training.errors import TrainingError
+from training.plans import model_config
+
+# Trainers of nnunetv2 2.8.1 that build the network of the plans; any other may not.
+_KNOWN_TRAINER = re.compile(
+    r"nnUNetTrainer("
+    r"_\d+epochs?(_NoMirroring)?|NoMirroring|_onlyMirror01(_1500ep|_DA5|_DASegOrd0)?"
+    r"|DA5(Segord0|ord0|_10epochs)?|NoDA|_DASegOrd0(_NoMirroring)?|_noDummy2DDA|NoDeepSupervision"
+    r"|(CE|Dice|DiceTopK10|Topk10)Loss(LS01|_5epochs)?|DiceCELoss_noSmooth"
+    r"|(Adam|Adan|VanillaAdam)(1en1|1en3|3en4|CosAnneal)?|CosAnneal|_warmup"
+    r"|_probabilisticOversampling(_010|_033)?|Benchmark_5epochs(_noDataLoading)?)?"
+)
+# What describes where a model comes from, and may differ between members of an ensemble.
+_PROVENANCE = ("name", "dataset", "plans", "configuration", "trainer", "members", "notice")
+
+
+def export(
+    folders: Sequence[Path],
+    output: Path,
+    folds: Sequence[str] | None = None,
+    checkpoint: str = "checkpoint_final.pth",
+    dtype: str = "float32",
+    notice: str | None = None,
+) -> list[str]:
+    """Write the ensemble of all folds of all ``folders`` to ``output``; returns warnings.
+
+    Members must share everything but their weights, since their logits are averaged. Raises
+    TrainingError; ``output`` appears complete or not at all.
+    """
+    if output.exists():
+        raise TrainingError(f"{output}: exists; remove it or choose another name")
+    config: ModelConfig | None = None
+    members: list[Member] = []
+    warnings: list[str] = []
+    unfinished = output.with_name(f".{output.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        for folder in folders:
+            for fold in folds or find_folds(folder, checkpoint):
+                trained = load_checkpoint(folder / f"fold_{fold}" / checkpoint)
+                here = model_config(
+                    folder, trained.configuration, trained.trainer, trained.mirror_axes, dtype
+                )
+                config = config or dataclasses.replace(here, name=output.name, notice=notice)
+                _refuse_difference(config, here, trained.file)
+                if not _KNOWN_TRAINER.fullmatch(trained.trainer):
+                    warnings.append(
+                        f"{trained.file}: trainer {trained.trainer} is not known here; the weights "
+                        "fit the plans, but check that it changes neither data nor inference"
+                    )
+                file = unfinished / f"member_{len(members)}.safetensors"
+                _save_weights(trained, config, file)
+                source = f"{folder.name}/fold_{fold}/{checkpoint}, epoch {trained.epoch}"
+                members.append(Member(file.name, sha256_of(file), source))
+        assert config is not None
+        save_manifest(unfinished, dataclasses.replace(config, members=tuple(members)))
+        unfinished.rename(output)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return warnings
+
+
+def find_folds(folder: Path, checkpoint: str) -> list[str]:
+    """The folds that have the checkpoint; nnU-Net's rule: ``fold_all`` only if it is alone."""
+    found = sorted(f.parent.name.removeprefix("fold_") for f in folder.glob(f"fold_*/{checkpoint}"))
+    if not found:
+        raise TrainingError(
+            f"{folder}: no fold_X/{checkpoint} here; give the folder that nnU-Net's training wrote"
+        )
+    return [f for f in found if f != "all"] or found
+
+
+def _refuse_difference(config: ModelConfig, other: ModelConfig, file: Path) -> None:
+    for field in dataclasses.fields(ModelConfig):
+        a, b = getattr(config, field.name), getattr(other, field.name)
+        if field.name not in _PROVENANCE and a != b:
+            raise TrainingError(
+                f"{file}: cannot join the ensemble, {field.name} is {b} and not {a}; "
+                "export it as a model of its own"
+            )
+
+
+def _save_weights(trained: Checkpoint, config: ModelConfig, file: Path) -> None:
+    dtype = getattr(torch, config.dtype)
+    weights = {k: v.to(dtype) for k, v in inference_weights(trained, config.network).items()}
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise TrainingError(
+                f"{trained.file}: {name} is not finite as {config.dtype}; "
+                "did the training diverge? Else export with --dtype float32"
+            )
+    save_file(weights, file)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
+    add = parser.add_argument
+    add("folder", type=Path, metavar="TRAINED_FOLDER", help="holds plans.json and fold_X")
+    add("--output", type=Path, required=True, help="new folder, by custom weights/NAME")
+    add("--folds", nargs="+", help="such as 0 1, or all (default: every fold there is)")
+    add("--checkpoint", default="checkpoint_final.pth")
+    add("--add", type=Path, nargs="+", default=[], metavar="TRAINED_FOLDER", help="more members")
+    add("--dtype", choices=DTYPES, default=DTYPES[0], help="float16 halves the file")
+    add("--notice", help="said to whoever runs the model, for example what it is not good for")
+    args = parser.parse_args(arguments)
+    try:
+        warnings = export(
+            [args.folder, *args.add],
+            args.output,
+            args.folds,
+            args.checkpoint,
+            args.dtype,
+            args.notice,
+        )
+    except (TrainingError, ModelError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{args.output}: {', '.join(sorted(f.name for f in args.output.iterdir()))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""nnU-Net's own description of a model (plans.json, dataset.json) in the terms of the app.
+
+Written from nnunetv2 2.8.1; nnU-Net need not be installed. What the app cannot reproduce is
+refused by name rather than approximated.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from app.model import NORMALIZATIONS, ModelConfig, Network, Normalization, Resampling
+from training.errors import TrainingError
+
+Json = dict[str, Any]
+
+_READER = "SimpleITKIO"
+_NETWORK_MODULE = "dynamic_network_architectures.architectures"
+_CLASSES = {  # the only operations whose arithmetic the app has
+    "conv_op": "torch.nn.modules.conv.Conv3d",
+    "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+    "nonlin": "torch.nn.LeakyReLU",
+}
+_BLOCKS = {"PlainConvUNet": "n_conv_per_stage", "ResidualEncoderUNet": "n_blocks_per_stage"}
+_RESAMPLERS = {
+    "resample_data_or_seg_to_shape": "default",
+    "resample_torch_fornnunet": "torch",
+}
+
+
+def read_json(file: Path) -> Json:
+    """A JSON object; raises TrainingError naming the file."""
+    try:
+        content = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise TrainingError(
+            f"{file}: is missing; give the folder that nnU-Net's training wrote "
+            "(it holds plans.json, dataset.json, fold_X)"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{file}: cannot be read ({error})") from None
+    if not isinstance(content, dict):
+        raise TrainingError(f"{file}: should hold a JSON object")
+    return content
+
+
+def model_config(
+    folder: Path, configuration: str, trainer: str, mirror_axes: tuple[int, ...], dtype: str
+) -> ModelConfig:
+    """The model of a trained folder, without members and name; raises TrainingError."""
+    plans_file, dataset_file = folder / "plans.json", folder / "dataset.json"
+    plans, dataset = read_json(plans_file), read_json(dataset_file)
+    try:
+        settings = resolve_configuration(plans, configuration)
+        _refuse_unsupported(plans, settings)
+        channels = tuple((dataset.get("channel_names") or dataset["modality"]).values())
+        labels, region_values = label_heads(dataset)
+        return ModelConfig(
+            name="",
+            dataset=plans["dataset_name"],
+            plans=plans["plans_name"],
+            configuration=configuration,
+            trainer=trainer,
+            channels=tuple(str(c) for c in channels),
+            labels=labels,
+            region_values=region_values,
+            transpose=_triple(plans["transpose_forward"]),
+            spacing=_triple([float(s) for s in settings["spacing"]]),
+            patch_size=_triple(settings["patch_size"]),
+            normalization=_normalization(plans, settings, len(channels)),
+            resample_data=_resampling(settings, "resampling_fn_data"),
+            resample_logits=_resampling(settings, "resampling_fn_probabilities"),
+            mirror_axes=mirror_axes,
+            dtype=dtype,
+            network=network(settings, len(channels), len(labels)),
+            members=(),
+        )
+    except TrainingError as error:
+        raise TrainingError(f"{plans_file}: {error}") from None
+    except KeyError as error:
+        raise TrainingError(
+            f"{plans_file} or {dataset_file.name}: has no {error}; is it from nnU-Net v2?"
+        ) from None
+
+
+def resolve_configuration(plans: Json, name: str) -> Json:
+    """A configuration with everything that it inherits."""
+    chain: list[str] = []
+    settings: Json = {}
+    following: str | None = name
+    while following is not None:
+        if following not in plans["configurations"]:
+            known = ", ".join(plans["configurations"])
+            raise TrainingError(f"has no configuration {following!r}, only {known}")
+        if following in chain:
+            raise TrainingError(f"configurations inherit in a circle: {' -> '.join(chain)}")
+        chain.append(following)
+        settings = {**plans["configurations"][following], **settings}
+        following = plans["configurations"][following].get("inherits_from")
+    return settings
+
+
+def label_heads(dataset: Json) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
+    """Names of the network's heads, and what each region paints (None: heads are classes)."""
+    labels: Json = dict(dataset["labels"])
+    if labels.get("background") != 0:
+        raise TrainingError("dataset.json: label 'background' should be 0 (nnU-Net v2's form)")
+    ignore = labels.pop("ignore", None)
+    if any(isinstance(v, list) and len(v) > 1 for v in labels.values()):
+        names = tuple(n for n, v in labels.items() if v != 0 and v != [0])
+        order = dataset.get("regions_class_order")
+        if order is None or len(order) != len(names):
+            raise TrainingError(
+                f"dataset.json: regions_class_order {order} does not fit the regions {names}"
+            )
+        return names, tuple(order)
+    values = {n: v[0] if isinstance(v, list) else v for n, v in labels.items()}
+    names = tuple(sorted(values, key=lambda n: values[n]))
+    if [values[n] for n in names] != list(range(len(names))):
+        raise TrainingError(f"dataset.json: labels should be 0, 1, 2, ..., found {values}")
+    if ignore is not None and ignore != len(names):
+        raise TrainingError(f"dataset.json: 'ignore' should be {len(names)}, found {ignore}")
+    return names, None
+
+
+def network(settings: Json, channels: int, heads: int) -> Network:
+    """The network of a resolved configuration, of new plans or of those before nnU-Net 2.5."""
+    if "architecture" not in settings:
+        return _legacy_network(settings, channels, heads)
+    path = settings["architecture"]["network_class_name"]
+    name = path.rpartition(".")[2]
+    if name not in _BLOCKS or not path.startswith(_NETWORK_MODULE):
+        raise TrainingError(f"network class {path} is not supported, only {', '.join(_BLOCKS)}")
+    kwargs = dict(settings["architecture"]["arch_kwargs"])
+    for key, supported in _CLASSES.items():
+        if kwargs.pop(key) != supported:
+            raise TrainingError(f"{key} is not supported unless it is {supported}")
+    for key in ("dropout_op", "dropout_op_kwargs", "deep_supervision"):
+        kwargs.pop(key, None)  # without effect at inference
+    norm = kwargs.pop("norm_op_kwargs") or {}
+    nonlin = kwargs.pop("nonlin_kwargs") or {}
+    if not norm.get("affine"):
+        raise TrainingError("norm_op without affine parameters is not supported")
+    stages = kwargs.pop("n_stages")
+    built = Network(
+        name=name,
+        input_channels=channels,
+        heads=heads,
+        features=_per_stage(kwargs.pop("features_per_stage"), stages),
+        kernel_sizes=_triples(kwargs.pop("kernel_sizes"), stages),
+        strides=_triples(kwargs.pop("strides"), stages),
+        encoder_blocks=_per_stage(kwargs.pop(_BLOCKS[name]), stages),
+        decoder_convs=_per_stage(kwargs.pop("n_conv_per_stage_decoder"), stages - 1),
+        conv_bias=kwargs.pop("conv_bias", False),
+        norm_eps=norm.get("eps", 1e-5),
+        negative_slope=nonlin.get("negative_slope", 0.01),
+    )
+    unknown = {k: v for k, v in kwargs.items() if v}  # null and false are the defaults
+    if unknown:
+        raise TrainingError(f"network arguments {unknown} are not supported")
+    return built
+
+
+def _legacy_network(settings: Json, channels: int, heads: int) -> Network:
+    name = settings["UNet_class_name"]
+    if name not in _BLOCKS:
+        raise TrainingError(f"network class {name} is not supported, only {', '.join(_BLOCKS)}")
+    blocks = settings["n_conv_per_stage_encoder"]
+    base, most = settings["UNet_base_num_features"], settings["unet_max_num_features"]
+    stages = len(blocks)
+    return Network(
+        name=name,
+        input_channels=channels,
+        heads=heads,
+        features=tuple(min(base * 2**i, most) for i in range(stages)),
+        kernel_sizes=_triples(settings["conv_kernel_sizes"], stages),
+        strides=_triples(settings["pool_op_kernel_sizes"], stages),
+        encoder_blocks=tuple(blocks),
+        decoder_convs=_per_stage(settings["n_conv_per_stage_decoder"], stages - 1),
+        conv_bias=True,
+        norm_eps=1e-5,
+        negative_slope=0.01,
+    )
+
+
+def _refuse_unsupported(plans: Json, settings: Json) -> None:
+    expected = {
+        "image_reader_writer": (plans, _READER),
+        "label_manager": (plans, "LabelManager"),
+        "preprocessor_name": (settings, "DefaultPreprocessor"),
+    }
+    for key, (source, supported) in expected.items():
+        found = source.get(key, supported)
+        if found != supported:
+            raise TrainingError(f"{key} {found} is not supported, only {supported}")
+    if len(settings["patch_size"]) != 3:
+        raise TrainingError("2D configurations are not supported, only 3d_fullres and 3d_lowres")
+    if settings.get("previous_stage"):
+        raise TrainingError(
+            f"cascades are not supported (this configuration follows {settings['previous_stage']})"
+        )
+
+
+def _normalization(plans: Json, settings: Json, channels: int) -> tuple[Normalization, ...]:
+    properties = (
+        plans.get("foreground_intensity_properties_per_channel")
+        or plans["foreground_intensity_properties_by_modality"]
+    )
+    schemes, masks = settings["normalization_schemes"], settings["use_mask_for_norm"]
+    if not len(schemes) == len(masks) == channels:
+        raise TrainingError(f"{len(schemes)} normalization schemes for {channels} channels")
+    result = []
+    for channel, (scheme, mask) in enumerate(zip(schemes, masks, strict=True)):
+        if scheme not in NORMALIZATIONS:
+            raise TrainingError(f"normalization {scheme} is not supported")
+        given = properties[str(channel)] if scheme == "CTNormalization" else {}
+        keys = ("mean", "std", "percentile_00_5", "percentile_99_5")
+        result.append(Normalization(scheme, bool(mask), **{k: given[k] for k in keys if given}))
+    return tuple(result)
+
+
+def _resampling(settings: Json, key: str) -> Resampling:
+    name, kwargs = settings[key], dict(settings[f"{key}_kwargs"])
+    if name not in _RESAMPLERS:
+        raise TrainingError(f"{key} {name} is not supported, only {', '.join(_RESAMPLERS)}")
+    function = _RESAMPLERS[name]
+    # defaults of nnU-Net's functions, where the plans leave an argument out
+    force = kwargs.pop("force_separate_z", False if function == "default" else None)
+    order = kwargs.pop("order", 3) if function == "default" else 1
+    defaults: Json = {"is_seg": False}
+    if function == "default":
+        defaults |= {"order_z": 0, "separate_z_anisotropy_threshold": 3}
+    else:
+        defaults |= {"mode": "linear", "aniso_axis_mode": "nearest-exact"}
+        for without_effect in ("device", "num_threads", "memefficient_seg_resampling"):
+            kwargs.pop(without_effect, None)
+    for argument, value in kwargs.items():
+        if argument not in defaults or value != defaults[argument]:
+            raise TrainingError(f"{key}_kwargs: {argument}={value} is not supported")
+    if order not in (1, 3):
+        raise TrainingError(f"{key}_kwargs: order={order} is not supported, only 1 and 3")
+    return Resampling(function, order, force)
+
+
+def _per_stage(value: Any, stages: int) -> tuple[int, ...]:
+    return (value,) * stages if isinstance(value, int) else tuple(value)
+
+
+def _triples(value: Any, stages: int) -> tuple[tuple[int, int, int], ...]:
+    entries = [value] * stages if isinstance(value, int) else value
+    return tuple(_triple([e] * 3 if isinstance(e, int) else e) for e in entries)
+
+
+def _triple(value: Any) -> Any:
+    if len(value) != 3:
+        raise TrainingError(f"expected three values, found {value}")
+    return tuple(value)
