@@ -21,13 +21,14 @@ RUN apt-get update \
 FROM python AS build
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv
 WORKDIR /build
-COPY requirements.txt *.whl ./
+COPY requirements.txt constraints.txt *.whl ./
 ARG TORCH=torch==2.13.0
 ARG TORCH_INDEX_URL=
 # --no-compile: everything is compiled once, below.
 RUN python3 -m venv /opt/venv \
  && /opt/venv/bin/pip install --no-cache-dir --no-compile \
-      ${TORCH_INDEX_URL:+--extra-index-url "${TORCH_INDEX_URL}"} "${TORCH}" -r requirements.txt
+      ${TORCH_INDEX_URL:+--extra-index-url "${TORCH_INDEX_URL}"} "${TORCH}" \
+      --requirement requirements.txt --constraint constraints.txt
 # What inference never opens: torch's own tests and C++ headers, build tools, the packages' test suites.
 # torch_shm_manager stays: importing torch looks for it.
 RUN cd /opt/venv/lib/python3*/site-packages \

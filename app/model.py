@@ -127,7 +127,7 @@ class Model:
 def save_manifest(folder: Path, config: ModelConfig) -> None:
     """Write ``model.json`` into ``folder`` after checking it; raises ModelError."""
     manifest = folder / MANIFEST
-    _check(manifest, config)
+    _check(manifest, _parse(manifest, ModelConfig, dataclasses.asdict(config), ""))
     content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(config)}
     manifest.write_text(json.dumps(content, indent=1) + "\n")
 
@@ -177,7 +177,10 @@ def _parse(manifest: Path, kind: Any, value: Any, where: str) -> Any:
     """Build ``kind`` (a dataclass or a type of the fields above) from plain JSON."""
 
     def fail(expected: str) -> ModelError:
-        return ModelError(f"{manifest}: '{where}' should be {expected}, found {value!r}")
+        return ModelError(
+            f"{manifest}: '{where}' should be {expected}, found {value!r:.80}; "
+            "export the model again"
+        )
 
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
@@ -186,7 +189,10 @@ def _parse(manifest: Path, kind: Any, value: Any, where: str) -> Any:
         required = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}
         missing, unknown = sorted(required - value.keys()), sorted(value.keys() - hints.keys())
         if missing or unknown:
-            raise fail(f"complete (missing: {missing}, unknown: {unknown})")
+            raise ModelError(
+                f"{manifest}: {where or 'the top level'} lacks {missing}, has unknown {unknown}; "
+                "export the model again"
+            )
         prefix = f"{where}." if where else ""
         parsed = {k: _parse(manifest, hints[k], v, prefix + k) for k, v in value.items()}
         return kind(**parsed)  # type: ignore[operator]

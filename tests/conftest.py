@@ -75,7 +75,7 @@ def synthetic_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     affine[:3, :3] = rotation @ np.diag([-1.5, -1.5, 3.0])
     affine[:3, 3] = (40.0, 30.0, -200.0)
     path = tmp_path_factory.mktemp("synthetic") / "synthetic_0000.nii.gz"
-    scan = nibabel.Nifti1Image(voxels.astype(np.int16), affine)  # type: ignore[no-untyped-call]
+    scan = nibabel.Nifti1Image(voxels.astype(np.int16), affine)
     nibabel.save(scan, path)
     return path
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from dynamic_network_architectures import architectures
+from dynamic_network_architectures.architectures import unet
 from nnunetv2.inference import predict_from_raw_data
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -22,6 +24,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 # Whatever the trainer was called, it built the network of the plans: it need not be installed.
 predict_from_raw_data.recursive_find_trainer_class_by_name = lambda name: nnUNetTrainer
+
+# Old plans name a module that has moved. nnU-Net would look for the class in all modules of the
+# package, some of which need a torchvision that fits torch to the patch.
+sys.modules[f"{architectures.__name__}.residual_unet"] = architectures.residual_unet = unet
 
 
 def build(job):

@@ -50,7 +50,7 @@ def load_checkpoint(file: Path) -> Checkpoint:
             content = torch.load(file, map_location="cpu", weights_only=True)
         return Checkpoint(
             file=file,
-            weights=content["network_weights"],
+            weights={k: v for k, v in content["network_weights"].items() if torch.is_tensor(v)},
             trainer=content["trainer_name"],
             configuration=content["init_args"]["configuration"],
             mirror_axes=tuple(content.get("inference_allowed_mirroring_axes") or ()),
@@ -64,9 +64,9 @@ def load_checkpoint(file: Path) -> Checkpoint:
         raise TrainingError(
             f"{file}: is not loaded, {reason}; save it again with nnU-Net's own trainer"
         ) from None
-    except (KeyError, TypeError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise TrainingError(f"{file}: is no nnU-Net v2 checkpoint ({error!r})") from None
-    except (OSError, RuntimeError, EOFError) as error:
+    except Exception as error:  # damaged bytes make PyTorch raise almost anything
         reason = " ".join(str(error).split())[:200]
         raise TrainingError(f"{file}: cannot be read ({reason}); copy it again") from None
 

@@ -68,7 +68,7 @@ def export(
                     )
                 file = unfinished / f"member_{len(members)}.safetensors"
                 _save_weights(trained, config, file)
-                source = f"{folder.name}/fold_{fold}/{checkpoint}, epoch {trained.epoch}"
+                source = f"{folder.resolve().name}/fold_{fold}/{checkpoint}, epoch {trained.epoch}"
                 members.append(Member(file.name, sha256_of(file), source))
         assert config is not None
         save_manifest(unfinished, dataclasses.replace(config, members=tuple(members)))
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args.dtype,
             args.notice,
         )
-    except (TrainingError, ModelError) as error:
+    except (TrainingError, ModelError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for warning in warnings:

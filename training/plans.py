@@ -7,6 +7,8 @@ refused by name rather than approximated.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +53,13 @@ def model_config(
     """The model of a trained folder, without members and name; raises TrainingError."""
     plans_file, dataset_file = folder / "plans.json", folder / "dataset.json"
     plans, dataset = read_json(plans_file), read_json(dataset_file)
-    try:
-        settings = resolve_configuration(plans, configuration)
-        _refuse_unsupported(plans, settings)
+    with _naming(dataset_file):
         channels = tuple((dataset.get("channel_names") or dataset["modality"]).values())
         labels, region_values = label_heads(dataset)
-        return ModelConfig(
+    with _naming(plans_file):
+        settings = resolve_configuration(plans, configuration)
+        _refuse_unsupported(plans, settings)
+        config = ModelConfig(
             name="",
             dataset=plans["dataset_name"],
             plans=plans["plans_name"],
@@ -76,12 +79,20 @@ def model_config(
             network=network(settings, len(channels), len(labels)),
             members=(),
         )
+    return config
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Turn whatever is wrong with a file's content into one line that starts with its name."""
+    try:
+        yield
     except TrainingError as error:
-        raise TrainingError(f"{plans_file}: {error}") from None
+        raise TrainingError(f"{file}: {error}") from None
     except KeyError as error:
-        raise TrainingError(
-            f"{plans_file} or {dataset_file.name}: has no {error}; is it from nnU-Net v2?"
-        ) from None
+        raise TrainingError(f"{file}: has no {error}; is it from nnU-Net v2?") from None
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise TrainingError(f"{file}: is malformed ({error}); is it from nnU-Net v2?") from None
 
 
 def resolve_configuration(plans: Json, name: str) -> Json:
@@ -105,22 +116,20 @@ def label_heads(dataset: Json) -> tuple[tuple[str, ...], tuple[int, ...] | None]
     """Names of the network's heads, and what each region paints (None: heads are classes)."""
     labels: Json = dict(dataset["labels"])
     if labels.get("background") != 0:
-        raise TrainingError("dataset.json: label 'background' should be 0 (nnU-Net v2's form)")
+        raise TrainingError("label 'background' should be 0 (nnU-Net v2's form)")
     ignore = labels.pop("ignore", None)
     if any(isinstance(v, list) and len(v) > 1 for v in labels.values()):
         names = tuple(n for n, v in labels.items() if v != 0 and v != [0])
         order = dataset.get("regions_class_order")
         if order is None or len(order) != len(names):
-            raise TrainingError(
-                f"dataset.json: regions_class_order {order} does not fit the regions {names}"
-            )
+            raise TrainingError(f"regions_class_order {order} does not fit the regions {names}")
         return names, tuple(order)
     values = {n: v[0] if isinstance(v, list) else v for n, v in labels.items()}
     names = tuple(sorted(values, key=lambda n: values[n]))
     if [values[n] for n in names] != list(range(len(names))):
-        raise TrainingError(f"dataset.json: labels should be 0, 1, 2, ..., found {values}")
+        raise TrainingError(f"labels should be 0, 1, 2, ..., found {values}")
     if ignore is not None and ignore != len(names):
-        raise TrainingError(f"dataset.json: 'ignore' should be {len(names)}, found {ignore}")
+        raise TrainingError(f"'ignore' should be {len(names)}, found {ignore}")
     return names, None
 
 
@@ -158,7 +167,9 @@ def network(settings: Json, channels: int, heads: int) -> Network:
     )
     unknown = {k: v for k, v in kwargs.items() if v}  # null and false are the defaults
     if unknown:
-        raise TrainingError(f"network arguments {unknown} are not supported")
+        raise TrainingError(
+            f"network arguments {unknown} are not supported, only nnU-Net's defaults for them"
+        )
     return built
 
 
@@ -176,7 +187,7 @@ def _legacy_network(settings: Json, channels: int, heads: int) -> Network:
         features=tuple(min(base * 2**i, most) for i in range(stages)),
         kernel_sizes=_triples(settings["conv_kernel_sizes"], stages),
         strides=_triples(settings["pool_op_kernel_sizes"], stages),
-        encoder_blocks=tuple(blocks),
+        encoder_blocks=_per_stage(blocks, stages),
         decoder_convs=_per_stage(settings["n_conv_per_stage_decoder"], stages - 1),
         conv_bias=True,
         norm_eps=1e-5,
@@ -213,7 +224,9 @@ def _normalization(plans: Json, settings: Json, channels: int) -> tuple[Normaliz
     result = []
     for channel, (scheme, mask) in enumerate(zip(schemes, masks, strict=True)):
         if scheme not in NORMALIZATIONS:
-            raise TrainingError(f"normalization {scheme} is not supported")
+            raise TrainingError(
+                f"normalization {scheme} is not supported, only {', '.join(NORMALIZATIONS)}"
+            )
         given = properties[str(channel)] if scheme == "CTNormalization" else {}
         keys = ("mean", "std", "percentile_00_5", "percentile_99_5")
         result.append(Normalization(scheme, bool(mask), **{k: given[k] for k in keys if given}))
@@ -228,28 +241,32 @@ def _resampling(settings: Json, key: str) -> Resampling:
     # defaults of nnU-Net's functions, where the plans leave an argument out
     force = kwargs.pop("force_separate_z", False if function == "default" else None)
     order = kwargs.pop("order", 3) if function == "default" else 1
-    defaults: Json = {"is_seg": False}
+    defaults: Json = {"is_seg": False, "separate_z_anisotropy_threshold": 3}
     if function == "default":
-        defaults |= {"order_z": 0, "separate_z_anisotropy_threshold": 3}
+        defaults |= {"order_z": 0}
     else:
         defaults |= {"mode": "linear", "aniso_axis_mode": "nearest-exact"}
         for without_effect in ("device", "num_threads", "memefficient_seg_resampling"):
             kwargs.pop(without_effect, None)
     for argument, value in kwargs.items():
         if argument not in defaults or value != defaults[argument]:
-            raise TrainingError(f"{key}_kwargs: {argument}={value} is not supported")
+            raise TrainingError(
+                f"{key}_kwargs: {argument}={value} is not supported with {name}, only {defaults}"
+            )
     if order not in (1, 3):
         raise TrainingError(f"{key}_kwargs: order={order} is not supported, only 1 and 3")
     return Resampling(function, order, force)
 
 
-def _per_stage(value: Any, stages: int) -> tuple[int, ...]:
-    return (value,) * stages if isinstance(value, int) else tuple(value)
+def _per_stage(value: Any, stages: int) -> tuple[Any, ...]:
+    entries = [value] * stages if isinstance(value, int) else value
+    if len(entries) != stages:
+        raise TrainingError(f"expected one entry for each of {stages} stages, found {value}")
+    return tuple(entries)
 
 
 def _triples(value: Any, stages: int) -> tuple[tuple[int, int, int], ...]:
-    entries = [value] * stages if isinstance(value, int) else value
-    return tuple(_triple([e] * 3 if isinstance(e, int) else e) for e in entries)
+    return tuple(_triple([e] * 3 if isinstance(e, int) else e) for e in _per_stage(value, stages))
 
 
 def _triple(value: Any) -> Any:

@@ -1,0 +1,39 @@
+# make install   environment in .venv (Python 3.11)
+# make run       segment two real scans with the container, or without one where no engine answers
+# make test      all tests; those that need a Docker engine are skipped where none answers
+# make lint      ruff and mypy
+# make oracle    nnU-Net itself in .venv-nnunet: the tests compare with it, training runs it
+# make benchmark the README's tables
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+
+.PHONY: install oracle run test lint benchmark
+
+install: .venv/installed
+oracle: .venv-nnunet/installed
+
+.venv/installed: requirements.txt requirements-dev.txt constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "needs Python 3.11: set PYTHON")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --requirement requirements-dev.txt --constraint constraints.txt
+	touch $@
+
+.venv-nnunet/installed: training/requirements.txt
+	$(PYTHON) -m venv .venv-nnunet
+	.venv-nnunet/bin/python -m pip install --quiet --requirement training/requirements.txt
+	touch $@
+
+run: install
+	.venv/bin/python -m evaluation.demo --output runs/demo
+
+test: install oracle
+	.venv/bin/python -m pytest
+
+lint: install
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+benchmark: install oracle
+	.venv/bin/python -m benchmarks.against_nnunet --output runs/benchmark
+	.venv/bin/python -m benchmarks.cost_of_default --output runs/benchmark

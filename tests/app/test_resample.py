@@ -1,0 +1,288 @@
+"""app.resample against scipy, which nnU-Net calls, and against the published formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+from app.resample import (
+    linear_taps,
+    mix_linear,
+    mix_linear_like_scipy,
+    nearest_taps,
+    resample_spline,
+    resample_torch,
+    resampled_shape,
+    separated_axis,
+    spline_matrix,
+)
+
+Array = NDArray[Any]
+CPU = torch.device("cpu")
+LENGTHS = [
+    (1, 1),
+    (1, 4),
+    (2, 1),
+    (2, 5),
+    (3, 2),
+    (7, 7),
+    (7, 13),
+    (9, 40),
+    (13, 7),
+    (64, 47),
+    (100, 3),
+]
+SHAPES = [
+    ((5, 7, 6), (9, 4, 13)),
+    ((5, 7, 6), (5, 14, 12)),
+    ((12, 10, 8), (6, 5, 4)),
+    ((1, 9, 4), (3, 9, 7)),
+    ((11, 3, 9), (4, 8, 9)),
+]
+
+
+def zoom(volume: Array, shape: Sequence[int], order: int) -> Array:
+    """nnU-Net's default resampling, without its clip."""
+    factors = [o / i for i, o in zip(volume.shape, shape, strict=True)]
+    result: Array = ndimage.zoom(
+        volume.astype(np.float64), factors, order=order, mode="nearest", grid_mode=True
+    )
+    assert result.shape == tuple(shape)
+    return result
+
+
+def zoom_sections(volume: Array, shape: Sequence[int], order: int, axis: int) -> Array:
+    """The same, section by section with a clip, and nearest neighbour across ``axis``."""
+    sections = np.moveaxis(volume, axis, 0)
+    plane = [n for i, n in enumerate(shape) if i != axis]
+    resized = np.stack([zoom(s, plane, order).clip(s.min(), s.max()) for s in sections])
+    return np.moveaxis(resized[scipy_nearest(len(resized), shape[axis])], 0, axis)
+
+
+def scipy_nearest(n_in: int, n_out: int) -> Array:
+    coordinates = (n_in / n_out) * (np.arange(n_out) + 0.5) - 0.5
+    positions = np.arange(n_in, dtype=np.float64)
+    found: Array = ndimage.map_coordinates(positions, [coordinates], order=0, mode="nearest")
+    return found.astype(np.int64)
+
+
+def noise(shape: Sequence[int], dtype: Any = np.float32, seed: int = 0) -> Array:
+    values: Array = np.random.default_rng(seed).normal(0, 3, shape).astype(dtype)
+    return values
+
+
+def spline(
+    volume: Array, shape: Sequence[int], order: int, separated: bool, dtype: torch.dtype
+) -> Array:
+    sections = torch.from_numpy(volume)
+    result = resample_spline(
+        sections.__getitem__, volume.shape, shape, order, separated, dtype, CPU
+    )
+    assert result.dtype == torch.float32
+    array: Array = result.numpy()
+    return array
+
+
+@pytest.mark.parametrize("order", [1, 3])
+@pytest.mark.parametrize(("n_in", "n_out"), LENGTHS)
+def test_spline_matrix_is_scipys_zoom_of_the_identity(n_in: int, n_out: int, order: int) -> None:
+    expected = ndimage.zoom(
+        np.eye(n_in), (n_out / n_in, 1), order=order, mode="nearest", grid_mode=True
+    )
+    matrix = spline_matrix(n_in, n_out, order)
+    assert matrix.shape == (n_out, n_in)
+    np.testing.assert_allclose(matrix, expected, rtol=0, atol=2e-14)
+
+
+@pytest.mark.parametrize(("shape", "new_shape"), SHAPES)
+def test_mix_linear_like_scipy_has_scipys_bits(
+    shape: tuple[int, ...], new_shape: tuple[int, ...]
+) -> None:
+    volume = noise(shape, np.float16)
+    taps = [linear_taps(i, o) for i, o in zip(shape, new_shape, strict=True)]
+    mixed = mix_linear_like_scipy(torch.from_numpy(volume)[None], taps)[0]
+    assert mixed.dtype == torch.float64
+    assert np.array_equal(mixed.numpy(), zoom(volume, new_shape, 1))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize(("shape", "new_shape"), SHAPES)
+def test_mix_linear_like_scipy_with_a_nearest_axis(
+    shape: tuple[int, ...], new_shape: tuple[int, ...], axis: int
+) -> None:
+    volume = noise(shape, np.float16)
+    lengths = enumerate(zip(shape, new_shape, strict=True))
+    taps = [(nearest_taps if i == axis else linear_taps)(*n) for i, n in lengths]
+    mixed = mix_linear_like_scipy(torch.from_numpy(volume)[None], taps)[0]
+    assert np.array_equal(mixed.numpy(), zoom_sections(volume, new_shape, 1, axis))
+
+
+@pytest.mark.parametrize(("shape", "new_shape"), SHAPES)
+def test_mix_linear_is_trilinear(shape: tuple[int, ...], new_shape: tuple[int, ...]) -> None:
+    volume = torch.from_numpy(noise((2, *shape)))
+    taps = [linear_taps(i, o) for i, o in zip(shape, new_shape, strict=True)]
+    mixed = mix_linear(volume, taps)
+    expected = F.interpolate(volume[None], new_shape, mode="trilinear", align_corners=False)[0]
+    assert mixed.dtype == torch.float32
+    # Values reach 10, so a unit in the last place of a partial sum is about 1e-6.
+    torch.testing.assert_close(mixed, expected, rtol=0, atol=5e-6)
+
+
+def test_mix_linear_with_a_nearest_axis_takes_whole_sections() -> None:
+    volume = torch.from_numpy(noise((1, 3, 4, 4)))
+    taps = [nearest_taps(3, 7), linear_taps(4, 4), linear_taps(4, 4)]
+    assert torch.equal(mix_linear(volume, taps), volume[:, [0, 0, 1, 1, 1, 2, 2]])
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [*LENGTHS, (8, 4), (4, 8), (6, 2), (5, 1), (3, 9)])
+def test_nearest_taps_are_map_coordinates(n_in: int, n_out: int) -> None:
+    taps = nearest_taps(n_in, n_out)
+    assert np.array_equal(taps.low, scipy_nearest(n_in, n_out))
+    assert np.array_equal(taps.low, taps.high)
+    assert taps.low_weight is None
+    assert taps.high_weight is None
+
+
+def test_part_of_taps_reads_the_same_samples() -> None:
+    whole = linear_taps(10, 23)
+    part = whole.part(slice(8, 15), offset=3)
+    assert np.array_equal(part.low, whole.low[8:15] - 3)
+    assert np.array_equal(part.high, whole.high[8:15] - 3)
+    assert whole.low_weight is not None
+    assert part.low_weight is not None
+    assert np.array_equal(part.low_weight, whole.low_weight[8:15])
+
+
+ISO = (1.0, 1.0, 1.0)
+SEPARATION = [
+    # spacing, new spacing, force, axis
+    (ISO, ISO, None, None),
+    ((3.0, 1.0, 1.0), ISO, None, None),  # three times is not more than three times
+    ((3.001, 1.0, 1.0), ISO, None, 0),
+    ((1.0, 5.0, 1.0), ISO, None, 1),
+    ((1.0, 1.0, 4.0), ISO, None, 2),
+    (ISO, (4.0, 1.0, 1.0), None, 0),  # the new spacing, when the current one is not
+    ((5.0, 1.0, 1.0), (1.0, 1.0, 4.0), None, 0),  # the current one first
+    ((4.0, 4.0, 1.0), ISO, None, None),  # two longest axes
+    ((4.0, 4.0, 1.0), (5.0, 1.0, 1.0), None, None),  # the current one has decided
+    ((4.0, 3.999, 1.0), ISO, None, 0),
+    ((1.2, 1.0, 1.0), ISO, True, 0),
+    ((1.0, 1.0, 1.0001), (9.0, 1.0, 1.0), True, 2),  # forced: the current one alone
+    (ISO, (9.0, 1.0, 1.0), True, None),
+    ((2.0, 2.0, 1.0), ISO, True, None),
+    ((9.0, 1.0, 1.0), ISO, False, None),
+    (ISO, (9.0, 1.0, 1.0), False, None),
+]
+
+
+@pytest.mark.parametrize(("spacing", "new_spacing", "force", "axis"), SEPARATION)
+def test_separated_axis(
+    spacing: tuple[float, ...], new_spacing: tuple[float, ...], force: bool | None, axis: int | None
+) -> None:
+    assert separated_axis(spacing, new_spacing, force) == axis
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "new_spacing", "expected"),
+    [
+        ((3, 5, 7), ISO, (2.0, 2.0, 2.0), (2, 2, 4)),  # 1.5, 2.5, 3.5: half to even
+        ((1, 9, 11), ISO, (2.0, 2.0, 2.0), (0, 4, 6)),
+        ((40, 50, 60), (2.0, 1.2, 1.3), (1.5, 1.5, 1.5), (53, 40, 52)),
+        ((10, 10, 10), ISO, ISO, (10, 10, 10)),
+        ((25, 45, 15), (0.1, 0.7, 0.7), (1.0, 1.4, 3.0), (2, 22, 4)),
+        # spacing / new spacing first: 0.7 / 0.2 * 9 is below 31.5, 0.7 * 9 / 0.2 is not
+        ((9, 9, 9), (0.7, 0.7, 0.7), (0.2, 0.2, 0.2), (31, 31, 31)),
+    ],
+)
+def test_resampled_shape(
+    shape: tuple[int, ...],
+    spacing: tuple[float, ...],
+    new_spacing: tuple[float, ...],
+    expected: tuple[int, ...],
+) -> None:
+    assert resampled_shape(shape, spacing, new_spacing) == expected
+
+
+@pytest.mark.parametrize("order", [1, 3])
+@pytest.mark.parametrize(("shape", "new_shape"), SHAPES)
+def test_resample_spline_is_scipys_zoom(
+    shape: tuple[int, ...], new_shape: tuple[int, ...], order: int
+) -> None:
+    volume = noise(shape)
+    expected = zoom(volume, new_shape, order).clip(volume.min(), volume.max())
+    double = spline(volume, new_shape, order, False, torch.float64)
+    np.testing.assert_allclose(double, expected, rtol=0, atol=1e-6)  # one rounding to float32
+    single = spline(volume, new_shape, order, False, torch.float32)
+    # In normalised units; 1e-5 of them are less than 0.001 HU for the usual deviations.
+    np.testing.assert_allclose(single, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("order", [1, 3])
+@pytest.mark.parametrize(("shape", "new_shape"), SHAPES)
+def test_resample_spline_by_sections(
+    shape: tuple[int, ...], new_shape: tuple[int, ...], order: int
+) -> None:
+    volume = noise(shape)
+    expected = zoom_sections(volume, new_shape, order, 0)
+    for dtype, error in ((torch.float64, 1e-6), (torch.float32, 1e-5)):
+        result = spline(volume, new_shape, order, True, dtype)
+        np.testing.assert_allclose(result, expected, rtol=0, atol=error)
+
+
+def test_equal_sections_are_not_touched() -> None:
+    volume = noise((4, 6, 5))
+    assert np.array_equal(spline(volume, (4, 6, 5), 3, True, torch.float32), volume)
+    doubled = spline(volume, (8, 6, 5), 3, True, torch.float32)
+    assert np.array_equal(doubled, volume.repeat(2, 0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_overshoot_is_clipped_to_the_range_of_the_volume(dtype: torch.dtype) -> None:
+    volume = np.zeros((6, 8, 8), np.float32)
+    volume[3:, :, 4:] = 100
+    assert zoom(volume, (13, 17, 17), 3).max() > 105  # else nothing to clip
+    result = spline(volume, (13, 17, 17), 3, False, dtype)
+    assert (result.min(), result.max()) == (0, 100)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_overshoot_is_clipped_to_the_range_of_each_section(dtype: torch.dtype) -> None:
+    volume = np.zeros((3, 8, 8), np.float32)
+    for section, height in enumerate((1, 100, 10)):
+        volume[section, :, 4:] = height
+    result = spline(volume, (3, 17, 17), 3, True, dtype)
+    assert result.max((1, 2)).tolist() == [1, 100, 10]
+    assert result.min() == 0
+
+
+@pytest.mark.parametrize(("shape", "new_shape"), SHAPES)
+def test_resample_torch_is_linear(shape: tuple[int, ...], new_shape: tuple[int, ...]) -> None:
+    volume = noise(shape, np.float16)
+    result = resample_torch(torch.from_numpy(volume)[None], new_shape, None)
+    assert result.dtype == torch.float32
+    np.testing.assert_allclose(result[0], zoom(volume, new_shape, 1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize(("shape", "new_shape"), SHAPES)
+def test_resample_torch_with_a_nearest_axis(
+    shape: tuple[int, ...], new_shape: tuple[int, ...], axis: int
+) -> None:
+    volume = noise((2, *shape))
+    result = resample_torch(torch.from_numpy(volume), new_shape, axis)
+    expected = np.stack([zoom_sections(v, new_shape, 1, axis) for v in volume])
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)
+
+
+def test_resample_torch_leaves_an_equal_shape_alone() -> None:
+    volume: Tensor = torch.from_numpy(noise((1, 3, 4, 5), np.float16))
+    for axis in (None, 0, 2):
+        assert resample_torch(volume, (3, 4, 5), axis) is volume
