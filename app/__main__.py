@@ -30,9 +30,14 @@ _WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Segment every case of the input; returns the exit code."""
     args = _parser().parse_args(arguments)
+    # Threads that wait should sleep, not spin: where another program or a CPU quota takes a core
+    # away, spinning makes a CPU run several times slower. Read once, when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         model = load_model(args.model or _only_model())
         cases, errors = find_cases(args.input, args.output, len(model.config.channels))
+        for folder in {case.output.parent for case in cases}:
+            _make_writable(folder)
     except (ModelError, ImageError) as error:
         return _fail(error)
     failed = max([_fail(error) for error in errors], default=0)
@@ -85,7 +90,6 @@ def _predict(
     waited_s = time.perf_counter() - start
     for note in [n for image in images for n in image.notes]:
         _warn(f"{case.files[0]}: {note}")
-    case.output.parent.mkdir(parents=True, exist_ok=True)
     try:
         return {"read": waited_s, **predictor.predict(images, case.output, progress.show)}
     finally:
@@ -120,6 +124,19 @@ def _only_model() -> Path:
         return models[0]
     found = ", ".join(m.name for m in models) or "none"
     raise ModelError(f"{_WEIGHTS}: expected one model, found {found}; choose one with --model")
+
+
+def _make_writable(folder: Path) -> None:
+    """Find out before the first scan, not after it, that masks cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise ImageError(
+            f"{folder}: cannot be written to; make it, or give user {os.getuid()} leave"
+        )
 
 
 def _device(name: str) -> torch.device:

@@ -16,7 +16,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import SimpleITK as sitk
+
 from benchmarks.machine import Run, description, measure
+from evaluation import volumes
 from evaluation.samples import fetch
 from tests.nnunet_models import dataset, plans, run_oracle
 from training.export import export
@@ -82,14 +86,23 @@ def _compare(trained: Path, work: Path, scan: Path, repeats: int) -> str:
         )
         for name, runs in (("nnU-Net", cli), ("app --exact", exact), ("app", default))
     }
-    import_s = statistics.median(imports)
-    return _table(scan, columns, totals, import_s, repeats)
+    differ = [
+        _voxels_that_differ(work / "nnunet" / scan.name.replace("_0000", ""), work / mask)
+        for mask in ("app--exact.nii.gz", "app.nii.gz")
+    ]
+    return _table(scan, columns, totals, differ, statistics.median(imports), repeats)
+
+
+def _voxels_that_differ(reference: Path, mask: Path) -> int:
+    a, b = (sitk.GetArrayFromImage(volumes.read(f)) for f in (reference, mask))
+    return int(np.count_nonzero(a != b))
 
 
 def _table(
     scan: Path,
     columns: dict[str, dict[str, float]],
     totals: dict[str, tuple[float, float]],
+    differ: list[int],
     import_s: float,
     repeats: int,
 ) -> str:
@@ -118,6 +131,7 @@ def _table(
             "{:.2f}x",
         ),
         row("peak memory, MiB", [totals[n][1] for n in names], "{:.0f}"),
+        row("voxels that differ from nnU-Net's mask", [0, *differ], "{:.0f}"),
     ]
     return "\n".join(lines) + "\n"
 

@@ -79,13 +79,17 @@ def export(
 
 
 def find_folds(folder: Path, checkpoint: str) -> list[str]:
-    """The folds that have the checkpoint; nnU-Net's rule: ``fold_all`` only if it is alone."""
-    found = sorted(f.parent.name.removeprefix("fold_") for f in folder.glob(f"fold_*/{checkpoint}"))
+    """The folds that have the checkpoint; nnU-Net's rule: ``fold_all`` only if it is alone.
+
+    Folders that nnU-Net does not write, such as a copy ``fold_0_old``, are no folds.
+    """
+    names = [f.parent.name.removeprefix("fold_") for f in folder.glob(f"fold_*/{checkpoint}")]
+    found = sorted((n for n in names if n.isdigit()), key=int) or [n for n in names if n == "all"]
     if not found:
         raise TrainingError(
             f"{folder}: no fold_X/{checkpoint} here; give the folder that nnU-Net's training wrote"
         )
-    return [f for f in found if f != "all"] or found
+    return found
 
 
 def _refuse_difference(config: ModelConfig, other: ModelConfig, file: Path) -> None:

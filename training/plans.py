@@ -187,7 +187,7 @@ def _legacy_network(settings: Json, channels: int, heads: int) -> Network:
         features=tuple(min(base * 2**i, most) for i in range(stages)),
         kernel_sizes=_triples(settings["conv_kernel_sizes"], stages),
         strides=_triples(settings["pool_op_kernel_sizes"], stages),
-        encoder_blocks=_per_stage(blocks, stages),
+        encoder_blocks=tuple(blocks),
         decoder_convs=_per_stage(settings["n_conv_per_stage_decoder"], stages - 1),
         conv_bias=True,
         norm_eps=1e-5,

@@ -1,0 +1,140 @@
+"""app.networks: the published architectures have the published sizes, and give logits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from app.model import Network
+from app.networks import UNet, build_network, fold_two_class_head
+from tests.app.small_model import NETWORK, ONES, THREES, TWOS, random_weights
+
+FLARE_FEATURES = (32, 64, 128, 256, 320, 320)
+RESIDUAL = replace(
+    NETWORK,
+    name="ResidualEncoderUNet",
+    features=FLARE_FEATURES,
+    kernel_sizes=(THREES,) * 6,
+    strides=(ONES, *(TWOS,) * 4, (1, 2, 2)),
+    encoder_blocks=(1, 3, 4, 6, 6, 6),
+    decoder_convs=(1,) * 5,
+)
+DEFAULT = replace(RESIDUAL, name="PlainConvUNet", encoder_blocks=(2,) * 6, decoder_convs=(2,) * 5)
+SMALL = replace(
+    NETWORK,
+    features=(32, 64, 128, 256),
+    kernel_sizes=(THREES,) * 4,
+    strides=(ONES, *(TWOS,) * 3),
+    encoder_blocks=(2,) * 4,
+    decoder_convs=(2,) * 3,
+)
+TINY_RESIDUAL = replace(NETWORK, name="ResidualEncoderUNet", encoder_blocks=(1, 2))
+
+
+def with_weights(config: Network, seed: int = 0) -> UNet:
+    network = build_network(config)
+    network.load_state_dict(random_weights(config, seed), assign=True)
+    return network.requires_grad_(False)
+
+
+def heads_for_deep_supervision(config: Network) -> int:
+    """Parameters of nnU-Net's 1x1x1 heads on the decoder's stages but the finest."""
+    return sum(config.heads * (features + 1) for features in config.features[1:-1])
+
+
+# nnU-Net's own count, by dynamic_network_architectures 0.4.4: it has all heads, whether deep
+# supervision is on or off, and the published numbers (101.94 M, 5.603 M) count them. The network
+# here keeps the last head alone.
+@pytest.mark.parametrize(
+    ("config", "of_nnunet", "here", "tensors"),
+    [
+        (RESIDUAL, 101_940_170, 101_938_626, 256),
+        (DEFAULT, 30_785_994, 30_784_450, 100),
+        (SMALL, 5_602_950, 5_602_562, 64),
+    ],
+    ids=["residual 101.94M", "default 30.79M", "small 5.603M"],
+)
+def test_published_sizes(config: Network, of_nnunet: int, here: int, tensors: int) -> None:
+    parameters = list(build_network(config).parameters())
+    count = sum(p.numel() for p in parameters)
+    assert count == here
+    assert count + heads_for_deep_supervision(config) == of_nnunet
+    assert len(parameters) == tensors
+
+
+def test_a_new_network_takes_no_memory() -> None:
+    network = build_network(RESIDUAL)
+    assert {p.device.type for p in network.parameters()} == {"meta"}
+    assert not network.training
+
+
+@pytest.mark.parametrize(
+    ("config", "patch"),
+    [(RESIDUAL, (32, 32, 32)), (SMALL, (16, 32, 24))],
+    ids=["residual", "small"],
+)
+def test_a_published_network_gives_logits(config: Network, patch: tuple[int, ...]) -> None:
+    network = build_network(config).to_empty(device="cpu").requires_grad_(False)
+    for name, parameter in network.named_parameters():
+        # Fast, and enough for finite logits: instance norms rescale whatever comes.
+        parameter.fill_(1) if name.endswith("norm.weight") else parameter.uniform_(-0.05, 0.05)
+    logits = network(torch.randn((1, 1, *patch)))
+    assert logits.shape == (1, 2, *patch)
+    assert torch.isfinite(logits).all()
+    assert logits.std() > 0
+
+
+@pytest.mark.parametrize(
+    ("config", "patch"),
+    [
+        (NETWORK, (8, 8, 8)),
+        (TINY_RESIDUAL, (8, 8, 8)),
+        (replace(NETWORK, strides=(ONES, (1, 2, 2)), kernel_sizes=((1, 3, 3), THREES)), (3, 8, 8)),
+        (replace(TINY_RESIDUAL, strides=(ONES, (1, 1, 2)), features=(4, 4)), (3, 5, 8)),
+        (replace(NETWORK, strides=(TWOS, TWOS)), (16, 8, 8)),
+        (replace(NETWORK, conv_bias=False), (8, 8, 8)),
+    ],
+)
+def test_shapes_of_small_networks(config: Network, patch: tuple[int, int, int]) -> None:
+    config = replace(config, input_channels=3, heads=5)
+    logits = with_weights(config)(torch.randn(2, 3, *patch))
+    finest = tuple(n // s for n, s in zip(patch, config.strides[0], strict=True))
+    assert logits.shape == (2, 5, *finest)
+
+
+@pytest.mark.parametrize("config", [NETWORK, TINY_RESIDUAL])
+def test_the_input_is_left_alone(config: Network) -> None:
+    x = torch.randn((1, 1, 8, 8, 8))
+    before = x.clone()
+    network = with_weights(config)
+    first = network(x)
+    assert torch.equal(x, before)
+    assert torch.equal(network(x), first)
+
+
+@pytest.mark.parametrize("config", [NETWORK, TINY_RESIDUAL])
+def test_a_folded_head_gives_the_difference_of_two_classes(config: Network) -> None:
+    x = torch.randn((1, 1, 16, 16, 16), generator=torch.Generator().manual_seed(0))
+    network = with_weights(config)
+    logits = network(x)
+    fold_two_class_head(network)
+    difference = network(x)
+    assert difference.shape == (1, 1, 16, 16, 16)
+    assert network.head.out_channels == 1
+    # Four products of order one are summed in another order.
+    torch.testing.assert_close(difference, logits[:, 1:] - logits[:, :1], rtol=1e-5, atol=1e-5)
+    assert difference.std() > 0.1
+
+
+def test_residual_and_plain_encoders_have_nnunets_names() -> None:
+    plain, residual = build_network(NETWORK).state_dict(), build_network(TINY_RESIDUAL).state_dict()
+    assert "encoder.stages.1.0.convs.0.conv.weight" in plain
+    assert "encoder.stem.convs.0.norm.bias" in residual
+    assert "encoder.stages.1.blocks.0.skip.1.conv.weight" in residual
+    assert "encoder.stages.1.blocks.0.skip.1.conv.bias" not in residual
+    for names in (plain, residual):
+        assert "decoder.transpconvs.0.weight" in names
+        assert "decoder.stages.0.convs.0.conv.bias" in names
+        assert "decoder.seg_layers.0.weight" in names

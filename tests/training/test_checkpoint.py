@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import builtins
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.trained_folder import (
+    FINAL,
+    NETWORK,
+    Weights,
+    as_nnunet_stores,
+    checkpoint,
+    random_weights,
+)
+from training.checkpoint import Checkpoint, inference_weights, load_checkpoint
+from training.errors import TrainingError
+
+
+def refusal(file: Path) -> str:
+    with pytest.raises(TrainingError) as caught:
+        load_checkpoint(file)
+    message = str(caught.value)
+    assert message.startswith(f"{file}: ")
+    assert "\n" not in message
+    return message
+
+
+def saved(folder: Path, content: Any, **how: Any) -> Path:
+    torch.save(content, folder / FINAL, **how)
+    return folder / FINAL
+
+
+def loaded(weights: Weights) -> Checkpoint:
+    return Checkpoint(Path("fold_0") / FINAL, weights, "nnUNetTrainer", "3d_fullres", (), 1)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_reads_what_inference_needs(zipped: bool, tmp_path: Path) -> None:
+    """PyTorch's present file format and the one before 1.6."""
+    weights = OrderedDict(as_nnunet_stores(random_weights()))
+    file = saved(tmp_path, checkpoint(weights), _use_new_zipfile_serialization=zipped)
+    found = load_checkpoint(file)
+    assert (found.file, found.trainer, found.configuration) == (file, "nnUNetTrainer", "3d_fullres")
+    assert (found.mirror_axes, found.epoch) == ((0, 1, 2), 7)
+    assert found.weights.keys() == weights.keys()
+    assert all(torch.equal(found.weights[k], v) for k, v in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [((0, 1, 2), (0, 1, 2)), ([0, 1], (0, 1)), ((2,), (2,)), ((), ()), (None, ())],
+)
+def test_mirror_axes(stored: Any, expected: tuple[int, ...], tmp_path: Path) -> None:
+    content = checkpoint({}, inference_allowed_mirroring_axes=stored)
+    assert load_checkpoint(saved(tmp_path, content)).mirror_axes == expected
+
+
+def test_no_mirror_axes_stored(tmp_path: Path) -> None:
+    content = checkpoint({})
+    del content["inference_allowed_mirroring_axes"]
+    assert load_checkpoint(saved(tmp_path, content)).mirror_axes == ()
+
+
+@pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
+def test_numpy_scalars_of_both_numpy_generations(module: bytes, tmp_path: Path) -> None:
+    """NumPy 2 renamed the function that rebuilds a scalar; checkpoints have either name."""
+    file = saved(tmp_path, checkpoint({}), _use_new_zipfile_serialization=False)
+    raw = file.read_bytes()
+    assert b"numpy._core.multiarray" in raw
+    file.write_bytes(raw.replace(b"numpy._core.multiarray", module))
+    assert load_checkpoint(file).epoch == 7
+
+
+class Malicious:
+    """Runs something when it is unpickled, as any pickle can."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self.call
+
+
+PLACES: dict[str, Callable[[Any], Any]] = {
+    "whole file": lambda evil: evil,
+    "log": lambda evil: checkpoint({}, logging={"mean_fg_dice": [evil]}),
+    "weights": lambda evil: checkpoint({"encoder.weight": evil}),
+    "trainer": lambda evil: checkpoint({}, trainer_name=evil),
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("place", PLACES)
+def test_code_is_refused_and_not_run(place: str, zipped: bool, tmp_path: Path) -> None:
+    trace = tmp_path / "it_ran"
+    evil = Malicious(os.system, f"touch '{trace}'")
+    file = saved(tmp_path, PLACES[place](evil), _use_new_zipfile_serialization=zipped)
+    assert f"it would run {os.system.__module__}.system" in refusal(file)
+    assert not trace.exists()
+    torch.load(file, weights_only=False)
+    assert trace.exists()  # so the file was live, and the refusal is what stopped it
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(builtins.exec, "exec"), (builtins.eval, "eval"), (Path, "Path"), (np.zeros, "zeros")],
+)
+def test_the_refused_global_is_named(
+    function: Callable[..., object], name: str, tmp_path: Path
+) -> None:
+    file = saved(tmp_path, checkpoint({}, logging=Malicious(function, "0")))
+    message = refusal(file)
+    assert "it would run " in message
+    assert name in message
+    assert "nnU-Net's own trainer" in message
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_bare_pickle_is_refused(tmp_path: Path) -> None:
+    trace = tmp_path / "it_ran"
+    (tmp_path / FINAL).write_bytes(pickle.dumps(Malicious(os.system, f"touch '{trace}'")))
+    refusal(tmp_path / FINAL)
+    assert not trace.exists()
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    assert "is missing; choose with --folds and --checkpoint" in refusal(tmp_path / FINAL)
+
+
+def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / FINAL).mkdir()
+    assert "cannot be read" in refusal(tmp_path / FINAL)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_file(kept: float, tmp_path: Path) -> None:
+    file = saved(tmp_path, checkpoint(random_weights()))
+    raw = file.read_bytes()
+    file.write_bytes(raw[: int(len(raw) * kept)])
+    assert "cannot be read" in refusal(file)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_damaged_bytes_never_end_in_a_traceback(tmp_path: Path) -> None:
+    """PyTorch raises almost anything for them: UnicodeDecodeError, IndexError, ..."""
+    file = saved(tmp_path, checkpoint({"a": torch.ones(2)}), _use_new_zipfile_serialization=False)
+    raw = np.frombuffer(file.read_bytes(), np.uint8)
+    rng = np.random.default_rng(0)
+    messages = []
+    for _ in range(200):
+        damaged = raw.copy()
+        damaged[rng.integers(len(raw), size=3)] = rng.integers(256, size=3)
+        file.write_bytes(damaged.tobytes())
+        try:
+            load_checkpoint(file)
+        except TrainingError as error:
+            messages.append(str(error))
+    assert len(messages) > 50
+    assert not any("\n" in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[1, 2], "text", 3, None, torch.zeros(3), {}, {"state_dict": {}}, {"network_weights": [1]}],
+    ids=repr,
+)
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
+def test_not_a_checkpoint_of_nnunet(content: Any, tmp_path: Path) -> None:
+    assert "is no nnU-Net v2 checkpoint" in refusal(saved(tmp_path, content))
+
+
+@pytest.mark.parametrize("key", ["network_weights", "trainer_name", "init_args", "current_epoch"])
+def test_missing_key_is_named(key: str, tmp_path: Path) -> None:
+    content = checkpoint({})
+    del content[key]
+    assert f"is no nnU-Net v2 checkpoint (KeyError('{key}'))" in refusal(saved(tmp_path, content))
+
+
+def test_missing_configuration_is_named(tmp_path: Path) -> None:
+    assert "'configuration'" in refusal(saved(tmp_path, checkpoint({}, init_args={"fold": 0})))
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+def test_parameters_under_the_app_s_names(prefix: str) -> None:
+    weights = random_weights()
+    stored = {f"{prefix}{k}": v for k, v in as_nnunet_stores(weights).items()}
+    assert len(stored) > 2 * len(weights)  # else there are no spare names to drop
+    found = inference_weights(loaded(stored), NETWORK)
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[k], v) for k, v in weights.items())
+
+
+def test_parameters_are_contiguous() -> None:
+    """The format of the weights file refuses others."""
+    weights = random_weights()
+    key = "encoder.stages.1.0.convs.0.conv.weight"
+    stored = weights | {key: weights[key].to(memory_format=torch.channels_last_3d)}
+    assert not stored[key].is_contiguous()
+    found = inference_weights(loaded(stored), NETWORK)
+    assert found[key].is_contiguous()
+    assert torch.equal(found[key], weights[key])
+
+
+CONV = "encoder.stages.0.0.convs.0.conv.weight"
+HEAD = "decoder.seg_layers.1.weight"
+
+
+def _without(*keys: str) -> Callable[[Weights], Weights]:
+    return lambda weights: {k: v for k, v in weights.items() if k not in keys}
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (_without(CONV), f"lacks {CONV} (and 0 more)"),
+        (_without(CONV, "decoder.transpconvs.1.bias"), "lacks decoder.transpconvs.1.bias (and 1"),
+        (_without(HEAD), f"lacks {HEAD}"),
+        (lambda w: w | {"encoder.extra": torch.ones(1)}, "has unexpected encoder.extra (and 0"),
+        (lambda w: w | {"decoder.stages.9.bias": torch.ones(1)}, "has unexpected decoder.stages.9"),
+        (lambda w: w | {CONV: torch.ones(6, 1, 3, 3, 3)}, f"misshapes {CONV} (and 0 more)"),
+        (lambda w: w | {HEAD: torch.ones(3, 6, 1, 1, 1)}, f"misshapes {HEAD}"),
+    ],
+)
+def test_other_parameters_are_named(change: Callable[[Weights], Weights], problem: str) -> None:
+    weights = change(as_nnunet_stores(random_weights()))
+    with pytest.raises(TrainingError) as caught:
+        inference_weights(loaded(weights), NETWORK)
+    message = str(caught.value)
+    assert problem in message
+    assert message.startswith(str(Path("fold_0") / FINAL))
+    assert "trainer nnUNetTrainer may have changed it" in message
+    assert "\n" not in message
+
+
+def test_batch_norm_is_refused() -> None:
+    """nnUNetTrainerBN leaves the plans as they are and trains another network."""
+    weights = as_nnunet_stores(random_weights())
+    weights["encoder.stages.0.0.convs.0.norm.running_mean"] = torch.zeros(6)
+    with pytest.raises(TrainingError, match=r"has unexpected .*running_mean"):
+        inference_weights(loaded(weights), NETWORK)

@@ -1,0 +1,456 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.model import ModelConfig, Normalization, Resampling
+from tests.nnunet_models import CT_PROPERTIES, Json, dataset, plans
+from tests.training.trained_folder import NETWORK, put
+from training.errors import TrainingError
+from training.plans import label_heads, model_config, resolve_configuration
+
+BASE = "configurations/base"
+ARCH = f"{BASE}/architecture/arch_kwargs"
+DEFAULT, TORCH = "resample_data_or_seg_to_shape", "resample_torch_fornnunet"
+RESIDUAL = dataclasses.replace(NETWORK, name="ResidualEncoderUNet", encoder_blocks=(1, 2, 2))
+CT = {k: CT_PROPERTIES[k] for k in ("mean", "std", "percentile_00_5", "percentile_99_5")}
+
+
+def read(folder: Path, plans_json: Any, dataset_json: Any = None) -> ModelConfig:
+    (folder / "plans.json").write_text(json.dumps(plans_json))
+    (folder / "dataset.json").write_text(json.dumps(dataset_json or dataset()))
+    return model_config(folder, "3d_fullres", "nnUNetTrainer", (0, 1), "float32")
+
+
+def refusal(folder: Path, plans_json: Any, dataset_json: Any = None) -> str:
+    with pytest.raises(TrainingError) as caught:
+        read(folder, plans_json, dataset_json)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def without(content: Json, key: str) -> Json:
+    return {k: v for k, v in content.items() if k != key}
+
+
+def test_everything_is_taken_over(tmp_path: Path) -> None:
+    config = read(tmp_path, plans(spacing=(3, 1.5, 1.25), transpose=(2, 0, 1)))
+    assert config == ModelConfig(
+        name="",
+        dataset="Dataset900_Parity",
+        plans="nnUNetPlans",
+        configuration="3d_fullres",
+        trainer="nnUNetTrainer",
+        channels=("channel 0",),
+        labels=("background", "lesion"),
+        region_values=None,
+        transpose=(2, 0, 1),
+        spacing=(3.0, 1.5, 1.25),
+        patch_size=(16, 32, 32),
+        normalization=(Normalization("CTNormalization", False, **CT),),
+        resample_data=Resampling("default", 3, None),
+        resample_logits=Resampling("default", 1, None),
+        mirror_axes=(0, 1),
+        dtype="float32",
+        network=NETWORK,
+        members=(),
+    )
+    assert all(type(s) is float for s in config.spacing)
+
+
+NETWORKS: dict[str, tuple[Json, Any]] = {
+    "plain": (plans(), NETWORK),
+    "residual": (plans(residual=True), RESIDUAL),
+    "old plain": (
+        plans(legacy=True),
+        dataclasses.replace(NETWORK, features=(6, 12, 16), decoder_convs=(2, 2)),
+    ),
+    "old residual": (
+        plans(legacy=True, residual=True),
+        dataclasses.replace(RESIDUAL, features=(6, 12, 16), decoder_convs=(2, 2)),
+    ),
+    "old, one integer for the decoder": (
+        put(plans(legacy=True), f"{BASE}/n_conv_per_stage_decoder", 3),
+        dataclasses.replace(NETWORK, features=(6, 12, 16), decoder_convs=(3, 3)),
+    ),
+    "one integer for features": (
+        put(plans(), f"{ARCH}/features_per_stage", 8),
+        dataclasses.replace(NETWORK, features=(8, 8, 8)),
+    ),
+    "one integer for convolutions": (
+        put(plans(), f"{ARCH}/n_conv_per_stage", 3),
+        dataclasses.replace(NETWORK, encoder_blocks=(3, 3, 3)),
+    ),
+    "one integer for the decoder": (
+        put(plans(), f"{ARCH}/n_conv_per_stage_decoder", 2),
+        dataclasses.replace(NETWORK, decoder_convs=(2, 2)),
+    ),
+    "one integer for kernels": (
+        put(plans(), f"{ARCH}/kernel_sizes", 3),
+        dataclasses.replace(NETWORK, kernel_sizes=((3, 3, 3),) * 3),
+    ),
+    "an integer for one stage": (
+        put(plans(), f"{ARCH}/strides", [1, [1, 2, 2], 2]),
+        dataclasses.replace(NETWORK, strides=((1, 1, 1), (1, 2, 2), (2, 2, 2))),
+    ),
+    "bias, epsilon and slope": (
+        put(
+            put(
+                put(plans(), f"{ARCH}/conv_bias", False),
+                f"{ARCH}/norm_op_kwargs",
+                {"eps": 1e-3, "affine": True},
+            ),
+            f"{ARCH}/nonlin_kwargs",
+            {"negative_slope": 0.2},
+        ),
+        dataclasses.replace(NETWORK, conv_bias=False, norm_eps=1e-3, negative_slope=0.2),
+    ),
+    "PyTorch's epsilon and slope": (
+        put(
+            put(plans(), f"{ARCH}/norm_op_kwargs", {"affine": True}), f"{ARCH}/nonlin_kwargs", None
+        ),
+        NETWORK,
+    ),
+    "what does nothing at inference": (
+        put(
+            put(
+                put(plans(), f"{ARCH}/dropout_op", "torch.nn.Dropout3d"),
+                f"{ARCH}/dropout_op_kwargs",
+                {"p": 0.5},
+            ),
+            f"{ARCH}/deep_supervision",
+            True,
+        ),
+        NETWORK,
+    ),
+    "defaults spelled out": (put(plans(), f"{ARCH}/nonlin_first", False), NETWORK),
+    "another module of the same package": (
+        put(
+            plans(residual=True),
+            f"{BASE}/architecture/network_class_name",
+            "dynamic_network_architectures.architectures.residual_unet.ResidualEncoderUNet",
+        ),
+        RESIDUAL,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network(name: str, tmp_path: Path) -> None:
+    plans_json, expected = NETWORKS[name]
+    assert read(tmp_path, plans_json).network == expected
+
+
+def test_inheritance() -> None:
+    chain = {
+        "a": {"inherits_from": "b", "x": 1},
+        "b": {"inherits_from": "c", "x": 2, "y": 2},
+        "c": {"x": 3, "y": 3, "z": 3},
+    }
+    found = resolve_configuration({"configurations": chain}, "a")
+    assert {k: found[k] for k in "xyz"} == {"x": 1, "y": 2, "z": 3}
+    assert chain["b"] == {"inherits_from": "c", "x": 2, "y": 2}  # not changed on the way
+
+
+@pytest.mark.parametrize(
+    ("configurations", "expected"),
+    [
+        ({"a": {"inherits_from": "a"}}, "inherit in a circle: a"),
+        ({"a": {"inherits_from": "b"}, "b": {"inherits_from": "a"}}, "in a circle: a -> b"),
+        ({"2d": {}, "3d_lowres": {}}, "has no configuration 'a', only 2d, 3d_lowres"),
+        ({"a": {"inherits_from": "gone"}}, "has no configuration 'gone', only a"),
+    ],
+)
+def test_inheritance_refused(configurations: Json, expected: str) -> None:
+    with pytest.raises(TrainingError, match=expected):
+        resolve_configuration({"configurations": configurations}, "a")
+
+
+Heads = tuple[tuple[str, ...], tuple[int, ...] | None]
+LABELS: dict[str, tuple[Json, Heads]] = {
+    "two": ({"background": 0, "lesion": 1}, (("background", "lesion"), None)),
+    "several, out of order": (
+        {"b": 2, "background": 0, "a": 1},
+        (("background", "a", "b"), None),
+    ),
+    "ignore has no head": (
+        {"background": 0, "lesion": 1, "ignore": 2},
+        (("background", "lesion"), None),
+    ),
+    "lists of one": ({"background": 0, "a": [1], "b": [2]}, (("background", "a", "b"), None)),
+    "regions": (
+        {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "rim": 3},
+        (("whole", "core", "rim"), (7, 5, 3)),
+    ),
+    "regions with ignore": (
+        {"ignore": 4, "background": 0, "whole": [1, 2, 3], "core": [2], "zero": [0], "rim": [3]},
+        (("whole", "core", "rim"), (7, 5, 3)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_labels(name: str) -> None:
+    labels, expected = LABELS[name]
+    assert label_heads(dataset(labels, regions_class_order=[7, 5, 3])) == expected
+
+
+REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
+REFUSED_LABELS: dict[str, tuple[Json, str]] = {
+    "no background": ({"labels": {"lesion": 1}}, "'background' should be 0"),
+    "version 1": ({"labels": {"0": "background", "1": "lesion"}}, "nnU-Net v2's form"),
+    "background elsewhere": ({"labels": {"background": 1, "a": 0}}, "'background' should be 0"),
+    "a gap": ({"labels": {"background": 0, "a": 1, "b": 3}}, "should be 0, 1, 2, ..., found"),
+    "twice": ({"labels": {"background": 0, "a": 1, "b": 1}}, "should be 0, 1, 2, ..., found"),
+    "ignore in the middle": (
+        {"labels": {"background": 0, "a": 1, "ignore": 1}},
+        "'ignore' should be 2, found 1",
+    ),
+    "regions without order": ({"labels": REGIONS}, "regions_class_order None does not fit"),
+    "regions with another order": (
+        {"labels": REGIONS, "regions_class_order": [1, 2, 3]},
+        r"regions_class_order [1, 2, 3] does not fit the regions ('whole', 'core')",
+    ),
+    "an empty list": ({"labels": {"background": 0, "a": []}}, "is malformed"),
+    "text": ({"labels": {"background": 0, "a": "1"}}, "is malformed"),
+    "a list": ({"labels": ["background", "a"]}, "is malformed"),
+    "channels as a list": ({"channel_names": ["CT"]}, "is malformed"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_LABELS)
+def test_dataset_refused(name: str, tmp_path: Path) -> None:
+    changes, expected = REFUSED_LABELS[name]
+    message = refusal(tmp_path, plans(), {**dataset(), **changes})
+    assert message.startswith(f"{tmp_path / 'dataset.json'}: ")
+    assert expected in message
+
+
+@pytest.mark.parametrize("key", ["labels", "channel_names"])
+def test_dataset_lacks_a_key(key: str, tmp_path: Path) -> None:
+    message = refusal(tmp_path, plans(), without(dataset(), key))
+    named = "modality" if key == "channel_names" else key
+    assert message == f"{tmp_path / 'dataset.json'}: has no '{named}'; is it from nnU-Net v2?"
+
+
+def test_names_of_older_versions(tmp_path: Path) -> None:
+    old = plans()
+    properties = "foreground_intensity_properties"
+    old[f"{properties}_by_modality"] = old.pop(f"{properties}_per_channel")
+    config = read(tmp_path, old, {**without(dataset(), "channel_names"), "modality": {"0": "CT"}})
+    assert config.channels == ("CT",)
+    assert config == dataclasses.replace(read(tmp_path, plans()), channels=("CT",))
+
+
+def test_one_normalization_per_channel(tmp_path: Path) -> None:
+    schemes = ("ZScoreNormalization", "CTNormalization", "NoNormalization")
+    content = plans(schemes=schemes, use_mask=True)
+    content["foreground_intensity_properties_per_channel"]["1"] = {**CT_PROPERTIES, "mean": -7.0}
+    config = read(tmp_path, content, dataset(channels=3))
+    assert config.normalization == (
+        Normalization("ZScoreNormalization", True),
+        Normalization("CTNormalization", True, **{**CT, "mean": -7.0}),
+        Normalization("NoNormalization", True),
+    )
+    assert config.network.input_channels == 3
+
+
+# What nnU-Net's planners write, and what its functions take for an argument that is left out.
+RESAMPLING: dict[str, tuple[str, Json, Resampling]] = {
+    "default": (DEFAULT, {"order": 3, "force_separate_z": None}, Resampling("default", 3, None)),
+    "default, linear": (DEFAULT, {"order": 1, "order_z": 0}, Resampling("default", 1, False)),
+    "default, bare": (DEFAULT, {}, Resampling("default", 3, False)),
+    "default, threshold": (
+        DEFAULT,
+        {"is_seg": False, "separate_z_anisotropy_threshold": 3, "force_separate_z": True},
+        Resampling("default", 3, True),
+    ),
+    "torch, bare": (TORCH, {}, Resampling("torch", 1, None)),
+    "torchres": (
+        TORCH,
+        {"is_seg": False, "force_separate_z": False, "memefficient_seg_resampling": False},
+        Resampling("torch", 1, False),
+    ),
+    "torchres_sepz": (
+        TORCH,
+        {
+            "is_seg": False,
+            "force_separate_z": None,
+            "memefficient_seg_resampling": False,
+            "separate_z_anisotropy_threshold": 3,
+        },
+        Resampling("torch", 1, None),
+    ),
+    "torch, all defaults": (
+        TORCH,
+        {"mode": "linear", "aniso_axis_mode": "nearest-exact", "num_threads": 8},
+        Resampling("torch", 1, None),
+    ),
+}
+
+
+@pytest.mark.parametrize("key", ["data", "probabilities"])
+@pytest.mark.parametrize("name", RESAMPLING)
+def test_resampling(name: str, key: str, tmp_path: Path) -> None:
+    function, kwargs, expected = RESAMPLING[name]
+    content = put(plans(), f"{BASE}/resampling_fn_{key}", function)
+    config = read(tmp_path, put(content, f"{BASE}/resampling_fn_{key}_kwargs", kwargs))
+    assert (config.resample_data if key == "data" else config.resample_logits) == expected
+
+
+# path, value, what the message says was found, and what it says is supported
+REFUSED: list[tuple[str, Any, str, str]] = [
+    (f"{BASE}/patch_size", [32, 32], "2D configurations are not supported", "only 3d_fullres and"),
+    (f"{BASE}/previous_stage", "3d_lowres", "cascades are not supported", "follows 3d_lowres"),
+    *(
+        ("image_reader_writer", reader, f"image_reader_writer {reader} is", "only SimpleITKIO")
+        for reader in ("NibabelIO", "NibabelIOWithReorient", "NaturalImage2DIO", "Tiff3DIO")
+    ),
+    ("label_manager", "MyLabels", "label_manager MyLabels is not", "only LabelManager"),
+    (f"{BASE}/preprocessor_name", "Mine", "preprocessor_name Mine is", "only DefaultPreprocessor"),
+    (
+        f"{BASE}/normalization_schemes",
+        ["MyNormalization"],
+        "normalization MyNormalization is not supported",
+        "only CTNormalization, ZScoreNormalization",
+    ),
+    (f"{BASE}/normalization_schemes", ["CTNormalization"] * 2, "2 normalization", "1 channels"),
+    *(
+        (
+            f"{BASE}/architecture/network_class_name",
+            name,
+            f"network class {name} is not supported",
+            "only PlainConvUNet, ResidualEncoderUNet",
+        )
+        for name in (
+            "dynamic_network_architectures.architectures.primus.Primus",
+            "dynamic_network_architectures.architectures.unet.ResidualUNet",
+            "my_package.unet.PlainConvUNet",
+        )
+    ),
+    (f"{ARCH}/conv_op", "torch.nn.modules.conv.Conv2d", "conv_op", "torch.nn.modules.conv.Conv3d"),
+    (f"{ARCH}/norm_op", "torch.nn.BatchNorm3d", "norm_op", "instancenorm.InstanceNorm3d"),
+    (f"{ARCH}/norm_op", None, "norm_op", "instancenorm.InstanceNorm3d"),
+    (f"{ARCH}/nonlin", "torch.nn.ReLU", "nonlin", "torch.nn.LeakyReLU"),
+    (f"{ARCH}/norm_op_kwargs", {"affine": False}, "norm_op without affine", "not supported"),
+    (f"{ARCH}/norm_op_kwargs", None, "norm_op without affine", "not supported"),
+    *(
+        (f"{ARCH}/{name}", value, f"network arguments {{'{name}': {value!r}}}", "only nnU-Net's")
+        for name, value in (
+            ("nonlin_first", True),
+            ("stem_channels", 16),
+            ("bottleneck_channels", [8, 8, 8]),
+            ("block", "dynamic_network_architectures.building_blocks.residual.BottleneckD"),
+        )
+    ),
+    *(
+        (f"{ARCH}/{name}", [2], "expected one entry for each of", "stages, found [2]")
+        for name in ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage")
+    ),
+    (f"{ARCH}/n_conv_per_stage_decoder", [2] * 3, "expected one entry for each of 2", "[2, 2, 2]"),
+    (f"{ARCH}/strides", [[1, 1], [2, 2], [2, 2]], "expected three values", "found [1, 1]"),
+    ("transpose_forward", [0, 1], "expected three values", "found [0, 1]"),
+    (f"{BASE}/spacing", [1.0, "x", 1.0], "is malformed", "'x'"),
+    (f"{BASE}/patch_size", None, "is malformed", "is it from nnU-Net v2?"),
+    ("configurations", {"2d": {}}, "has no configuration '3d_fullres'", "only 2d"),
+    *(
+        (
+            f"{BASE}/resampling_fn_{key}",
+            function,
+            f"resampling_fn_{key} {function} is not supported",
+            f"only {DEFAULT}, {TORCH}",
+        )
+        for key in ("data", "probabilities")
+        for function in ("no_resampling_hack", "resample_torch_simple", "mine")
+    ),
+    *(
+        (
+            f"{BASE}/resampling_fn_{key}_kwargs",
+            kwargs,
+            f"resampling_fn_{key}_kwargs: {found} is not supported",
+            "only ",
+        )
+        for key in ("data", "probabilities")
+        for kwargs, found in (
+            ({"order": 0}, "order=0"),
+            ({"order": 2}, "order=2"),
+            ({"order": 3, "order_z": 1}, "order_z=1"),
+            ({"is_seg": True}, "is_seg=True"),
+            ({"separate_z_anisotropy_threshold": 2}, "separate_z_anisotropy_threshold=2"),
+            ({"mode": "nearest"}, "mode=nearest"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "found", "supported"), REFUSED)
+def test_plans_refused(path: str, value: Any, found: str, supported: str, tmp_path: Path) -> None:
+    message = refusal(tmp_path, put(plans(), path, value))
+    assert message.startswith(f"{tmp_path / 'plans.json'}: ")
+    assert found in message
+    assert supported in message
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"mode": "nearest"},
+        {"aniso_axis_mode": "linear"},
+        {"order": 3},
+        {"order_z": 0},
+        {"is_seg": True},
+        {"separate_z_anisotropy_threshold": 2},
+    ],
+)
+def test_torch_resampling_refused(kwargs: Json, tmp_path: Path) -> None:
+    content = put(plans(data=TORCH), f"{BASE}/resampling_fn_data_kwargs", kwargs)
+    ((argument, value),) = kwargs.items()
+    expected = f"resampling_fn_data_kwargs: {argument}={value} is not supported with {TORCH}"
+    assert expected in refusal(tmp_path, content)
+
+
+def test_old_network_class_refused(tmp_path: Path) -> None:
+    content = put(plans(legacy=True), f"{BASE}/UNet_class_name", "MyUNet")
+    assert "network class MyUNet is not supported, only Plain" in refusal(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    "key", ["configurations", "dataset_name", "plans_name", "transpose_forward"]
+)
+def test_plans_lack_a_key(key: str, tmp_path: Path) -> None:
+    message = refusal(tmp_path, without(plans(), key))
+    assert message == f"{tmp_path / 'plans.json'}: has no '{key}'; is it from nnU-Net v2?"
+
+
+@pytest.mark.parametrize("key", ["spacing", "resampling_fn_data", "normalization_schemes"])
+def test_configuration_lacks_a_key(key: str, tmp_path: Path) -> None:
+    content = plans()
+    del content["configurations"]["base"][key]
+    assert f"plans.json: has no '{key}'" in refusal(tmp_path, content)
+
+
+@pytest.mark.parametrize("name", ["plans.json", "dataset.json"])
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "is missing; give the folder that nnU-Net's training wrote"),
+        (b"{", "cannot be read"),
+        (b"", "cannot be read"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"[1]", "should hold a JSON object"),
+    ],
+)
+def test_file_refused(name: str, content: bytes | None, expected: str, tmp_path: Path) -> None:
+    read(tmp_path, plans())
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(TrainingError) as caught:
+        model_config(tmp_path, "3d_fullres", "nnUNetTrainer", (), "float32")
+    assert str(caught.value).startswith(f"{tmp_path / name}: {expected}")
+    assert "\n" not in str(caught.value)
