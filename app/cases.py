@@ -28,7 +28,7 @@ def find_cases(source: Path, target: Path, channels: int) -> tuple[list[Case], l
     to do at all.
     """
     if source.is_dir():
-        files = sorted(f for f in source.iterdir() if f.name.endswith(SUFFIXES))
+        files = sorted(f for f in source.iterdir() if f.name.lower().endswith(SUFFIXES))
         files = [f for f in files if f.is_file() and not f.name.startswith(".")]
         if not files:
             raise ImageError(f"{source}: holds no scans; expected files in {', '.join(SUFFIXES)}")
@@ -36,6 +36,7 @@ def find_cases(source: Path, target: Path, channels: int) -> tuple[list[Case], l
         files = [source]
     else:
         raise ImageError(f"{source}: does not exist")
+    scans = {f.resolve() for f in files}
     cases: dict[Path, Case] = {}
     errors = []
     for file in files:
@@ -43,6 +44,10 @@ def find_cases(source: Path, target: Path, channels: int) -> tuple[list[Case], l
             case = _case(file, source, target, channels)
             if case is None:
                 continue
+            if case.output.resolve() in scans.union(f.resolve() for f in case.files):
+                raise ImageError(
+                    f"{file}: its mask would overwrite the scan {case.output}; write elsewhere"
+                )
             if case.output in cases:
                 other = cases[case.output].files[0].name
                 raise ImageError(f"{file}: its mask would overwrite that of {other}; rename one")
@@ -55,7 +60,7 @@ def find_cases(source: Path, target: Path, channels: int) -> tuple[list[Case], l
 def _case(file: Path, source: Path, target: Path, channels: int) -> Case | None:
     """The case that starts with ``file``; None if the file is a later channel of another one."""
     suffix = suffix_of(file)
-    stem = file.name.removesuffix(suffix)
+    stem, ending = file.name[: -len(suffix)], file.name[-len(suffix) :]  # X.NII.GZ keeps its case
     numbered = _CHANNEL.fullmatch(stem)
     files: tuple[Path, ...] = (file,)
     name = stem.removesuffix("_0000")
@@ -63,15 +68,15 @@ def _case(file: Path, source: Path, target: Path, channels: int) -> Case | None:
         if numbered is None:
             raise ImageError(
                 f"{file}: the model has {channels} channels; name the files "
-                f"X_0000{suffix} to X_{channels - 1:04d}{suffix}"
+                f"X_0000{ending} to X_{channels - 1:04d}{ending}"
             )
         name, number = numbered[1], int(numbered[2])
-        files = tuple(file.with_name(f"{name}_{c:04d}{suffix}") for c in range(channels))
+        files = tuple(file.with_name(f"{name}_{c:04d}{ending}") for c in range(channels))
         if 0 < number < channels and files[0].exists():
             return None
         missing = [f.name for f in files if not f.exists()]
         if missing or number >= channels:
             problem = f"{missing[0]} is missing" if missing else f"channel {number} is not used"
             raise ImageError(f"{file}: {problem}; the model has {channels} channels, from 0000 on")
-    is_file = not source.is_dir() and target.name.endswith(SUFFIXES) and not target.is_dir()
+    is_file = not source.is_dir() and target.name.lower().endswith(SUFFIXES) and not target.is_dir()
     return Case(name, files, target if is_file else target / f"{name}{suffix}")

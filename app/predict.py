@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -136,10 +137,10 @@ def _load_network(
     """One member on ``device``: convolutions in ``dtype``, instance norms in float32 (autocast)."""
     file = model.weights_file(member)
     network = build_network(model.config.network)
-    weights = {name: tensor.float() for name, tensor in load_file(file).items()}
     try:
+        weights = {name: tensor.float() for name, tensor in load_file(file).items()}
         network.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
+    except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"{file}: does not fit the network in model.json ({reason}); export it again"

@@ -79,8 +79,8 @@ def preview(
 
     scan: CT in HU, any direction matrix (an oblique one is shown along its nearest axes).
     mask, reference: integer images on the scan's grid; every value other than 0 is lesion.
-    The planes cross the largest lesion of the prediction; of the reference when the prediction is
-    empty; the middle of the scan when both are. The window is the lung window where aerated lung
+    The planes cross the largest lesion of the reference; of the prediction when there is none; the
+    middle of the scan when both are empty. The window is the lung window where aerated lung
     surrounds that lesion, else the soft-tissue window; the caption says which.
     Raises ValueError when a mask is not on the scan's grid.
     """
@@ -128,7 +128,7 @@ def draw(scan: sitk.Image, mask: sitk.Image, reference: sitk.Image | None, *, na
 
 def find_focus(predicted: NDArray[np.bool_], expected: NDArray[np.bool_] | None) -> Focus:
     """Find the slices that cut the largest lesion widest, in (z, y, x) masks of one shape."""
-    for lesions in (predicted, expected):
+    for lesions in (expected, predicted):
         if lesions is None or not lesions.any():
             continue
         parts = sitk.ConnectedComponent(sitk.GetImageFromArray(lesions.astype(np.uint8)), True)
@@ -156,11 +156,12 @@ def enlarged_box(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the corners (z, y, x; mm from the volume's corner) of the cube to enlarge.
 
-    Its side is 2.5 times the lesion's longest extent, at least 70 mm, inside the volume if it fits.
+    Its side is 2.5 times the lesion's longest extent, at least 70 mm, at most the volume's longest
+    side; it lies inside the volume where it fits.
     """
     extent_mm = shape_zyx * spacing_zyx
     low_mm, high_mm = focus.low * spacing_zyx, focus.high * spacing_zyx
-    side = max(70.0, 2.5 * float(np.max(high_mm - low_mm)))
+    side = min(max(70.0, 2.5 * float(np.max(high_mm - low_mm))), float(extent_mm.max()))
     corner = (low_mm + high_mm - side) / 2
     inside = np.clip(corner, 0, np.maximum(extent_mm - side, 0))
     corner = np.where(extent_mm >= side, inside, (extent_mm - side) / 2)

@@ -112,6 +112,7 @@ def _save_weights(trained: Checkpoint, config: ModelConfig, file: Path) -> None:
                 "did the training diverge? Else export with --dtype float32"
             )
     save_file(weights, file)
+    file.chmod(0o644)  # safetensors leaves it to its owner; a container may run as anyone
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

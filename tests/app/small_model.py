@@ -72,14 +72,20 @@ def with_channels(channels: int) -> ModelConfig:
 
 
 def random_weights(network: Network, seed: int = 0) -> dict[str, Tensor]:
-    """Seeded weights under nnU-Net's names; activations keep about unit variance."""
+    """Seeded weights under nnU-Net's names; on noise every head is zero on average."""
     generator = torch.Generator().manual_seed(seed)
-    weights = {}
-    for name, parameter in build_network(network).state_dict().items():
+    weights: dict[str, Tensor] = {}
+    built = build_network(network)
+    for name, parameter in built.state_dict().items():
         noise = torch.randn(parameter.shape, generator=generator)
         fan_in = max(1, parameter[0].numel())
         norm_scale = name.endswith("norm.weight")
         weights[name] = 1 + 0.1 * noise if norm_scale else noise / fan_in**0.5
+    built.load_state_dict(weights, assign=True)
+    with torch.inference_mode():
+        logits = built(torch.randn((1, network.input_channels, 16, 16, 16), generator=generator))
+    head = f"decoder.seg_layers.{len(network.features) - 2}.bias"
+    weights[head] = weights[head] - logits.mean((0, 2, 3, 4))
     return weights
 
 

@@ -210,3 +210,18 @@ def test_a_mask_never_replaces_its_scan(output: str, tmp_path: Path) -> None:
     cases, (error,) = find_cases(given, tmp_path / output, 1)
     assert str(error).startswith(f"{source / 'X.nii.gz'}: its mask would overwrite the scan")
     assert [c.name for c in cases] == ([] if given != source else ["Y"])
+
+
+def test_a_mask_never_replaces_another_scan(tmp_path: Path) -> None:
+    source = touch(tmp_path, ["X.nii.gz", "X_0000.nii.gz"])
+    cases, errors = find_cases(source, source, 1)
+    assert cases == []
+    assert [str(e).count("would overwrite the scan") for e in errors] == [1, 1]
+
+
+def test_channels_with_a_suffix_in_capitals(tmp_path: Path) -> None:
+    source = touch(tmp_path / "in", ["X_0000.NII", "X_0001.NII"])
+    (case,), errors = find_cases(source, tmp_path / "out", 2)
+    assert errors == []
+    assert [f.name for f in case.files] == ["X_0000.NII", "X_0001.NII"]
+    assert case.output.name == "X.nii"

@@ -219,9 +219,10 @@ def test_normalised_then_resampled(exact: bool, error: float) -> None:
 @pytest.mark.parametrize(("exact", "error"), [(True, 1e-6), (False, 1e-5)])
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_resampled_by_sections_across_any_axis(axis: int, exact: bool, error: float) -> None:
-    spacing, new_spacing = [1.2, 1.2, 1.2], [1.5, 1.5, 1.5]
-    spacing[axis], new_spacing[axis] = 6.0, 3.0
-    config = replace(CONFIG, spacing=tuple(new_spacing))
+    # 6 and 1.2 mm to 3 and 1.5 mm
+    spacing = tuple(6.0 if i == axis else 1.2 for i in range(3))
+    z, y, x = (3.0 if i == axis else 1.5 for i in range(3))
+    config = replace(CONFIG, spacing=(z, y, x))
     voxels = scan((10, 10, 10))
     data, _ = run([voxels], spacing, config, exact)
     sections = np.moveaxis(ct_formula(voxels), axis, 0)

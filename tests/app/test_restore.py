@@ -37,7 +37,9 @@ def smooth_logits(heads: int, shape: Shape, seed: int = 0) -> Tensor:
     rng = np.random.default_rng(seed)
     logits = ndimage.gaussian_filter(rng.normal(0, 1, (heads, *shape)), (0, 1, 1, 1))
     logits /= logits.std()
-    coordinates = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
+    coordinates = np.stack(
+        np.meshgrid(*(np.linspace(-1, 1, n) * (n > 1) for n in shape), indexing="ij")
+    )
     border = np.abs(coordinates).max(0) > 0.6
     logits[0] += np.where(border, 9, 0.5)
     return torch.from_numpy(logits.astype(np.float16))
@@ -89,7 +91,7 @@ class Variant:
 VARIANTS = {
     "finer": Variant((12, 14, 13), (18, 21, 20)),
     "coarser": Variant((20, 22, 18), (9, 13, 11), (3.0, 2.5, 2.5)),
-    "finer and coarser": Variant((14, 16, 12), (7, 33, 12), (3.0, 0.8, 1.5)),
+    "finer and coarser": Variant((14, 16, 12), (7, 33, 12), (2.2, 0.8, 1.5)),
     "separate first axis": Variant((12, 14, 13), (30, 20, 19), (5.0, 1.0, 1.0), 0),
     "separate last axis": Variant((12, 14, 13), (17, 20, 5), (1.0, 1.0, 4.0), 2),
     "one section": Variant((1, 14, 13), (3, 21, 20)),
@@ -187,7 +189,7 @@ def test_no_foreground_at_all(exact: bool, function: str, fine: Shape) -> None:
 
 
 @pytest.mark.parametrize("exact", [True, False])
-@pytest.mark.parametrize("voxels", [1, 700, 2000])
+@pytest.mark.parametrize("voxels", [1, 300, 700])
 @pytest.mark.parametrize("name", ["finer", "coarser", "separate first axis"])
 def test_slabs_leave_no_seam(
     name: str, voxels: int, exact: bool, monkeypatch: pytest.MonkeyPatch

@@ -146,12 +146,12 @@ def test_without_any_lesion_the_middle_is_shown() -> None:
     assert preview(scan, empty(mask), empty(mask), name="nothing").startswith(b"\x89PNG")
 
 
-def test_the_largest_lesion_of_the_prediction_is_chosen() -> None:
+def test_the_largest_lesion_of_the_reference_is_chosen() -> None:
     predicted, expected = np.zeros((2, 20, 20, 20), bool)
-    predicted[2, 2, 2] = True
-    predicted[10:13, 5:8, 14:16] = True
-    predicted[11, 4:9, 14] = True  # the widest slice
-    expected[15:20, 15:20, 15:20] = True
+    expected[2, 2, 2] = True
+    expected[10:13, 5:8, 14:16] = True
+    expected[11, 4:9, 14] = True  # the widest slice
+    predicted[15:20, 15:20, 15:20] = True
     focus = find_focus(predicted, expected)
     assert focus.slices[0] == 11
     assert focus.slices[2] == 14
@@ -167,6 +167,13 @@ def test_the_enlarged_cube_stays_inside_the_volume() -> None:
     )
     assert (high - low).tolist() == [70.0, 70.0, 70.0]
     assert low.tolist() == [0.0, 130.0, 70.0]
+
+
+def test_the_enlarged_cube_is_no_larger_than_the_volume() -> None:
+    predicted = np.ones((30, 100, 100), bool)
+    low, high = enlarged_box(find_focus(predicted, None), np.array((30, 100, 100)), np.ones(3))
+    assert (high - low).tolist() == [100.0, 100.0, 100.0]
+    assert low.tolist() == [-35.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(

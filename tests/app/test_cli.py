@@ -1,0 +1,241 @@
+"""python -m app, in process: files in, masks out, one line for whatever goes wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from app import __main__ as command
+from tests.app.small_model import with_channels, write_model
+from tests.nnunet_models import smooth_noise, write_scan
+
+Array = NDArray[Any]
+Run = Callable[..., tuple[int, list[str], list[str]]]
+ROOT = Path(__file__).parents[2]
+SHAPE, SPACING = (10, 24, 22), (4.0, 1.2, 1.3)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command line on the CPU; gives the exit code and the lines of both streams."""
+
+    def call(*arguments: object) -> tuple[int, list[str], list[str]]:
+        code = command.main([*(str(a) for a in arguments), "--device", "cpu"])
+        captured = capsys.readouterr()
+        return code, captured.out.splitlines(), captured.err.splitlines()
+
+    return call
+
+
+def scan(file: Path, seed: int = 0, spacing: tuple[float, float, float] = SPACING) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return write_scan(file, smooth_noise(SHAPE, seed), spacing)
+
+
+def mask(file: Path) -> Array:
+    array: Array = sitk.GetArrayFromImage(sitk.ReadImage(file))
+    return array
+
+
+def names(folder: Path) -> list[str]:
+    """Everything in the folder, hidden files too."""
+    return sorted(str(f.relative_to(folder)) for f in folder.rglob("*"))
+
+
+CASE_LINE = re.compile(
+    r"(\S+): read (\S+) s, preprocess (\S+) s, network (\S+) s, restore (\S+) s, write (\S+) s, "
+    r"total (\S+) s -> (\S+)"
+)
+
+
+def test_a_file_to_a_file(model: Path, tmp_path: Path, run: Run) -> None:
+    source = scan(tmp_path / "X_0000.nii.gz")
+    target = tmp_path / "new" / "mask.nii.gz"
+    code, out, err = run("--model", model, "--input", source, "--output", target)
+    assert (code, err) == (0, [])
+    ready, line = out
+    assert re.fullmatch(
+        r"model tiny: PlainConvUNet, 1 member\(s\), (float32|bfloat16) on cpu, "
+        r"ready after \d+\.\d\d s",
+        ready,
+    )
+    found = CASE_LINE.fullmatch(line)
+    assert found
+    assert (found[1], found[8]) == ("X", str(target))
+    *stages, total = (float(s) for s in found.groups()[1:7])
+    assert total == pytest.approx(sum(stages), abs=0.04)  # six numbers of two decimals
+    assert names(target.parent) == ["mask.nii.gz"]
+    labels, image, original = mask(target), sitk.ReadImage(target), sitk.ReadImage(source)
+    assert labels.shape == SHAPE
+    assert labels.dtype == np.uint8
+    assert set(np.unique(labels)) == {0, 1}
+    for geometry in (sitk.Image.GetSpacing, sitk.Image.GetOrigin, sitk.Image.GetDirection):
+        assert geometry(image) == pytest.approx(geometry(original), rel=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mha", ".nrrd", ".mhd"])
+def test_a_folder_to_a_folder_in_every_format(
+    suffix: str, model: Path, tmp_path: Path, run: Run
+) -> None:
+    scan(tmp_path / "in" / f"X_0000{suffix}")
+    scan(tmp_path / "in" / f"Y{suffix}", seed=1)
+    (tmp_path / "in" / "notes.txt").write_text("not a scan")
+    code, out, err = run("--model", model, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert (code, err) == (0, [])
+    assert [line.partition(":")[0] for line in out] == ["model tiny", "X", "Y"]
+    files = (".mhd", ".zraw") if suffix == ".mhd" else (suffix,)
+    assert names(tmp_path / "out") == [f"{name}{s}" for name in "XY" for s in files]
+    # The format changes nothing: the same scan as NIfTI has the same mask.
+    reference = scan(tmp_path / "reference.nii.gz")
+    assert run("--model", model, "--input", reference, "--output", tmp_path / "mask.nii")[0] == 0
+    x, y = (mask(tmp_path / "out" / f"{n}{suffix}") for n in "XY")
+    assert np.array_equal(x, mask(tmp_path / "mask.nii"))
+    assert not np.array_equal(x, y)
+
+
+def test_one_broken_scan_among_good_ones(model: Path, tmp_path: Path, run: Run) -> None:
+    for number, name in enumerate("abc"):
+        scan(tmp_path / "in" / f"{name}.nii.gz", number)
+    broken = tmp_path / "in" / "b.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:3000])
+    code, out, err = run("--model", model, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert code == 1
+    (line,) = err
+    assert line.startswith(f"error: {broken}: ")
+    assert [line.partition(":")[0] for line in out] == ["model tiny", "a", "c"]
+    assert names(tmp_path / "out") == ["a.nii.gz", "c.nii.gz"]
+    for number, name in ((0, "a"), (2, "c")):
+        alone = scan(tmp_path / f"{name}.nii.gz", number)
+        target = tmp_path / f"{name}_mask.nii.gz"
+        assert run("--model", model, "--input", alone, "--output", target)[0] == 0
+        assert np.array_equal(mask(target), mask(tmp_path / "out" / f"{name}.nii.gz"))
+
+
+@pytest.mark.parametrize("position", ["first", "last"])
+def test_a_broken_scan_first_or_last(position: str, model: Path, tmp_path: Path, run: Run) -> None:
+    good, bad = ("b", "a") if position == "first" else ("a", "b")
+    scan(tmp_path / "in" / f"{good}.nii.gz")
+    (tmp_path / "in" / f"{bad}.nii.gz").write_bytes(b"nothing")
+    code, _, err = run("--model", model, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert code == 1
+    assert len(err) == 1
+    assert names(tmp_path / "out") == [f"{good}.nii.gz"]
+
+
+def test_a_bad_name_does_not_stop_the_others(tmp_path: Path, run: Run) -> None:
+    folder = write_model(tmp_path / "two", **changes_for_channels(2))
+    for channel in range(2):
+        scan(tmp_path / "in" / f"X_{channel:04d}.nii.gz", channel)
+    scan(tmp_path / "in" / "Y_0000.nii.gz")
+    code, out, err = run(
+        "--model", folder, "--input", tmp_path / "in", "--output", tmp_path / "out"
+    )
+    assert code == 1
+    assert len(err) == 1
+    assert "Y_0001.nii.gz is missing" in err[0]
+    assert len(out) == 2
+    assert names(tmp_path / "out") == ["X.nii.gz"]
+
+
+def changes_for_channels(channels: int) -> dict[str, Any]:
+    config = with_channels(channels)
+    fields = ("channels", "normalization", "network")
+    return {name: getattr(config, name) for name in fields}
+
+
+@pytest.mark.parametrize(
+    ("spacing", "shape", "message"),
+    [
+        ((4.0, 1.2, 1.4), SHAPE, "different spacing (4 x 1.2 x 1.4 mm, not 4 x 1.2 x 1.3 mm)"),
+        (SPACING, (10, 24, 21), "different shape (10 x 24 x 21, not 10 x 24 x 22)"),
+    ],
+)
+def test_channels_on_different_grids(
+    spacing: tuple[float, float, float],
+    shape: tuple[int, ...],
+    message: str,
+    tmp_path: Path,
+    run: Run,
+) -> None:
+    folder = write_model(tmp_path / "two", **changes_for_channels(2))
+    scan(tmp_path / "in" / "X_0000.nii.gz")
+    second = write_scan(tmp_path / "in" / "X_0001.nii.gz", smooth_noise(shape, 1), spacing)
+    code, _, err = run("--model", folder, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert code == 1
+    assert err == [f"error: {second}: {message} than X_0000.nii.gz; resample it first"]
+    assert names(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("output", ["notes.txt", "notes.txt/masks", "notes.txt/mask.nii.gz"])
+def test_an_output_that_cannot_be_written(
+    output: str, model: Path, tmp_path: Path, run: Run
+) -> None:
+    (tmp_path / "notes.txt").write_text("a file, not a folder")
+    given = ("--input", scan(tmp_path / "X.nii.gz"), "--output", tmp_path / output)
+    code, out, err = run("--model", model, *given)
+    assert (code, out) == (1, [])
+    (line,) = err
+    assert line.startswith(f"error: {tmp_path / 'notes.txt'}")
+    assert "cannot be written to" in line
+    assert (tmp_path / "notes.txt").read_text() == "a file, not a folder"
+
+
+def test_a_scan_that_the_model_cannot_see(model: Path, tmp_path: Path, run: Run) -> None:
+    source = scan(tmp_path / "X.nii.gz", spacing=(0.1, 1.2, 1.3))
+    code, _, err = run("--model", model, "--input", source, "--output", tmp_path / "out")
+    assert code == 1
+    (line,) = err
+    assert line.startswith(f"error: {source}: the scan is (10, 24, 22) voxels of (0.1")
+    assert "less than one voxel of the model's (3.0, 1.5, 1.5) mm" in line
+    assert names(tmp_path / "out") == []
+
+
+def test_an_old_mask_stays_where_the_new_one_fails(model: Path, tmp_path: Path, run: Run) -> None:
+    target = tmp_path / "mask.nii.gz"
+    target.write_bytes(b"old")
+    (tmp_path / "X.nii.gz").write_bytes(b"nothing")
+    assert run("--model", model, "--input", tmp_path / "X.nii.gz", "--output", target)[0] == 1
+    assert target.read_bytes() == b"old"
+    assert names(tmp_path) == ["X.nii.gz", "mask.nii.gz"]
+    scan(tmp_path / "X.nii.gz")
+    assert run("--model", model, "--input", tmp_path / "X.nii.gz", "--output", target)[0] == 0
+    assert mask(target).shape == SHAPE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--step-size", "0"], "argument --step-size: is more than 0 and at most 1"),
+        (["--step-size", "1.01"], "argument --step-size: is more than 0 and at most 1"),
+        (["--step-size", "nan"], "argument --step-size: is more than 0 and at most 1"),
+        (["--step-size", "half"], "argument --step-size: "),
+        (["--device", "tpu"], "argument --device: invalid choice"),
+        (["--bogus"], "unrecognized arguments: --bogus"),
+    ],
+)
+def test_wrong_arguments(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["--input", "x", "--output", "y", *arguments])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_input_and_output_are_required(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command.main([])
+    assert stopped.value.code == 2
+    assert "--input, --output" in capsys.readouterr().err

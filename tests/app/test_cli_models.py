@@ -1,0 +1,196 @@
+"""python -m app: one line for whatever is wrong with the model, and what a model says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from app import __main__ as command
+from app.model import MANIFEST, sha256_of
+from tests.app.small_model import write_model
+from tests.nnunet_models import smooth_noise, write_scan
+
+Run = Callable[..., tuple[int, list[str], list[str]]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command line on the CPU; gives the exit code and the lines of both streams."""
+
+    def call(*arguments: object) -> tuple[int, list[str], list[str]]:
+        code = command.main([*(str(a) for a in arguments), "--device", "cpu"])
+        captured = capsys.readouterr()
+        return code, captured.out.splitlines(), captured.err.splitlines()
+
+    return call
+
+
+def scan(file: Path) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return write_scan(file, smooth_noise((10, 24, 22), 0), (4.0, 1.2, 1.3))
+
+
+def names(folder: Path) -> list[str]:
+    """Everything in the folder, hidden files too."""
+    return sorted(str(f.relative_to(folder)) for f in folder.rglob("*"))
+
+
+def no_manifest(folder: Path) -> str:
+    (folder / MANIFEST).unlink()
+    return f"{folder}: no model.json here; export a model"
+
+
+def no_folder(folder: Path) -> str:
+    folder.rename(folder.with_name("elsewhere"))
+    return f"{folder}: no model.json here"
+
+
+def not_json(folder: Path) -> str:
+    (folder / MANIFEST).write_text('{"format_version": 1,')
+    return f"{folder / MANIFEST}: cannot be read"
+
+
+def not_an_object(folder: Path) -> str:
+    (folder / MANIFEST).write_text("[]")
+    return f"{folder / MANIFEST}: format version None, this app reads 1"
+
+
+def edited(**changes: Any) -> Callable[[Path], str]:
+    def damage(folder: Path) -> str:
+        content = json.loads((folder / MANIFEST).read_text()) | changes
+        (folder / MANIFEST).write_text(json.dumps(content))
+        return f"{folder / MANIFEST}: "
+
+    return damage
+
+
+def flipped_bit(folder: Path) -> str:
+    file = folder / "member_0.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    return f"{file}: SHA-256 differs from model.json"
+
+
+def no_weights(folder: Path) -> str:
+    (folder / "member_0.safetensors").unlink()
+    return f"{folder / 'member_0.safetensors'}: is missing"
+
+
+def _replace_weights(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Other weights under a valid checksum."""
+    file = folder / "member_0.safetensors"
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file)
+    content = json.loads((folder / MANIFEST).read_text())
+    content["members"][0]["sha256"] = sha256_of(file)
+    (folder / MANIFEST).write_text(json.dumps(content))
+    return file
+
+
+def a_tensor_less(folder: Path) -> str:
+    file = _replace_weights(folder, lambda w: w.pop("decoder.seg_layers.0.bias"))
+    return f"{file}: does not fit the network in model.json"
+
+
+def not_safetensors(folder: Path) -> str:
+    file = folder / "member_0.safetensors"
+    file.write_bytes(b"something else")
+    content = json.loads((folder / MANIFEST).read_text())
+    content["members"][0]["sha256"] = sha256_of(file)
+    (folder / MANIFEST).write_text(json.dumps(content))
+    return f"{file}: "
+
+
+DAMAGES = {
+    "no manifest": no_manifest,
+    "no folder": no_folder,
+    "not JSON": not_json,
+    "not an object": not_an_object,
+    "other version": edited(format_version=99),
+    "wrong type": edited(spacing="large"),
+    "unknown field": edited(colour="blue"),
+    "broken rule": edited(patch_size=[0, 16, 16]),
+    "flipped bit": flipped_bit,
+    "no weights": no_weights,
+    "weights that do not fit": a_tensor_less,
+    "weights of another format": not_safetensors,
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_broken_model_is_one_line(name: str, tmp_path: Path, run: Run) -> None:
+    folder = write_model(tmp_path / "model")
+    start = DAMAGES[name](folder)
+    source = scan(tmp_path / "X.nii.gz")
+    code, out, err = run("--model", folder, "--input", source, "--output", tmp_path / "out")
+    assert (code, out) == (1, [])
+    (line,) = err
+    assert line.startswith(f"error: {start}")
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_weights_that_are_not_finite(tmp_path: Path, run: Run) -> None:
+    folder = write_model(tmp_path / "model")
+    _replace_weights(folder, lambda w: w["decoder.seg_layers.0.bias"].fill_(np.nan))
+    source = scan(tmp_path / "X.nii.gz")
+    code, _, err = run("--model", folder, "--input", source, "--output", tmp_path / "out")
+    assert code == 1
+    (line,) = err
+    assert line.startswith(f"error: {source}: the network gave logits that are not finite")
+    assert names(tmp_path / "out") == []
+
+
+def test_weights_folder(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = tmp_path / "weights"
+    monkeypatch.setattr(command, "_WEIGHTS", weights)
+    given = ("--input", scan(tmp_path / "X.nii.gz"), "--output", tmp_path / "out")
+    code, _, err = run(*given)
+    assert (code, len(err)) == (1, 1)
+    assert f"error: {weights}: expected one model, found none" in err[0]
+    write_model(weights / "one", name="one")
+    (weights / "no model").mkdir()
+    code, out, err = run(*given)
+    assert (code, err) == (0, [])
+    assert out[0].startswith("model one: ")
+    write_model(weights / "two")
+    code, out, err = run(*given)
+    assert (code, out) == (1, [])
+    assert err == [f"error: {weights}: expected one model, found one, two; choose one with --model"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "arguments", "warns"),
+    [
+        ("float16", ["--exact"], True),
+        ("float16", [], False),
+        ("float32", ["--exact"], False),
+    ],
+)
+def test_exact_warns_about_rounded_weights(
+    dtype: str, arguments: list[str], warns: bool, tmp_path: Path, run: Run
+) -> None:
+    folder = write_model(tmp_path / "half", dtype=dtype)
+    source = scan(tmp_path / "X.nii.gz")
+    code, out, err = run(
+        "--model", folder, "--input", source, "--output", tmp_path / "out", *arguments
+    )
+    assert code == 0
+    assert [("stored as float16" in line) for line in err] == [True] * warns
+    assert (", exact, float32 on cpu" in out[0]) == bool(arguments)
+
+
+def test_the_notice_of_a_model_is_said_once(tmp_path: Path, run: Run) -> None:
+    folder = write_model(tmp_path / "model", notice="not for children")
+    for name in "ab":
+        scan(tmp_path / "in" / f"{name}.nii.gz")
+    code, _, err = run("--model", folder, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    assert code == 0
+    assert err == ["warning: model tiny: not for children"]

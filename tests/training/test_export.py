@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from app.model import MANIFEST, Model, load_model
+from app.networks import build_network
+from tests.nnunet_models import Json, dataset, plans
+from tests.training.trained_folder import FINAL, NETWORK, Weights, put, write_trained
+from training.errors import TrainingError
+from training.export import export, find_folds
+
+ALL_FOLDS = ("0", "1", "2", "10", "all")
+
+
+def refusal(*arguments: Any, **options: Any) -> str:
+    with pytest.raises(TrainingError) as caught:
+        export(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def weights_of(model: Model) -> list[Weights]:
+    return [load_file(model.weights_file(m)) for m in model.config.members]
+
+
+def same(found: Weights, expected: Weights) -> bool:
+    return found.keys() == expected.keys() and all(
+        torch.equal(found[k], v) and found[k].dtype == v.dtype for k, v in expected.items()
+    )
+
+
+GENUINE = {"3d_tiny": ("PlainConvUNet", (2, 2, 2, 2)), "3d_tinyres": ("ResidualEncoderUNet", None)}
+
+
+@pytest.mark.parametrize("name", GENUINE)
+def test_genuine_trained_folder(name: str, real_data: Path, output: Path) -> None:
+    folder = real_data / "nnunet_models" / name
+    warnings = export([folder], output, notice="not for use")
+    assert len(warnings) == 1
+    assert "trainer nnUNetTrainer_micro is not known" in warnings[0]
+    model = load_model(output)
+    config = model.config
+    (member,) = config.members
+    network_name, blocks = GENUINE[name]
+    assert sorted(f.name for f in output.iterdir()) == ["member_0.safetensors", MANIFEST]
+    assert (config.name, config.configuration, config.dataset) == ("model", name, "Dataset901_STS")
+    assert (config.trainer, config.plans) == ("nnUNetTrainer_micro", "nnUNetPlans")
+    assert (config.channels, config.labels) == (("CT",), ("background", "lesion"))
+    assert (config.patch_size, config.mirror_axes) == ((24, 64, 64), (0, 1, 2))
+    assert config.spacing == (3.2699999809265137, 0.9765620231628418, 0.9765620231628418)
+    assert config.normalization[0].percentile_00_5 == -130.0
+    assert config.network.name == network_name
+    assert config.network.features == (8, 16, 32, 64)
+    assert blocks is None or config.network.encoder_blocks == blocks
+    assert (config.dtype, config.notice) == ("float32", "not for use")
+    assert member.source == f"{name}/fold_all/{FINAL}, epoch 2"
+    digest = hashlib.sha256((output / "member_0.safetensors").read_bytes()).hexdigest()
+    assert member.sha256 == digest
+
+    (weights,) = weights_of(model)
+    build_network(config.network).load_state_dict(weights, strict=True, assign=True)
+    assert not [k for k in weights if "all_modules" in k or k.startswith("decoder.encoder")]
+    stored = torch.load(folder / "fold_all" / FINAL, weights_only=False)["network_weights"]
+    assert all(torch.equal(weights[k], stored[k]) for k in weights)
+    # every tensor of the checkpoint is in the file, but for the heads of deep supervision
+    left_out = {v.data_ptr() for v in stored.values()} - {stored[k].data_ptr() for k in weights}
+    heads = [f"decoder.seg_layers.{n}.{p}" for n in (0, 1) for p in ("weight", "bias")]
+    assert left_out == {stored[k].data_ptr() for k in heads}
+
+
+def test_genuine_folders_of_two_networks_are_no_ensemble(real_data: Path, output: Path) -> None:
+    folders = [real_data / "nnunet_models" / name for name in GENUINE]
+    assert "cannot join the ensemble, network is " in refusal(folders, output)
+
+
+@pytest.mark.parametrize(
+    ("present", "expected"),
+    [
+        (ALL_FOLDS, ["0", "1", "2", "10"]),
+        (("0", "all"), ["0"]),
+        (("all",), ["all"]),
+        (("3", "3_old", "backup"), ["3"]),
+        (("all", "0_old"), ["all"]),
+    ],
+)
+def test_default_folds(present: tuple[str, ...], expected: list[str], tmp_path: Path) -> None:
+    for fold in present:
+        (tmp_path / f"fold_{fold}").mkdir()
+        (tmp_path / f"fold_{fold}" / FINAL).touch()
+    (tmp_path / "fold_4").mkdir()  # its training has not finished
+    assert find_folds(tmp_path, FINAL) == expected
+
+
+def test_no_folds(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(TrainingError, match=re.escape(f"{folder}: no fold_X/{FINAL} here")):
+            find_folds(folder, FINAL)
+
+
+@pytest.mark.parametrize(
+    ("folds", "expected"),
+    [
+        (None, (0, 1, 2, 3)),
+        (["0"], (0,)),
+        (["0", "1"], (0, 1)),
+        (["2", "0"], (2, 0)),
+        (["all"], (4,)),
+        (["1", "all"], (1, 4)),
+    ],
+)
+def test_members(
+    folds: list[str] | None, expected: tuple[int, ...], tmp_path: Path, output: Path
+) -> None:
+    folder = tmp_path / "trained"
+    written = write_trained(folder, folds=ALL_FOLDS)
+    export([folder], output, folds)
+    model = load_model(output)
+    found = weights_of(model)
+    assert len(found) == len(expected)
+    for weights, member, number in zip(found, model.config.members, expected, strict=True):
+        assert same(weights, written[number])
+        assert member.source == f"trained/fold_{ALL_FOLDS[number]}/{FINAL}, epoch 7"
+
+
+def test_several_folders(tmp_path: Path, output: Path) -> None:
+    """Their plans may differ in what inference does not need."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    first = write_trained(one, folds=("0", "1"))
+    other = put(plans(), "configurations/base/batch_size", 9)
+    other |= {"dataset_name": "Dataset002_Other", "plans_name": "otherPlans"}
+    second = write_trained(two, other, trainer_name="nnUNetTrainerDA5", seed=5)
+    assert export([one, two], output) == []
+    model = load_model(output)
+    pairs = zip(weights_of(model), first + second, strict=True)
+    assert all(same(found, written) for found, written in pairs)
+    assert [m.source.split("/")[0] for m in model.config.members] == ["one", "one", "two"]
+    assert (model.config.dataset, model.config.trainer) == ("Dataset900_Parity", "nnUNetTrainer")
+
+
+def test_a_folder_named_by_a_dot(
+    trained: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained)
+    export([Path()], output)
+    assert load_model(output).config.members[0].source.startswith("trained/fold_0/")
+
+
+PROPERTIES = "foreground_intensity_properties_per_channel/0"
+ARCH = "configurations/base/architecture/arch_kwargs"
+REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
+
+
+@dataclass(frozen=True)
+class Other:
+    """A second folder, and the field in which it differs from the first."""
+
+    differs: str
+    plans_json: Json = dataclasses.field(default_factory=plans)
+    dataset_json: Json = dataclasses.field(default_factory=dataset)
+    stored: Json = dataclasses.field(default_factory=dict)
+    first: Json = dataclasses.field(default_factory=dataset)
+
+
+DIFFERENT = {
+    "patch": Other("patch_size", plans(patch=(24, 32, 32))),
+    "spacing": Other("spacing", plans(spacing=(3.0, 1.5, 1.6))),
+    "axes": Other("transpose", plans(transpose=(1, 0, 2))),
+    "label names": Other("labels", dataset_json=dataset({"background": 0, "tumour": 1})),
+    "label order": Other(
+        "labels",
+        dataset_json=dataset({"background": 0, "a": 2, "b": 1}),
+        first=dataset({"background": 0, "a": 1, "b": 2}),
+    ),
+    "region order": Other(
+        "region_values",
+        dataset_json=dataset(REGIONS, regions_class_order=[2, 1]),
+        first=dataset(REGIONS, regions_class_order=[1, 2]),
+    ),
+    "scheme": Other("normalization", plans(schemes=("ZScoreNormalization",))),
+    "mask": Other("normalization", plans(use_mask=True)),
+    "mean": Other("normalization", put(plans(), f"{PROPERTIES}/mean", 35.0)),
+    "resampling": Other("resample_data", plans(data="resample_torch_fornnunet")),
+    "export": Other("resample_logits", plans(logits="resample_torch_fornnunet")),
+    "channel": Other("channels", dataset_json=dataset() | {"channel_names": {"0": "MR"}}),
+    "network": Other("network", put(plans(), f"{ARCH}/features_per_stage", 8)),
+    "mirroring": Other("mirror_axes", stored={"inference_allowed_mirroring_axes": (0,)}),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_an_ensemble_that_differs_is_refused(name: str, tmp_path: Path, output: Path) -> None:
+    other = DIFFERENT[name]
+    heads = len(other.first["labels"]) - ("whole" in other.first["labels"])
+    network = dataclasses.replace(NETWORK, heads=heads)
+    write_trained(tmp_path / "one", dataset_json=other.first, network=network)
+    write_trained(tmp_path / "two", other.plans_json, other.dataset_json, **other.stored)
+    message = refusal([tmp_path / "one", tmp_path / "two"], output)
+    file = tmp_path / "two" / "fold_0" / FINAL
+    assert message.startswith(f"{file}: cannot join the ensemble, {other.differs} is ")
+    assert message.endswith("export it as a model of its own")
+
+
+def test_folds_of_different_configurations_are_no_ensemble(tmp_path: Path, output: Path) -> None:
+    both = plans()
+    both["configurations"]["3d_lowres"] = {"inherits_from": "base", "spacing": [4.0, 2.0, 2.0]}
+    write_trained(tmp_path / "trained", both, folds=("0", "1"))
+    write_trained(tmp_path / "other", both, folds=("1",), configuration="3d_lowres")
+    (tmp_path / "other" / "fold_1").rename(tmp_path / "trained" / "fold_2")
+    message = refusal([tmp_path / "trained"], output)
+    assert f"fold_2/{FINAL}: cannot join the ensemble, spacing is (4.0, 2.0, 2.0) and" in message
+
+
+def test_missing_fold(trained: Path, output: Path) -> None:
+    file = trained / "fold_3" / FINAL
+    message = refusal([trained], output, ["0", "3"])
+    assert message == f"{file}: is missing; choose with --folds and --checkpoint"
+
+
+def test_another_checkpoint(trained: Path, output: Path) -> None:
+    (best,) = write_trained(trained, folds=("2",), name="checkpoint_best.pth", seed=9)
+    export([trained], output, checkpoint="checkpoint_best.pth")
+    model = load_model(output)
+    assert [m.source for m in model.config.members] == [
+        "trained/fold_2/checkpoint_best.pth, epoch 7"
+    ]
+    assert same(weights_of(model)[0], best)
+
+
+@pytest.mark.parametrize(("axes", "expected"), [((0, 1), (0, 1)), (None, ()), ((), ())])
+def test_mirror_axes(axes: Any, expected: Any, tmp_path: Path, output: Path) -> None:
+    write_trained(tmp_path / "trained", inference_allowed_mirroring_axes=axes)
+    export([tmp_path / "trained"], output)
+    assert load_model(output).config.mirror_axes == expected
+
+
+KNOWN = [
+    "nnUNetTrainer",
+    "nnUNetTrainer_1epoch",
+    "nnUNetTrainer_2000epochs",
+    "nnUNetTrainerNoMirroring",
+    "nnUNetTrainer_250epochs_NoMirroring",
+    "nnUNetTrainer_onlyMirror01_DA5",
+    "nnUNetTrainerDA5ord0",
+    "nnUNetTrainerDiceCELoss_noSmooth",
+    "nnUNetTrainerNoDeepSupervision",
+    "nnUNetTrainer_warmup",
+    "nnUNetTrainerAdanCosAnneal",
+    "nnUNetTrainerTopk10LossLS01",
+]
+UNKNOWN = [
+    "nnUNetTrainerBN",
+    "nnUNet_Primus_M_Trainer",
+    "nnUNetTrainer_mine",
+    "nnUNetTrainerMine",
+    "MynnUNetTrainer",
+    "nnUNetTrainer_epochs",
+]
+
+
+@pytest.mark.parametrize("trainer", [*KNOWN, *UNKNOWN])
+def test_only_an_unknown_trainer_is_warned_of(trainer: str, tmp_path: Path, output: Path) -> None:
+    write_trained(tmp_path / "trained", trainer_name=trainer)
+    warnings = export([tmp_path / "trained"], output)
+    assert len(warnings) == (trainer in UNKNOWN)
+    assert all(w.startswith(str(tmp_path / "trained" / "fold_0" / FINAL)) for w in warnings)
+    assert all(f"trainer {trainer} is not known" in w for w in warnings)
+    assert load_model(output).config.trainer == trainer
