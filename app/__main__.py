@@ -119,7 +119,7 @@ def _step_size(text: str) -> float:
 
 
 def _only_model() -> Path:
-    models = sorted(m.parent for m in _WEIGHTS.glob(f"*/{MANIFEST}"))
+    models = sorted(m.parent for m in _WEIGHTS.glob(f"[!.]*/{MANIFEST}"))
     if len(models) == 1:
         return models[0]
     found = ", ".join(m.name for m in models) or "none"

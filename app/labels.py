@@ -52,6 +52,6 @@ def label_rule(config: ModelConfig) -> LabelRule:
 
 
 def label_dtype(config: ModelConfig) -> torch.dtype:
-    """uint8; uint16 where nnU-Net needs it, from 255 foreground labels on."""
-    foreground = len(set(config.region_values or range(1, len(config.labels))))
-    return torch.uint8 if foreground < 255 else torch.uint16
+    """uint8; uint16 where nnU-Net writes it, from label 255 on."""
+    highest = max(config.region_values or (len(config.labels) - 1,))
+    return torch.uint8 if highest < 255 else torch.uint16

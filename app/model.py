@@ -37,7 +37,7 @@ class ModelError(Exception):
 class Normalization:
     """How one input channel is normalised; nnU-Net's scheme names.
 
-    ``properties`` are nnU-Net's foreground intensity properties, used by CTNormalization only.
+    The numbers are nnU-Net's foreground intensity properties, used by CTNormalization only.
     """
 
     scheme: str
@@ -169,7 +169,11 @@ def sha256_of(file: Path) -> str:
 def _check_weights(file: Path, sha256: str) -> None:
     if not file.is_file():
         raise ModelError(f"{file}: is missing; copy it beside {MANIFEST} or export the model again")
-    if sha256_of(file) != sha256:
+    try:
+        found = sha256_of(file)
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read ({error.strerror}); check permissions") from None
+    if found != sha256:
         raise ModelError(f"{file}: SHA-256 differs from {MANIFEST}; copy or export the model again")
 
 

@@ -46,6 +46,14 @@ def export(
     """
     if output.exists():
         raise TrainingError(f"{output}: exists; remove it or choose another name")
+    files = [
+        folder / f"fold_{fold}" / checkpoint
+        for folder in folders
+        for fold in folds or find_folds(folder, checkpoint)
+    ]
+    for number, file in enumerate(files):
+        if file.resolve() in (other.resolve() for other in files[:number]):
+            raise TrainingError(f"{file}: is given twice; each member of an ensemble counts once")
     config: ModelConfig | None = None
     members: list[Member] = []
     warnings: list[str] = []
@@ -53,25 +61,29 @@ def export(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        for folder in folders:
-            for fold in folds or find_folds(folder, checkpoint):
-                trained = load_checkpoint(folder / f"fold_{fold}" / checkpoint)
-                here = model_config(
-                    folder, trained.configuration, trained.trainer, trained.mirror_axes, dtype
+        for file in files:
+            folder, trained = file.parent.parent, load_checkpoint(file)
+            here = model_config(
+                folder, trained.configuration, trained.trainer, trained.mirror_axes, dtype
+            )
+            config = config or dataclasses.replace(here, name=output.name, notice=notice)
+            _refuse_difference(config, here, file)
+            if not _KNOWN_TRAINER.fullmatch(trained.trainer):
+                warnings.append(
+                    f"{file}: trainer {trained.trainer} is not known here; the weights fit the "
+                    "plans, but check that it changes neither data nor inference"
                 )
-                config = config or dataclasses.replace(here, name=output.name, notice=notice)
-                _refuse_difference(config, here, trained.file)
-                if not _KNOWN_TRAINER.fullmatch(trained.trainer):
-                    warnings.append(
-                        f"{trained.file}: trainer {trained.trainer} is not known here; the weights "
-                        "fit the plans, but check that it changes neither data nor inference"
-                    )
-                file = unfinished / f"member_{len(members)}.safetensors"
-                _save_weights(trained, config, file)
-                source = f"{folder.resolve().name}/fold_{fold}/{checkpoint}, epoch {trained.epoch}"
-                members.append(Member(file.name, sha256_of(file), source))
+            weights = unfinished / f"member_{len(members)}.safetensors"
+            _save_weights(trained, config, weights)
+            source = f"{folder.resolve().name}/{file.parent.name}/{checkpoint}"
+            source += f", epoch {trained.epoch}"
+            members.append(Member(weights.name, sha256_of(weights), source))
         assert config is not None
-        save_manifest(unfinished, dataclasses.replace(config, members=tuple(members)))
+        try:
+            save_manifest(unfinished, dataclasses.replace(config, members=tuple(members)))
+        except ModelError as error:
+            rule = str(error).partition(": ")[2].rpartition(";")[0]
+            raise TrainingError(f"{folders[0]}: gives a model that {rule}") from None
         unfinished.rename(output)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -152,6 +152,13 @@ def test_output_of_one_file(file: str, output: str, mask: str, tmp_path: Path) -
     assert case.output == tmp_path / mask
 
 
+@pytest.mark.parametrize("output", ["masks", "masks.nii.gz"])
+def test_masks_of_a_folder_lie_in_a_folder(output: str, tmp_path: Path) -> None:
+    source = touch(tmp_path / "in", ["X.nii.gz"])
+    (case,), _ = find_cases(source, tmp_path / output, 1)
+    assert case.output == tmp_path / output / "X.nii.gz"
+
+
 def test_one_file_of_several_channels_brings_the_others(tmp_path: Path) -> None:
     touch(tmp_path, ["X_0000.nii", "X_0001.nii", "Y_0000.nii"])
     (case,), errors = find_cases(tmp_path / "X_0000.nii", tmp_path / "mask.nii", 2)

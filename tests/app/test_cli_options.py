@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from app import __main__ as command
 from app import predict
+from app.model import load_model
 from tests.app.small_model import NETWORK, write_model
 from tests.nnunet_models import smooth_noise, write_scan
 
@@ -99,6 +100,25 @@ def test_an_ensemble_is_not_its_first_member(model: Path, scan: Path, tmp_path: 
     pair = write_model(tmp_path / "pair", members=2)
     one, two = (segment(m, scan, tmp_path / f"{m.name}.nii.gz", "--exact") for m in (model, pair))
     assert disagreement(one, two) > 0.05
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_an_ensemble_is_the_mean_of_the_logits(exact: bool, tmp_path: Path) -> None:
+    """In the precision of the sums: nnU-Net's float16 when exact."""
+    options = predict.Options(torch.device("cpu"), exact)
+    pair = write_model(tmp_path / "pair", members=2)
+    volume = torch.randn((1, 10, 20, 18), generator=torch.Generator().manual_seed(0))
+
+    def logits(folder: Path) -> torch.Tensor:
+        with torch.inference_mode():
+            return predict.Predictor(load_model(folder), options)._logits(volume, lambda *_: None)
+
+    alone = [logits(write_model(tmp_path / f"{seed}", seed=seed)) for seed in (0, 1)]
+    expected = (alone[0] + alone[1]) / 2
+    mean = logits(pair)
+    assert mean.dtype == (torch.float16 if exact else torch.float32)
+    assert mean.shape == (2 if exact else 1, 10, 20, 18)  # two classes are one channel by default
+    assert torch.equal(mean, expected)
 
 
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:

@@ -225,6 +225,22 @@ def test_missing_fold(trained: Path, output: Path) -> None:
     assert message == f"{file}: is missing; choose with --folds and --checkpoint"
 
 
+def test_a_member_given_twice_is_refused(trained: Path, output: Path) -> None:
+    for arguments in ([trained, trained], output), ([trained], output, ["0", "0"]):
+        assert "fold_0/checkpoint_final.pth: is given twice" in refusal(*arguments)
+    assert not output.exists()
+
+
+def test_a_model_that_the_app_would_refuse_names_the_trained_folder(
+    tmp_path: Path, output: Path
+) -> None:
+    folder = tmp_path / "odd"
+    write_trained(folder, plans(spacing=(0.0, 1.0, 1.0)))
+    message = refusal([folder], output)
+    assert message == f"{folder}: gives a model that breaks the rule that spacing is positive"
+    assert not output.exists()
+
+
 def test_another_checkpoint(trained: Path, output: Path) -> None:
     (best,) = write_trained(trained, folds=("2",), name="checkpoint_best.pth", seed=9)
     export([trained], output, checkpoint="checkpoint_best.pth")
