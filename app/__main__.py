@@ -64,6 +64,8 @@ def _run(
         predictor = Predictor(model, options)
     except ModelError as error:
         return _fail(error)
+    except Exception as error:  # no memory for the weights, say
+        return _fail(f"{model.folder}: {_one_line(error)}")
     _announce(args, model, device, str(predictor.compute_dtype).removeprefix("torch."))
     progress = _Progress()
     failed = 0
@@ -112,9 +114,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _step_size(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError("is more than 0 and at most 1")
+        raise argparse.ArgumentTypeError(f"should be more than 0 and at most 1, found {text!r}")
     return value
 
 
@@ -174,7 +179,7 @@ def _announce(args: argparse.Namespace, model: Model, device: object, dtype: str
     print(
         f"model {config.name}: {config.network.name}, {len(config.members)} member(s), "
         f"{'exact, ' if args.exact else ''}{dtype} on {device}, "
-        f"ready after {_seconds_since_process_start():.2f} s"
+        f"ready {_seconds_since_process_start():.2f} s after process start"
     )
 
 

@@ -28,7 +28,10 @@ def find_cases(source: Path, target: Path, channels: int) -> tuple[list[Case], l
     to do at all.
     """
     if source.is_dir():
-        files = sorted(f for f in source.iterdir() if f.name.lower().endswith(SUFFIXES))
+        try:
+            files = sorted(f for f in source.iterdir() if f.name.lower().endswith(SUFFIXES))
+        except OSError as error:
+            raise ImageError(f"{source}: cannot be read ({error.strerror})") from None
         files = [f for f in files if f.is_file() and not f.name.startswith(".")]
         if not files:
             raise ImageError(f"{source}: holds no scans; expected files in {', '.join(SUFFIXES)}")
@@ -61,6 +64,8 @@ def _case(file: Path, source: Path, target: Path, channels: int) -> Case | None:
     """The case that starts with ``file``; None if the file is a later channel of another one."""
     suffix = suffix_of(file)
     stem, ending = file.name[: -len(suffix)], file.name[-len(suffix) :]  # X.NII.GZ keeps its case
+    if not stem.removesuffix("_0000"):
+        raise ImageError(f"{file}: has no case name before {file.name}; rename it")
     numbered = _CHANNEL.fullmatch(stem)
     files: tuple[Path, ...] = (file,)
     name = stem.removesuffix("_0000")

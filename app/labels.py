@@ -34,8 +34,9 @@ class LabelRule:
     def may_be_foreground(self, logits: Tensor) -> Tensor:
         """(head, ...) logits to a (...) mask; interpolating outside of it gives background only.
 
-        Linear interpolation with the same weights keeps the order of two heads, in floating point
-        too, so where background wins at all neighbours it wins in between.
+        Interpolation with the same weights keeps the order of two heads: where background wins at
+        all neighbours it wins in between. In floating point this holds for sums of products and
+        for the sign of one head; a lerp of several heads can differ in last-bit ties.
         """
         if self.regions is None:
             return logits[1:].amax(0) > logits[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -247,6 +248,17 @@ def _check(manifest: Path, config: ModelConfig) -> None:
             "kernel_sizes, strides, encoder_blocks have one entry per stage",
         ),
         (len(network.decoder_convs) == stages - 1, "decoder_convs has one entry less than stages"),
+        (
+            all(
+                p % math.prod(s) == 0
+                for p, s in zip(config.patch_size, zip(*network.strides, strict=True), strict=True)
+            ),
+            "patch_size is divisible by the product of the strides",
+        ),
+        (
+            network.heads >= (2 if config.region_values is None else 1),
+            "there are two classes or one region at least",
+        ),
         (len(config.members) > 0, "members is not empty"),
         (
             all(Path(m.file).name == m.file for m in config.members),

@@ -171,6 +171,8 @@ def _shift_and_scale(shift: Any, scale: Any) -> Normaliser:
 
 
 def _masked_z_score(inside: NDArray[np.float32], mask: NDArray[np.bool_]) -> Normaliser:
+    if not inside.size:  # a scan of zeros: nnU-Net leaves it so
+        return lambda values, index: values
     mean, std = inside.mean(), max(inside.std(), _EPSILON)
 
     def z_score(values: NDArray[np.float32], index: Any) -> NDArray[np.float32]:

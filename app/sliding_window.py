@@ -85,8 +85,8 @@ def predict_logits(
     """Logits (head, z, y, x) of a (channel, z, y, x) volume, in ``accumulate``'s precision.
 
     The volume is padded with zeros to at least a patch, the result cropped back. ``network`` maps
-    a batch of one patch to its logits and decides its own precision; nnU-Net accumulates in
-    float16, whatever the network's. ``on_window(done, of)`` is told of progress.
+    a batch of one patch to its logits, a new tensor, and decides its own precision; nnU-Net
+    accumulates in float16, whatever the network's. ``on_window(done, of)`` is told of progress.
     """
     shape = volume.shape[1:]
     missing = [max(p - n, 0) for n, p in zip(shape, patch_size, strict=True)]

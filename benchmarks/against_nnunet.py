@@ -165,7 +165,7 @@ def _app(work: Path, scan: Path, *options: str) -> Run:
 def _app_stages(run: Run) -> dict[str, float]:
     """The stages that the app logs itself."""
     stages = {s: float(t) for s, t in re.findall(r"(\w+) ([\d.]+) s[,\s]", run.output)}
-    (ready,) = re.findall(r"ready after ([\d.]+) s", run.output)
+    (ready,) = re.findall(r"ready ([\d.]+) s after process start", run.output)
     return {**{s: stages[s] for s in STAGES}, "ready": float(ready)}
 
 

@@ -74,6 +74,7 @@ def test_cases_of_a_folder(name: str, tmp_path: Path) -> None:
 
 # files of the folder, channels, masks that can be made, (file of the error, what it says)
 PROBLEMS: dict[str, tuple[list[str], int, list[str], list[tuple[str, str]]]] = {
+    "no case name": (["_0000.nii.gz"], 1, [], [("_0000.nii.gz", "has no case name")]),
     "first channel missing": (
         ["X_0001.nii", "Y_0000.nii", "Y_0001.nii"],
         2,

@@ -68,7 +68,7 @@ def test_a_file_to_a_file(model: Path, tmp_path: Path, run: Run) -> None:
     ready, line = out
     assert re.fullmatch(
         r"model tiny: PlainConvUNet, 1 member\(s\), (float32|bfloat16) on cpu, "
-        r"ready after \d+\.\d\d s",
+        r"ready \d+\.\d\d s after process start",
         ready,
     )
     found = CASE_LINE.fullmatch(line)
@@ -217,10 +217,10 @@ def test_an_old_mask_stays_where_the_new_one_fails(model: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--step-size", "0"], "argument --step-size: is more than 0 and at most 1"),
-        (["--step-size", "1.01"], "argument --step-size: is more than 0 and at most 1"),
-        (["--step-size", "nan"], "argument --step-size: is more than 0 and at most 1"),
-        (["--step-size", "half"], "argument --step-size: "),
+        (["--step-size", "0"], "argument --step-size: should be more than 0 and at most 1"),
+        (["--step-size", "1.01"], "argument --step-size: should be more than 0 and at most 1"),
+        (["--step-size", "nan"], "argument --step-size: should be more than 0 and at most 1"),
+        (["--step-size", "half"], "argument --step-size: should be more than 0 and at most 1"),
         (["--device", "tpu"], "argument --device: invalid choice"),
         (["--bogus"], "unrecognized arguments: --bogus"),
     ],

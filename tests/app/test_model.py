@@ -276,6 +276,7 @@ BROKEN_RULES: list[tuple[str, Any, str]] = [
     ("spacing", [1.0, 0.0, 1.0], "spacing is positive"),
     ("spacing", [1.0, 1.0, -1.0], "spacing is positive"),
     ("patch_size", [16, 0, 32], "patch_size is positive"),
+    ("patch_size", [16, 33, 32], "patch_size is divisible by the product of the strides"),
     ("normalization", [], "normalization has one entry per channel"),
     ("channels", ["CT"], "normalization has one entry per channel"),
     ("network/input_channels", 1, "network.input_channels equals the channels"),
@@ -314,6 +315,15 @@ def test_broken_rule(path: str, value: Any, rule: str, folder: Path) -> None:
     assert message.startswith(f"{folder / MANIFEST}: breaks the rule that ")
     assert rule in message
     assert message.endswith("; export the model again")
+
+
+def test_one_class_is_refused_and_one_region_is_not(tmp_path: Path) -> None:
+    one = dataclasses.replace(
+        CONFIG, labels=("lesion",), network=dataclasses.replace(CONFIG.network, heads=1)
+    )
+    with pytest.raises(ModelError, match="two classes or one region at least"):
+        save_manifest(tmp_path, one)
+    save_manifest(tmp_path, dataclasses.replace(one, region_values=(1,)))
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,15 @@ def test_a_constant_scan_becomes_zero(scheme: Normalization) -> None:
     assert np.array_equal(data[0], np.zeros(SHAPE))
 
 
+@pytest.mark.parametrize("scheme", [NONE, RESCALE, Z_SCORE, MASKED, RGB])
+@pytest.mark.filterwarnings("error")
+def test_a_scan_of_zeros_stays_one(scheme: Normalization) -> None:
+    voxels = np.zeros(SHAPE, np.int16)
+    data, grid = run([voxels], SPACING, replace(CONFIG, normalization=(scheme,)))
+    assert grid.crop == WHOLE
+    assert np.array_equal(data[0], voxels)
+
+
 def test_rgb_is_divided_by_255() -> None:
     voxels = scan() % 256
     data, _ = run([voxels], SPACING, replace(CONFIG, normalization=(RGB,)))
