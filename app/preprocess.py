@@ -15,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from app.model import ModelConfig, Normalization
+from app.model import ModelConfig, Normalization, Resampling
 from app.resample import resample_spline, resample_torch, resampled_shape, separated_axis
 
 Voxels = NDArray[Any]
+# Maps (part of a channel's crop as float32, its index in the crop) to normalised values.
+Normaliser = Callable[[NDArray[np.float32], Any], NDArray[np.float32]]
 _EPSILON = 1e-8  # nnU-Net's floor of a standard deviation or a range
 
 
@@ -58,43 +60,44 @@ def preprocess(
             f"of the model's {config.spacing} mm; check the spacing in its header"
         )
     normalisers = normalise(volumes, grid.crop, config.normalization)
-    volumes = [v[grid.crop] for v in volumes]
     axis = separated_axis(spacing, config.spacing, config.resample_data.force_separate_z)
-
-    def normalised(channel: int, part: Voxels, index: Any) -> Tensor:
-        values = normalisers[channel](part.astype(np.float32), index)
-        return torch.from_numpy(values).to(device)
-
-    resampled = []
-    for channel, volume in enumerate(volumes):
-        if volume.shape == new_shape:
-            resampled.append(normalised(channel, volume, ...))
-        elif config.resample_data.function == "torch":
-            whole = normalised(channel, volume, ...)[None]
-            resampled.append(resample_torch(whole, new_shape, axis)[0])
-        else:
-            first = axis or 0
-            volume = np.moveaxis(volume, first, 0)
-
-            def section(
-                i: int, volume: Voxels = volume, c: int = channel, a: int = first
-            ) -> Tensor:
-                index = (slice(None),) * a + (i,)
-                return normalised(c, volume[i], index)
-
-            order = (first, *(i for i in range(3) if i != first))
-            target = [new_shape[i] for i in order]
-            result = resample_spline(
-                section,
-                volume.shape,
-                target,
-                config.resample_data.order,
-                axis is not None,
-                torch.float64 if exact else torch.float32,
-                device,
-            )
-            resampled.append(result.movedim(0, first))
+    dtype = torch.float64 if exact else torch.float32
+    resampled = [
+        _resample(v[grid.crop], n, new_shape, axis, config.resample_data, dtype, device)
+        for v, n in zip(volumes, normalisers, strict=True)
+    ]
     return torch.stack(resampled), grid
+
+
+def _resample(
+    volume: Voxels,
+    normaliser: Normaliser,
+    new_shape: tuple[int, ...],
+    axis: int | None,
+    resampling: Resampling,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """Normalise and resample one channel, section by section along the separated axis if any."""
+
+    def normalised(part: Voxels, index: Any) -> Tensor:
+        return torch.from_numpy(normaliser(part.astype(np.float32), index)).to(device)
+
+    if volume.shape == new_shape:
+        return normalised(volume, ...)
+    if resampling.function == "torch":
+        return resample_torch(normalised(volume, ...)[None], new_shape, axis)[0]
+    first = axis or 0
+    sections = np.moveaxis(volume, first, 0)
+
+    def section(i: int) -> Tensor:
+        return normalised(sections[i], (*[slice(None)] * first, i))
+
+    target = [new_shape[first], *(n for i, n in enumerate(new_shape) if i != first)]
+    result = resample_spline(
+        section, sections.shape, target, resampling.order, axis is not None, dtype, device
+    )
+    return result.movedim(0, first)
 
 
 def nonzero_box(volumes: Sequence[Voxels]) -> tuple[slice, ...]:
@@ -107,10 +110,6 @@ def nonzero_box(volumes: Sequence[Voxels]) -> tuple[slice, ...]:
         index = np.flatnonzero(line)
         box.append(slice(int(index[0]), int(index[-1]) + 1) if len(index) else slice(0, len(line)))
     return tuple(box)
-
-
-# Maps (part of a channel's crop as float32, its index in the crop) to normalised values.
-Normaliser = Callable[[NDArray[np.float32], Any], NDArray[np.float32]]
 
 
 def normalise(
