@@ -15,7 +15,10 @@ from app.model import Network
 
 
 class ConvNormAct(nn.Module):
-    """Convolution with 'same' padding, instance norm, leaky ReLU (``activate=False``: none)."""
+    """Convolution with 'same' padding, instance norm, leaky ReLU (``activate=False``: none).
+
+    The convolution's weights decide in which precision it computes.
+    """
 
     def __init__(
         self,
@@ -36,7 +39,8 @@ class ConvNormAct(nn.Module):
         self.act = nn.LeakyReLU(config.negative_slope, inplace=True) if activate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.act(self.norm(self.conv(x))))
+        x = self.conv(x.to(self.conv.weight.dtype))
+        return cast(Tensor, self.act(self.norm(x)))
 
 
 class StackedConvs(nn.Module):
@@ -60,6 +64,15 @@ class StackedConvs(nn.Module):
         return cast(Tensor, self.convs(x))
 
 
+class AvgPool(nn.AvgPool3d):
+    """Average pooling, in float32 where the scan is bfloat16: torch has no such kernel for CPUs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype is not torch.bfloat16:
+            return super().forward(x)
+        return super().forward(x.float()).to(x.dtype)
+
+
 class BasicBlockD(nn.Module):
     """Residual block of ResNet-D: the skip is average-pooled, then projected (He et al. 2019)."""
 
@@ -77,7 +90,7 @@ class BasicBlockD(nn.Module):
         self.act = nn.LeakyReLU(config.negative_slope, inplace=True)
         skip: list[nn.Module] = []
         if stride != (1, 1, 1):
-            skip.append(nn.AvgPool3d(stride, stride))
+            skip.append(AvgPool(stride, stride))
         if channels_in != channels_out:
             skip.append(
                 ConvNormAct(
@@ -189,6 +202,11 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.decoder(self.encoder(x)))
+
+    @property
+    def first(self) -> nn.Conv3d:
+        """The convolution that sees the scan."""
+        return next(m for m in self.modules() if isinstance(m, nn.Conv3d))
 
     @property
     def head(self) -> nn.Conv3d:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -104,15 +103,12 @@ class Predictor:
 
     def _one_pass(self, network: UNet) -> Callable[[Tensor], Tensor]:
         """The network as the sliding window calls it: precision and augmentation decided."""
-        run: Callable[[Tensor], Tensor] = partial(
-            _run, network, self.compute_dtype, None if self.options.exact else torch.float32
-        )
+
+        def run(x: Tensor) -> Tensor:
+            logits: Tensor = network(x)
+            return logits if self.options.exact else logits.float()
+
         return mirrored(run, self.config.mirror_axes) if self.options.tta else run
-
-
-def _run(network: UNet, dtype: torch.dtype, result: torch.dtype | None, x: Tensor) -> Tensor:
-    logits: Tensor = network(x.to(dtype))
-    return logits if result is None else logits.to(result)
 
 
 def _compute_dtype(options: Options) -> torch.dtype:
@@ -134,7 +130,11 @@ def _cpu_has_bfloat16() -> bool:
 def _load_network(
     model: Model, member: Member, one_channel: bool, dtype: torch.dtype, device: torch.device
 ) -> UNet:
-    """One member on ``device``: convolutions in ``dtype``, instance norms in float32 (autocast)."""
+    """One member on ``device``: convolutions in ``dtype``, instance norms in float32 (autocast).
+
+    With bfloat16 the first convolution stays in float32: eight bits would round a scan to some
+    4 HU, which instance norm amplifies where a patch is nearly constant, in air for example.
+    """
     file = model.weights_file(member)
     network = build_network(model.config.network)
     try:
@@ -149,7 +149,8 @@ def _load_network(
     if one_channel:
         fold_two_class_head(network)
     for module in network.modules():
-        if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):
+        keep = module is network.first and dtype is torch.bfloat16
+        if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)) and not keep:
             module.to(dtype)
     return network.to(device)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from app import __main__ as command
 from app import predict
 from app.model import load_model
+from app.networks import UNet
 from tests.app.small_model import NETWORK, write_model
 from tests.nnunet_models import smooth_noise, write_scan
 
@@ -124,13 +125,13 @@ def test_an_ensemble_is_the_mean_of_the_logits(exact: bool, tmp_path: Path) -> N
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     """Collects the shapes that go through the network."""
     seen: list[torch.Size] = []
-    run = predict._run
+    forward = UNet.forward
 
-    def counted(network: Any, dtype: Any, result: Any, x: torch.Tensor) -> torch.Tensor:
+    def counted(network: UNet, x: torch.Tensor) -> torch.Tensor:
         seen.append(x.shape)
-        return run(network, dtype, result, x)
+        return forward(network, x)
 
-    monkeypatch.setattr(predict, "_run", counted)
+    monkeypatch.setattr(UNet, "forward", counted)
     return seen
 
 

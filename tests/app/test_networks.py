@@ -138,3 +138,31 @@ def test_residual_and_plain_encoders_have_nnunets_names() -> None:
         assert "decoder.transpconvs.0.weight" in names
         assert "decoder.stages.0.convs.0.conv.bias" in names
         assert "decoder.seg_layers.0.weight" in names
+
+
+@pytest.mark.parametrize("config", [NETWORK, TINY_RESIDUAL])
+def test_the_first_convolution_sees_the_scan(config: Network) -> None:
+    network = with_weights(config)
+    assert network.first.in_channels == config.input_channels
+    seen: list[torch.Tensor] = []
+    network.first.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    volume = torch.randn(1, config.input_channels, 16, 32, 32)
+    with torch.inference_mode():
+        network(volume)
+    assert torch.equal(seen[0], volume)
+
+
+@pytest.mark.parametrize("config", [NETWORK, TINY_RESIDUAL])
+def test_each_convolution_computes_in_the_precision_of_its_weights(config: Network) -> None:
+    """bfloat16 but for the first one is closer to float32 than bfloat16 throughout."""
+    volume = torch.randn(1, config.input_channels, 16, 32, 32) * 0.01 - 3  # nearly constant: air
+    results = []
+    for keep in (True, False):
+        network = with_weights(config)
+        with torch.inference_mode():
+            exact = network(volume)
+            for module in network.modules():
+                if isinstance(module, (torch.nn.Conv3d, torch.nn.ConvTranspose3d)):
+                    module.to(torch.float32 if keep and module is network.first else torch.bfloat16)
+            results.append(float((network(volume).float() - exact).abs().mean()))
+    assert 0 < results[0] < 0.7 * results[1]
