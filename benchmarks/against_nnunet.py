@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from benchmarks.machine import Run, description, measure
+from benchmarks.machine import Run, description, peak_mib, timed
 from evaluation import volumes
 from evaluation.samples import fetch
 from tests.nnunet_models import dataset, plans, run_oracle
@@ -27,6 +27,7 @@ from training.export import export
 
 ROOT = Path(__file__).resolve().parent.parent
 NNUNET = ROOT / ".venv-nnunet" / "bin"
+Command = tuple[list[str | Path], dict[str, str]]  # and its environment
 STAGES = ("read", "preprocess", "network", "restore", "write")
 # Huang's published plans: 3x2x2 mm, patch 96x128x128, four stages, 5.603M parameters.
 SPACING = (3.0, 2.0, 2.0)
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.against_nnunet")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "benchmark")
     parser.add_argument("--repeats", type=int, default=3, help="of each run; medians are shown")
-    parser.add_argument("--case", default="lung2", help="which demonstration scan")
+    parser.add_argument("--case", default="lung1", help="which demonstration scan")
     args = parser.parse_args(arguments)
     args.output.mkdir(parents=True, exist_ok=True)
     (sample,) = (s for s in fetch(ROOT / "runs" / "samples") if s.name == args.case)
@@ -67,25 +68,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compare(trained: Path, work: Path, scan: Path, repeats: int) -> str:
-    cli, stages, default, exact, imports = [], [], [], [], []
+    environment = {k: str(work) for k in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    whole: dict[str, Command] = {
+        "nnU-Net": (_nnunet_predict(trained, work, scan), environment),
+        "app --exact": (_app(work, scan, "--exact"), {"PYTHONPATH": str(ROOT)}),
+        "app": (_app(work, scan), {"PYTHONPATH": str(ROOT)}),
+    }
+    script = ROOT / "benchmarks" / "nnunet_stages.py"
+    stages = [NNUNET / "python", script, trained, scan, work / "staged"]
+    runs: dict[str, list[Run]] = {name: [] for name in whole}
+    staged: list[Run] = []
+    imports: list[float] = []
     for _ in range(repeats):  # in turn, so that a drift of the machine meets all of them
-        imports.append(measure([sys.executable, "-c", "import torch"]).wall_s)
-        cli.append(_nnunet_predict(trained, work, scan))
-        stages.append(_nnunet_stages(trained, work, scan))
-        default.append(_app(work, scan))
-        exact.append(_app(work, scan, "--exact"))
+        imports.append(timed([sys.executable, "-c", "import torch"]).wall_s)
+        staged.append(timed(stages, environment))
+        for name, command in whole.items():
+            runs[name].append(timed(*command))
     columns = {
-        "nnU-Net": _median_stages(stages),
-        "app --exact": _median_stages([_app_stages(r) for r in exact]),
-        "app": _median_stages([_app_stages(r) for r in default]),
+        name: _median_stages([_app_stages(r) for r in runs[name]]) for name in list(whole)[1:]
     }
-    totals = {
-        name: (
-            statistics.median(r.wall_s for r in runs),
-            statistics.median(r.peak_mib for r in runs),
-        )
-        for name, runs in (("nnU-Net", cli), ("app --exact", exact), ("app", default))
-    }
+    columns = {"nnU-Net": _median_stages([_nnunet_stages(r) for r in staged]), **columns}
+    walls = {name: statistics.median(r.wall_s for r in of) for name, of in runs.items()}
+    totals = {name: (walls[name], peak_mib(*command)) for name, command in whole.items()}
     differ = [
         _voxels_that_differ(work / "nnunet" / scan.name.replace("_0000", ""), work / mask)
         for mask in ("app--exact.nii.gz", "app.nii.gz")
@@ -136,30 +140,25 @@ def _table(
     return "\n".join(lines) + "\n"
 
 
-def _nnunet_predict(trained: Path, work: Path, scan: Path) -> Run:
+def _nnunet_predict(trained: Path, work: Path, scan: Path) -> list[str | Path]:
     """nnU-Net's own command line, with its worker processes."""
     inputs = work / "inputs"
     inputs.mkdir(exist_ok=True)
     shutil.copy(scan, inputs)
     program = NNUNET / "nnUNetv2_predict_from_modelfolder"
     files: list[str | Path] = ["-i", inputs, "-o", work / "nnunet", "-m", trained, "-f", "0"]
-    options = ["-device", "cpu", "--disable_tta", "--disable_progress_bar"]
-    return measure([program, *files, *options], _nnunet_environment(work))
+    return [program, *files, "-device", "cpu", "--disable_tta", "--disable_progress_bar"]
 
 
-def _nnunet_stages(trained: Path, work: Path, scan: Path) -> dict[str, float]:
-    script = ROOT / "benchmarks" / "nnunet_stages.py"
-    command = [NNUNET / "python", script, trained, scan, work / "staged"]
-    run = measure(command, _nnunet_environment(work))
-    stages: dict[str, float] = json.loads(run.output.rpartition("STAGES ")[2])
-    return stages
-
-
-def _app(work: Path, scan: Path, *options: str) -> Run:
+def _app(work: Path, scan: Path, *options: str) -> list[str | Path]:
     output = work / f"app{''.join(options)}.nii.gz"
     files: list[str | Path] = ["--input", scan, "--output", output, "--model", work / "model"]
-    command = [sys.executable, "-m", "app", *files, "--device", "cpu", *options]
-    return measure(command, {"PYTHONPATH": str(ROOT)})
+    return [sys.executable, "-m", "app", *files, "--device", "cpu", *options]
+
+
+def _nnunet_stages(run: Run) -> dict[str, float]:
+    stages: dict[str, float] = json.loads(run.output.rpartition("STAGES ")[2])
+    return stages
 
 
 def _app_stages(run: Run) -> dict[str, float]:
@@ -171,10 +170,6 @@ def _app_stages(run: Run) -> dict[str, float]:
 
 def _median_stages(runs: list[dict[str, float]]) -> dict[str, float]:
     return {stage: statistics.median(r[stage] for r in runs) for stage in runs[0]}
-
-
-def _nnunet_environment(work: Path) -> dict[str, str]:
-    return {k: str(work) for k in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
 
 
 def _random_trained_folder(work: Path) -> Path:

@@ -16,7 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from benchmarks.machine import description, measure
+from benchmarks.machine import description, timed
 from evaluation import volumes
 from evaluation.metrics import dice
 from evaluation.samples import fetch
@@ -56,7 +56,7 @@ def _compare(scan: Path, folder: Path) -> str:
         output = folder / f"{len(masks)}.nii.gz"
         files = ("--input", str(scan), "--output", str(output))
         command = [sys.executable, "-m", "app", *files, "--device", "cpu", *options]
-        measure(command, {"PYTHONPATH": str(ROOT)})
+        timed(command, {"PYTHONPATH": str(ROOT)})
         masks.append(sitk.GetArrayFromImage(volumes.read(output)))
     exact, default = masks
     differ = np.count_nonzero(exact != default)

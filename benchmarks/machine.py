@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished command: wall time, peak memory of its process tree (PSS), what it printed."""
+    """A finished command: wall time and what it printed."""
 
     wall_s: float
-    peak_mib: float
     output: str
 
 
@@ -34,37 +34,49 @@ def description() -> str:
     return f"{cpu}, {len(os.sched_getaffinity(0))} cores, {memory_gib:.0f} GiB, no GPU"
 
 
-def measure(command: Sequence[str | Path], env: dict[str, str] | None = None) -> Run:
-    """Run a command cold; raises RuntimeError with the end of its output if it fails.
-
-    Memory is the proportional set size, summed over the process and its descendants every 50 ms:
-    pages that processes share count once.
-    """
+def timed(command: Sequence[str | Path], env: dict[str, str] | None = None) -> Run:
+    """Run a command cold; raises RuntimeError with the end of its output if it fails."""
     start = time.perf_counter()
-    process = subprocess.Popen(
+    with _start(command, env) as process:
+        output, _ = process.communicate()
+    wall_s = time.perf_counter() - start
+    _check(process, output)
+    return Run(wall_s, output)
+
+
+def peak_mib(command: Sequence[str | Path], env: dict[str, str] | None = None) -> float:
+    """Peak memory of a command's process tree: the proportional set size, sampled at 10 Hz.
+
+    Pages that processes share count once. Reading it slows the command down: never time this run.
+    """
+    peak_kib = 0
+    with tempfile.TemporaryFile("w+") as output:
+        process = _start(command, env, output)
+        while process.poll() is None:
+            peak_kib = max(peak_kib, sum(_pss_kib(p) for p in _tree(process.pid)))
+            time.sleep(0.1)
+        output.seek(0)
+        _check(process, output.read())
+    return peak_kib / 1024
+
+
+def _start(
+    command: Sequence[str | Path],
+    env: dict[str, str] | None,
+    output: IO[str] | int = subprocess.PIPE,
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [str(c) for c in command],
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, **(env or {})},
     )
-    peak_kib = 0
-    done = threading.Event()
 
-    def sample() -> None:
-        nonlocal peak_kib
-        while not done.wait(0.05):
-            peak_kib = max(peak_kib, sum(_pss_kib(p) for p in _tree(process.pid)))
 
-    sampler = threading.Thread(target=sample)
-    sampler.start()
-    output, _ = process.communicate()
-    wall_s = time.perf_counter() - start
-    done.set()
-    sampler.join()
+def _check(process: subprocess.Popen[str], output: str) -> None:
     if process.returncode:
-        raise RuntimeError(f"{command[0]} exited {process.returncode}: {output[-2000:]}")
-    return Run(wall_s, peak_kib / 1024, output)
+        raise RuntimeError(f"exit code {process.returncode} of {process.args!r}: {output[-2000:]}")
 
 
 def _tree(pid: int) -> list[int]:
