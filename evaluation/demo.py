@@ -1,7 +1,7 @@
 """The demonstration (`make run`): two real scans through the submission, as the organisers do it.
 
-Fetches the scans, builds the image (or, where no Docker engine answers, runs `sh predict.sh` as a
-process), runs it once a case, and leaves masks, previews, logs and timings in the output folder.
+Fetches the scans, builds the image (or, where no Docker engine answers or the image cannot be
+built, runs `sh predict.sh` as a process), runs it once a case, and leaves masks, previews, logs and timings in the output folder.
 """
 
 import argparse
@@ -86,22 +86,37 @@ def demonstrate(settings: Settings) -> bool:
 
 
 def prepare(settings: Settings) -> tuple[Run, str]:
-    """Choose the runner, build the image if it is Docker; return the runner and its description."""
-    version = docker.engine_version() if settings.runner != "process" else None
-    if settings.runner == "docker" and version is None:
-        raise EvaluationError(
-            "no Docker engine answers: start it, or use --runner process to do without"
-        )
+    """Choose the runner, build the image if it is Docker; return the runner and its description.
+
+    With the runner "auto" whatever keeps Docker from being used is said, and the process runs.
+    """
+    if settings.runner == "process":
+        return prepare_process(settings, "as asked")
+    try:
+        return prepare_docker(settings)
+    except EvaluationError as error:
+        if settings.runner == "docker":
+            raise
+        return prepare_process(settings, str(error))
+
+
+def prepare_process(settings: Settings, why: str) -> tuple[Run, str]:
+    """Return the runner that calls predict.sh without a container."""
+    print(f"runner   sh predict.sh as a process ({why})")
+    run = functools.partial(
+        process.run,
+        source=settings.source,
+        environment=settings.environment,
+        timeout_s=settings.timeout_s,
+    )
+    return run, "process"
+
+
+def prepare_docker(settings: Settings) -> tuple[Run, str]:
+    """Build the image, return its runner; raises EvaluationError without an engine or an image."""
+    version = docker.engine_version()
     if version is None:
-        why = "no Docker engine answers" if settings.runner == "auto" else "as asked"
-        print(f"runner   sh predict.sh as a process ({why})")
-        run = functools.partial(
-            process.run,
-            source=settings.source,
-            environment=settings.environment,
-            timeout_s=settings.timeout_s,
-        )
-        return run, "process"
+        raise EvaluationError("no Docker engine answers: start it, or do without")
     log = settings.output / "logs" / "build.log"
     print(f"runner   Docker {version}; building image {IMAGE} ({log}) ...", flush=True)
     build_s = docker.build(IMAGE, settings.source, log, settings.build_arguments)

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -310,11 +311,17 @@ def test_a_gpu_is_asked_for_where_driver_and_engine_have_one(
 
 
 def test_a_failed_build_is_one_line(
-    settings: Callable[..., demo.Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Callable[..., demo.Settings],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     use_docker(tmp_path, monkeypatch, build_exit=1)
-    with pytest.raises(EvaluationError, match=r"docker build failed: failed to fetch.*build\.log"):
-        demo.demonstrate(settings(runner="auto"))
+    message = r"docker build failed: failed to fetch.*build\.log"
+    with pytest.raises(EvaluationError, match=message):
+        demo.demonstrate(settings(runner="docker"))
+    assert demo.demonstrate(settings(runner="auto"))
+    assert re.search(rf"as a process \({message}", capsys.readouterr().out)
 
 
 def test_a_container_past_its_time_is_removed(
