@@ -1,7 +1,8 @@
 """The demonstration (`make run`): two real scans through the submission, as the organisers do it.
 
 Fetches the scans, builds the image (or, where no Docker engine answers or the image cannot be
-built, runs `sh predict.sh` as a process), runs it once a case, and leaves masks, previews, logs and timings in the output folder.
+built, runs `sh predict.sh` as a process), runs it once a case, and leaves masks, previews, logs
+and timings in the output folder.
 """
 
 import argparse
