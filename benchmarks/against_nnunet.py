@@ -22,7 +22,7 @@ import SimpleITK as sitk
 from benchmarks.machine import Run, description, peak_mib, timed
 from evaluation import volumes
 from evaluation.samples import fetch
-from tests.nnunet_models import dataset, plans, run_oracle
+from tests.nnunet_models import HUANG_5_6M, dataset, plans, run_oracle
 from training.export import export
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,14 +32,6 @@ STAGES = ("read", "preprocess", "network", "restore", "write")
 # Huang's published plans: 3x2x2 mm, patch 96x128x128, four stages, 5.603M parameters.
 SPACING = (3.0, 2.0, 2.0)
 PATCH_SIZE = (96, 128, 128)
-ARCHITECTURE = {
-    "n_stages": 4,
-    "features_per_stage": [32, 64, 128, 256],
-    "kernel_sizes": [[3, 3, 3]] * 4,
-    "strides": [[1, 1, 1]] + [[2, 2, 2]] * 3,
-    "n_conv_per_stage": [2] * 4,
-    "n_conv_per_stage_decoder": [2] * 3,
-}
 INTENSITIES = {
     "mean": -52.232,
     "std": 268.799,
@@ -174,8 +166,7 @@ def _median_stages(runs: list[dict[str, float]]) -> dict[str, float]:
 
 def _random_trained_folder(work: Path) -> Path:
     """The published 5.6M network as nnU-Net's trainer would leave it, with random weights."""
-    huang = plans(SPACING, PATCH_SIZE)
-    huang["configurations"]["base"]["architecture"]["arch_kwargs"] |= ARCHITECTURE
+    huang = plans(SPACING, PATCH_SIZE, architecture=HUANG_5_6M)
     huang["foreground_intensity_properties_per_channel"]["0"] |= INTENSITIES
     trained = work / "trained"
     trained.mkdir(parents=True)

@@ -25,6 +25,24 @@ CT_PROPERTIES = {
     "std": 50.2138,
 }
 
+# The networks of the two FLARE 2024 papers, as changes to `plans`' architecture.
+HUANG_5_6M = {
+    "n_stages": 4,
+    "features_per_stage": [32, 64, 128, 256],
+    "kernel_sizes": [[3, 3, 3]] * 4,
+    "strides": [[1, 1, 1]] + [[2, 2, 2]] * 3,
+    "n_conv_per_stage": [2] * 4,
+    "n_conv_per_stage_decoder": [2] * 3,
+}
+DKFZ_102M = {
+    "n_stages": 6,
+    "features_per_stage": [32, 64, 128, 256, 320, 320],
+    "kernel_sizes": [[3, 3, 3]] * 6,
+    "strides": [[1, 1, 1]] + [[2, 2, 2]] * 4 + [[1, 2, 2]],
+    "n_blocks_per_stage": [1, 3, 4, 6, 6, 6],
+    "n_conv_per_stage_decoder": [1] * 5,
+}
+
 
 def run_oracle(jobs: list[Json], folder: Path) -> None:
     """Let nnU-Net do ``jobs`` (see nnunet_oracle.py) in one process; fails with its output."""
@@ -61,9 +79,13 @@ def plans(
     force_separate_z: bool | None = None,
     residual: bool = False,
     legacy: bool = False,
+    architecture: Json | None = None,
     name: str = "3d_fullres",
 ) -> Json:
-    """A plans.json with a small network of three stages; ``name`` inherits from ``base``."""
+    """A plans.json with a small network of three stages; ``name`` inherits from ``base``.
+
+    ``architecture`` replaces arguments of the network.
+    """
     settings: Json = {
         "data_identifier": "x",
         "preprocessor_name": "DefaultPreprocessor",
@@ -86,6 +108,8 @@ def plans(
             f"resampling_fn_{key}_kwargs": kwargs,
         }
     settings |= _legacy_network(residual) if legacy else {"architecture": _network(residual)}
+    if architecture:
+        settings["architecture"]["arch_kwargs"] |= architecture
     backward = [int(i) for i in np.argsort(transpose)]
     properties = {str(c): CT_PROPERTIES for c in range(len(schemes))}
     return {

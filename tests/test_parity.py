@@ -20,6 +20,8 @@ from app.model import load_model
 from app.predict import Options, Predictor
 from app.preprocess import preprocess
 from tests.nnunet_models import (
+    DKFZ_102M,
+    HUANG_5_6M,
     ORACLE_PYTHON,
     Json,
     crop_scan,
@@ -105,6 +107,13 @@ VARIANTS = {
         plans(schemes=("RescaleTo01Normalization", "NoNormalization")), dataset(channels=2)
     ),
     "float32": Variant(plans(), dtype=np.float32),
+    "published, 5.6M": Variant(
+        plans((3.0, 2.0, 2.0), (96, 128, 128), architecture=HUANG_5_6M), shape=(30, 90, 80)
+    ),
+    "published, 102M": Variant(
+        plans((1.0, 0.8, 0.8), (96, 160, 160), residual=True, architecture=DKFZ_102M),
+        spacing=(2.0, 0.8, 0.9),
+    ),
     "rgb": Variant(
         plans(schemes=("RGBTo01Normalization",)),
         dtype=np.uint8,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,20 @@ def test_a_folder_to_a_folder_in_every_format(
     x, y = (mask(tmp_path / "out" / f"{n}{suffix}") for n in "XY")
     assert np.array_equal(x, mask(tmp_path / "mask.nii"))
     assert not np.array_equal(x, y)
+
+
+def test_progress_is_for_a_terminal_only(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = scan(tmp_path / "X_0000.nii.gz")
+    arguments = ["--model", str(model), "--input", str(source), "--output", str(tmp_path / "out")]
+    assert command.main([*arguments, "--device", "cpu"]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert command.main([*arguments, "--device", "cpu"]) == 0
+    windows = re.findall(r"\rwindow (\d+) of (\d+)", capsys.readouterr().err)
+    assert windows == [(str(n + 1), str(len(windows))) for n in range(len(windows))]
+    assert len(windows) > 1
 
 
 def test_one_broken_scan_among_good_ones(model: Path, tmp_path: Path, run: Run) -> None:
