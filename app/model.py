@@ -27,6 +27,8 @@ NORMALIZATIONS = (
     "RGBTo01Normalization",
 )
 RESAMPLERS = ("default", "torch")
+DATA_ORDERS = (1, 3)  # of the spline
+LOGITS_ORDERS = (1,)  # only of a linear mix of neighbours can most of the scan be left out
 DTYPES = ("float32", "float16")
 
 
@@ -265,10 +267,13 @@ def _check(manifest: Path, config: ModelConfig) -> None:
             "members name files in the model's own folder",
         ),
     ]
-    for resampling in (config.resample_data, config.resample_logits):
+    for what, resampling, orders in (
+        ("resample_data", config.resample_data, DATA_ORDERS),
+        ("resample_logits", config.resample_logits, LOGITS_ORDERS),
+    ):
         rules += [
-            (resampling.function in RESAMPLERS, f"a resampling function is one of {RESAMPLERS}"),
-            (resampling.order in (1, 3), "a resampling order is 1 or 3"),
+            (resampling.function in RESAMPLERS, f"{what}.function is one of {RESAMPLERS}"),
+            (resampling.order in orders, f"{what}.order is one of {orders}"),
         ]
     for norm in config.normalization:
         given = (norm.mean, norm.std, norm.percentile_00_5, norm.percentile_99_5)

@@ -12,7 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from app.model import NORMALIZATIONS, ModelConfig, Network, Normalization, Resampling
+from app.model import (
+    DATA_ORDERS,
+    LOGITS_ORDERS,
+    NORMALIZATIONS,
+    ModelConfig,
+    Network,
+    Normalization,
+    Resampling,
+)
 from training.errors import TrainingError
 
 Json = dict[str, Any]
@@ -253,8 +261,10 @@ def _resampling(settings: Json, key: str) -> Resampling:
             raise TrainingError(
                 f"{key}_kwargs: {argument}={value} is not supported with {name}, only {defaults}"
             )
-    if order not in (1, 3):
-        raise TrainingError(f"{key}_kwargs: order={order} is not supported, only 1 and 3")
+    orders = DATA_ORDERS if key == "resampling_fn_data" else LOGITS_ORDERS
+    if order not in orders:
+        supported = " and ".join(str(o) for o in orders)
+        raise TrainingError(f"{key}_kwargs: order={order} is not supported, only {supported}")
     return Resampling(function, order, force)
 
 

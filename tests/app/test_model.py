@@ -295,10 +295,11 @@ BROKEN_RULES: list[tuple[str, Any, str]] = [
     ("members/1/file", "/etc/passwd", FILES),
     ("members/1/file", "sub/b.safetensors", FILES),
     ("members/1/file", "./b.safetensors", FILES),
-    ("resample_data/function", "none", "resampling function is one of ('default', 'torch')"),
-    ("resample_logits/function", "none", "resampling function is one of ('default', 'torch')"),
-    ("resample_data/order", 2, "a resampling order is 1 or 3"),
-    ("resample_logits/order", 0, "a resampling order is 1 or 3"),
+    ("resample_data/function", "none", "resample_data.function is one of ('default', 'torch')"),
+    ("resample_logits/function", "none", "resample_logits.function is one of"),
+    ("resample_data/order", 2, "resample_data.order is one of (1, 3)"),
+    ("resample_logits/order", 0, "resample_logits.order is one of (1,)"),
+    ("resample_logits/order", 3, "resample_logits.order is one of (1,)"),
     ("normalization/1/scheme", "Mine", "a normalization scheme is one of ('CTNormalization',"),
     *(
         (f"normalization/0/{key}", None, CT_RULE)

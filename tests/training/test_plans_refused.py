@@ -142,6 +142,12 @@ REFUSED: list[tuple[str, Any, str, str]] = [
             ({"mode": "nearest"}, "mode=nearest"),
         )
     ),
+    (
+        f"{BASE}/resampling_fn_probabilities_kwargs",
+        {"order": 3},
+        "resampling_fn_probabilities_kwargs: order=3 is not supported",
+        "only 1",
+    ),
 ]
 
 
