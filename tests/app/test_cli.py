@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from app import __main__ as command
+from tests.app.conftest import Run, names
 from tests.app.small_model import with_channels, write_model
 from tests.nnunet_models import smooth_noise, write_scan
 
 Array = NDArray[Any]
-Run = Callable[..., tuple[int, list[str], list[str]]]
 ROOT = Path(__file__).parents[2]
 SHAPE, SPACING = (10, 24, 22), (4.0, 1.2, 1.3)
 
@@ -26,18 +25,6 @@ SHAPE, SPACING = (10, 24, 22), (4.0, 1.2, 1.3)
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command line on the CPU; gives the exit code and the lines of both streams."""
-
-    def call(*arguments: object) -> tuple[int, list[str], list[str]]:
-        code = command.main([*(str(a) for a in arguments), "--device", "cpu"])
-        captured = capsys.readouterr()
-        return code, captured.out.splitlines(), captured.err.splitlines()
-
-    return call
 
 
 def scan(file: Path, seed: int = 0, spacing: tuple[float, float, float] = SPACING) -> Path:
@@ -48,11 +35,6 @@ def scan(file: Path, seed: int = 0, spacing: tuple[float, float, float] = SPACIN
 def mask(file: Path) -> Array:
     array: Array = sitk.GetArrayFromImage(sitk.ReadImage(file))
     return array
-
-
-def names(folder: Path) -> list[str]:
-    """Everything in the folder, hidden files too."""
-    return sorted(str(f.relative_to(folder)) for f in folder.rglob("*"))
 
 
 CASE_LINE = re.compile(

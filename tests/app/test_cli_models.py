@@ -13,32 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from app import __main__ as command
 from app.model import MANIFEST, sha256_of
+from tests.app.conftest import Run, names
 from tests.app.small_model import write_model
 from tests.nnunet_models import smooth_noise, write_scan
-
-Run = Callable[..., tuple[int, list[str], list[str]]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command line on the CPU; gives the exit code and the lines of both streams."""
-
-    def call(*arguments: object) -> tuple[int, list[str], list[str]]:
-        code = command.main([*(str(a) for a in arguments), "--device", "cpu"])
-        captured = capsys.readouterr()
-        return code, captured.out.splitlines(), captured.err.splitlines()
-
-    return call
 
 
 def scan(file: Path) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     return write_scan(file, smooth_noise((10, 24, 22), 0), (4.0, 1.2, 1.3))
-
-
-def names(folder: Path) -> list[str]:
-    """Everything in the folder, hidden files too."""
-    return sorted(str(f.relative_to(folder)) for f in folder.rglob("*"))
 
 
 def no_manifest(folder: Path) -> str:
