@@ -74,8 +74,9 @@ def plans(
     schemes: tuple[str, ...] = ("CTNormalization",),
     use_mask: bool = False,
     transpose: tuple[int, int, int] = (0, 1, 2),
-    data: Json | str = "resample_data_or_seg_to_shape",
-    logits: Json | str = "resample_data_or_seg_to_shape",
+    data: str = "resample_data_or_seg_to_shape",
+    logits: str = "resample_data_or_seg_to_shape",
+    data_order: int = 3,
     force_separate_z: bool | None = None,
     residual: bool = False,
     legacy: bool = False,
@@ -99,7 +100,7 @@ def plans(
         "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, "order_z": 0},
         "batch_dice": False,
     }
-    for key, function, order in (("data", data, 3), ("probabilities", logits, 1)):
+    for key, function, order in (("data", data, data_order), ("probabilities", logits, 1)):
         kwargs: Json = {"is_seg": False, "force_separate_z": force_separate_z}
         if function == "resample_data_or_seg_to_shape":
             kwargs |= {"order": order, "order_z": 0}

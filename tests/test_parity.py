@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +73,7 @@ VARIANTS = {
     "in-plane spacing kept": Variant(plans((5.0, 1.2, 1.3)), spacing=(8.0, 1.2, 1.3)),
     "spacing kept": Variant(plans((4.0, 1.2, 1.3))),
     "twice the spacing": Variant(plans((3.0, 2.0, 2.0)), spacing=(1.5, 1.0, 1.0)),
+    "linear data": Variant(plans(ISO, data_order=1), spacing=(3.0, 1.5, 0.75), shape=(20, 50, 90)),
     "torch resampling": Variant(plans(ISO, data=TORCH, logits=TORCH), spacing=(2.0, 1.2, 1.3)),
     "torch, separate z": Variant(plans((5.0, 1.0, 1.0), data=TORCH, logits=TORCH)),
     "default data, torch logits": Variant(plans(ISO, logits=TORCH), spacing=(2.0, 1.2, 1.3)),
@@ -236,14 +236,9 @@ def test_genuine_trained_folders(model: str, real_data: Path, tmp_path: Path) ->
         assert logits.std() > 0.1
 
 
-@functools.cache
-def _real_variant() -> Variant:
-    return Variant(plans((3.0, 1.6, 1.6)))
-
-
 def test_real_scans(real_data: Path, tmp_path: Path) -> None:
     """Real voxels, headers and types, cropped so that nnU-Net takes seconds."""
-    jobs = _jobs("real", _real_variant(), tmp_path)[:1]
+    jobs = _jobs("real", Variant(plans((3.0, 1.6, 1.6))), tmp_path)[:1]
     for name, size in REAL_SCANS.items():
         file = crop_scan(
             real_data / "ct" / f"{name}.nii.gz", tmp_path / f"{name}_0000.nii.gz", size
