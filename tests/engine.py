@@ -11,6 +11,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,12 +68,22 @@ def gpu_flags() -> tuple[str, ...]:
 
 
 def build_image(root: Path = ROOT) -> Image:
-    """Build ``root``'s Dockerfile under a name that no other image has."""
+    """Build ``root``'s Dockerfile under a name that no other image has.
+
+    Build arguments that another Dockerfile does not know do no harm there.
+    """
     name = f"flare-test-{uuid.uuid4().hex[:8]}"
     options = shlex.split(os.environ.get("IMAGE_BUILD_ARGS", ""))
     docker("build", "--label", f"flare-test={name}", "--tag", f"{name}:latest", *options, root)
     found = docker("image", "inspect", "--format", "{{.Id}}", f"{name}:latest")
     return Image(name=name, id=found.stdout.strip())
+
+
+def build_text(dockerfile: str) -> Image:
+    """Build an image from the text of a Dockerfile, which may also COPY itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "Dockerfile").write_text(dockerfile)
+        return build_image(Path(folder))
 
 
 def remove_image(image: Image) -> None:

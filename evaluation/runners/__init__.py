@@ -1,18 +1,139 @@
-"""Ways to start one submission on one case: in a container, or as a plain process."""
+"""Ways to run one submission on one case: in a container, or as a process without one."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+from evaluation.cgroup import Reading
+from evaluation.errors import EvaluationError
+
+WORKSPACE = "/workspace"  # the contract's folder in the image; it holds inputs/ and outputs/
+COMMAND = "sh predict.sh"
+LOG_BYTES = 256 * 1024  # of a submission's output are kept, from its end
+TICK_S = 0.02
+TIMEOUT, MEMORY = "timeout", "memory"  # why a runner stops a submission
+
+
+class InfrastructureError(EvaluationError):
+    """The engine or the machine failed, not the submission: the case is worth another attempt."""
+
+
+class InputError(EvaluationError):
+    """The submission cannot be run at all: its image, archive or command is not there."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a submission may use; its output is bounded so that it cannot fill the disk."""
+
+    profile: str
+    memory_mib: int = 28 * 1024  # swap included
+    shm_mib: int = 28 * 1024  # counts as memory as well
+    pids: int | None = 4096  # threads count
+    tmp_mib: int | None = 8 * 1024  # of /tmp, which is memory; None: the image's own /tmp
+    output_mib: int = 4 * 1024
+    locked_down: bool = True  # no network, no capabilities, no new privileges, inputs read-only
+
+
+# flare: the organisers' own command line, which limits memory alone.
+LIMITS = {
+    "sandbox": Limits("sandbox"),
+    "flare": Limits("flare", pids=None, tmp_mib=None, locked_down=False),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case for a runner: `work` holds inputs/ and outputs/ as the contract wants them."""
+
+    name: str
+    work: Path
+    timeout_s: float
+    watch: Callable[[], str | None]  # called at every tick; may raise, or say why to stop
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one call of `sh predict.sh` ended; runtime_s is wall time, its start and end included."""
+    """What one call of a submission came to. Times are seconds of the monotonic clock."""
 
-    runtime_s: float
-    exit_code: int | None  # None: stopped at its time limit
+    created_s: float  # before the container was made
+    started_s: float  # its first process started
+    finished_s: float  # its first process ended
+    removed_s: float  # after the container was removed
+    exit_code: int | None  # None: the harness ended it, see `stopped`
+    stopped: str | None  # TIMEOUT, MEMORY, or the reason that `watch` gave
+    oom_killed: bool  # by the kernel or the engine
+    forks_refused: int
+    cpu_s: float | None  # None: not measured
+    peak_ram_mib: float | None
+    measured_by: str  # what cpu_s and peak_ram_mib come from
+    log: str  # the end of what it printed
+
+    @property
+    def runtime_s(self) -> float:
+        """From the start to the end of the first process."""
+        return self.finished_s - self.started_s
+
+    @property
+    def wall_s(self) -> float:
+        """From before the container is made to after it is removed."""
+        return self.removed_s - self.created_s
 
 
-def last_line(log: Path) -> str:
+class Runner(Protocol):
+    """A submission that can be run on a case. A runner may be used as a context manager."""
+
+    def describe(self) -> dict[str, object]:
+        """Return what runs and where: image digest, engine version, limits that are in force."""
+
+    def run(self, job: Job) -> Outcome:
+        """Run the submission on one case; nothing of it is left when this returns or raises.
+
+        Raises InfrastructureError when engine or machine failed, InputError when there is no such
+        submission; passes on whatever `job.watch` raises.
+        """
+
+    def owns(self, cgroup: str, session: int | None) -> bool:
+        """Say whether a process with this /proc/PID/cgroup and session belongs to the last run."""
+
+    def reap(self) -> int:
+        """Remove what a harness that was killed left behind; return how many there were."""
+
+    def close(self) -> None:
+        """Give back what the runner holds."""
+
+
+def end_of(log: bytes) -> str:
+    """Return the end of a log as text, at most LOG_BYTES of it, from the start of a line."""
+    text = log[-LOG_BYTES:].decode(errors="replace")
+    return text if len(log) <= LOG_BYTES else text.partition("\n")[2]
+
+
+def last_line(log: str) -> str:
     """Return the last line of a log that is not blank, or "(no output)"."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    lines = [line.strip() for line in log.splitlines()]
     return next((line for line in reversed(lines) if line), "(no output)")
+
+
+def supervise(
+    job: Job,
+    started_s: float,
+    ended: Callable[[float], bool],
+    read: Callable[[], Reading | None],
+) -> tuple[str | None, Reading | None]:
+    """Watch a submission until it ends (None) or must be stopped (why); return its last reading.
+
+    ended: waits for the end, at most so many seconds. read: what it has used, None once it is gone;
+    what it uses in its last tick is missed.
+    """
+    last = read()
+    while not ended(TICK_S):
+        last = read() or last
+        reason = job.watch()
+        if reason is None and time.monotonic() - started_s > job.timeout_s:
+            reason = TIMEOUT
+        if reason is not None:
+            return reason, last
+    return None, last

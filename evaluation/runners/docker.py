@@ -1,102 +1,271 @@
-"""Builds a submission's image and runs it with the organisers' own command line, by the Docker CLI.
+"""Runs a submission in a container through the Docker SDK; Podman's socket works as an engine too.
 
-Their line: docker container run --gpus "device=1" -m 28G --name T --rm -v $PWD/inputs/:/workspace/
-inputs/ -v $PWD/outputs/:/workspace/outputs/ T:latest /bin/bash -c "sh predict.sh"
+`create` and `start` are apart, so that making the container is not part of the submission's time.
 """
 
-import subprocess
+import contextlib
+import shutil
+import threading
 import time
-import uuid
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
 
-from evaluation.errors import EvaluationError
-from evaluation.runners import Outcome, last_line
+import docker
+import requests
+from docker.models.containers import Container
+from docker.types import DeviceRequest, LogConfig
 
-MEMORY_LIMIT = "28G"
-QUERY_TIMEOUT_S = 5.0
-STOP_TIMEOUT_S = 60.0
+from evaluation import cgroup, owner
+from evaluation.runners import (
+    COMMAND,
+    WORKSPACE,
+    InfrastructureError,
+    InputError,
+    Job,
+    Limits,
+    Outcome,
+    end_of,
+    supervise,
+)
 
-
-def engine_version() -> str | None:
-    """Return the version of the Docker engine, or None when none answers within seconds."""
-    return _answer("docker", "version", "--format", "{{.Server.Version}}")
-
-
-def gpu_options() -> list[str]:
-    """Return `--gpus "device=0"` as arguments where the engine can hand a GPU in, else none.
-
-    That takes a GPU whose driver answers (nvidia-smi) and NVIDIA's container toolkit.
-    """
-    gpus = _answer("nvidia-smi", "-L")
-    if gpus is None or "GPU 0" not in gpus:
-        return []
-    runtimes = _answer("docker", "info", "--format", "{{json .Runtimes}}")
-    toolkit = _answer("nvidia-container-cli", "--version")
-    if toolkit is None and (runtimes is None or "nvidia" not in runtimes):
-        return []
-    return ["--gpus", "device=0"]
+OWNER_LABEL, CASE_LABEL = "flare.owner", "flare.case"
+ENGINE_TIMEOUT_S = 60.0  # for one answer; an engine that is silent for longer has failed
+LOG_LINES = 5000
+ENGINE_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
+# What the engine reports when the image has no such command, or one that cannot be executed.
+NOT_STARTED = (126, 127)
 
 
-def build(image: str, source: Path, log: Path, arguments: Sequence[str] = ()) -> float:
-    """Run `docker build -t <image> <arguments> .` in `source`; return its seconds.
-
-    log: receives what the build prints. Raises EvaluationError with its last line on failure.
-    """
-    start = time.perf_counter()
-    with log.open("wb") as sink:
-        done = subprocess.run(
-            ["docker", "build", "-t", image, *arguments, "."],
-            cwd=source,
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    if done.returncode != 0:
-        raise EvaluationError(f"docker build failed: {last_line(log)} (all of it: {log})")
-    return time.perf_counter() - start
-
-
-def run(work: Path, log: Path, *, image: str, gpu: Sequence[str] = (), timeout_s: float) -> Outcome:
-    """Run one container on `work/inputs`; masks are expected in `work/outputs`.
-
-    log: receives the container's stdout and stderr. gpu: see `gpu_options`.
-    The container is removed whatever happens.
-    """
-    name = f"{image.partition(':')[0].rpartition('/')[2]}-{uuid.uuid4().hex[:12]}"
-    command = ["docker", "container", "run", *gpu, "-m", MEMORY_LIMIT, "--name", name, "--rm"]
-    for folder in ("inputs", "outputs"):
-        command += ["-v", f"{work.resolve() / folder}/:/workspace/{folder}/"]
-    command += [image, "/bin/bash", "-c", "sh predict.sh"]
-    exit_code: int | None = None
-    with log.open("wb") as sink:
-        start = time.perf_counter()
-        try:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                timeout=timeout_s,
-                check=False,
-            )
-            exit_code = done.returncode
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            runtime_s = time.perf_counter() - start
-            if exit_code is None:
-                # Only the client has been stopped; the container lives on without it.
-                _answer("docker", "rm", "--force", name, timeout_s=STOP_TIMEOUT_S)
-    return Outcome(runtime_s, exit_code)
-
-
-def _answer(*command: str, timeout_s: float = QUERY_TIMEOUT_S) -> str | None:
+def connect() -> docker.DockerClient:
+    """Return a client of the engine that the environment names; raises InfrastructureError."""
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout_s, check=False
+        client = docker.from_env(timeout=ENGINE_TIMEOUT_S)
+        client.ping()
+    except ENGINE_ERRORS as error:
+        raise InfrastructureError(
+            f"no container engine answers ({reason(error)}): start Docker, or set DOCKER_HOST,"
+            " or use --runner process"
+        ) from error
+    return client
+
+
+def hands_in_gpus(client: docker.DockerClient) -> bool:
+    """Say whether NVIDIA's container toolkit is set up, as far as the engine or the PATH shows."""
+    with _engine_errors("the engine does not say what it can do"):
+        runtimes = client.info().get("Runtimes") or {}
+    return "nvidia" in runtimes or shutil.which("nvidia-container-cli") is not None
+
+
+class DockerRunner:
+    """Runs one image, one container a case."""
+
+    def __init__(
+        self, client: docker.DockerClient, image: str, limits: Limits, gpu: str | None
+    ) -> None:
+        self.client, self.limits, self.gpu = client, limits, gpu
+        try:
+            self.image = client.images.get(image)
+        except docker.errors.ImageNotFound as error:
+            raise InputError(f"{image}: the engine has no such image; build or load it") from error
+        except ENGINE_ERRORS as error:
+            raise InfrastructureError(f"{image}: {reason(error)}") from error
+        self.name = image
+        self._last = ""  # the last container's id
+
+    def describe(self) -> dict[str, object]:
+        """Return the image's digest, the engine's version, and the limits, all in force."""
+        with _engine_errors("the engine does not say its version"):
+            version = self.client.version()
+        components = [part["Name"] for part in version.get("Components") or []]
+        return {
+            "runner": "docker",
+            "image": self.name,
+            "image_digest": self.image.id,
+            "engine": f"{components[0] if components else 'Engine'} {version['Version']}",
+            "limits": vars(self.limits) | {"not_enforced": []},
+        }
+
+    def run(self, job: Job) -> Outcome:
+        """See `Runner.run`."""
+        created_s = time.monotonic()
+        with _engine_errors(f"{job.name}: the container cannot be made"):
+            container = self.client.containers.create(
+                self.image.id, ["/bin/bash", "-c", COMMAND], **self._options(job)
+            )
+        self._last = container.id
+        try:
+            with _engine_errors(f"{job.name}: the engine failed"):
+                return self._supervised(job, container, created_s)
+        finally:
+            # Also when something was raised: nothing may be left. A second removal does no harm.
+            with contextlib.suppress(*ENGINE_ERRORS):
+                container.remove(force=True, v=True)
+
+    def owns(self, cgroup: str, session: int | None) -> bool:
+        """See `Runner.owns`: the paths of a container's control groups hold its id."""
+        return bool(self._last) and self._last in cgroup
+
+    def reap(self) -> int:
+        """Remove the containers of harnesses that have ended."""
+        removed = 0
+        with _engine_errors("containers of an earlier run cannot be removed"):
+            for container in self.client.containers.list(
+                all=True, filters={"label": OWNER_LABEL}, ignore_removed=True
+            ):
+                if owner.is_dead(container.labels[OWNER_LABEL]):
+                    with contextlib.suppress(docker.errors.NotFound):
+                        container.remove(force=True, v=True)
+                    removed += 1
+        return removed
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.client.close()
+
+    def _options(self, job: Job) -> dict[str, Any]:
+        limits = self.limits
+        memory = f"{limits.memory_mib}m"
+        inputs = "ro" if limits.locked_down else "rw"
+        options: dict[str, Any] = {
+            "mem_limit": memory,
+            "memswap_limit": memory,
+            "shm_size": f"{limits.shm_mib}m",
+            "volumes": [
+                f"{job.work.resolve()}/inputs:{WORKSPACE}/inputs:{inputs}",
+                f"{job.work.resolve()}/outputs:{WORKSPACE}/outputs:rw",
+            ],
+            "labels": {OWNER_LABEL: owner.token(), CASE_LABEL: job.name},
+            "log_config": LogConfig(
+                type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "2"}
+            ),
+        }
+        if self.gpu is not None:
+            options["device_requests"] = [
+                DeviceRequest(device_ids=[self.gpu], capabilities=[["gpu"]])
+            ]
+        if limits.pids is not None:
+            options["pids_limit"] = limits.pids
+        if limits.tmp_mib is not None:
+            # exec, which is not the default: compilers of GPU kernels load what they write there.
+            options["tmpfs"] = {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={limits.tmp_mib}m"}
+        if limits.locked_down:
+            options |= {
+                "network_mode": "none",
+                "cap_drop": ["ALL"],
+                "security_opt": ["no-new-privileges"],
+                "init": True,
+            }
+        return options
+
+    def _supervised(self, job: Job, container: Container, created_s: float) -> Outcome:
+        """Start the container, watch it, and remove it."""
+        start_called_s, to_monotonic = time.monotonic(), time.monotonic() - time.time()
+        try:
+            container.start()
+        except docker.errors.APIError as error:
+            container.reload()
+            if container.attrs["State"]["ExitCode"] not in NOT_STARTED:
+                raise
+            return _not_started(container, created_s, start_called_s, reason(error))
+        started_s = time.monotonic()
+        waiter = _Waiter(container)
+        container.reload()
+        group = cgroup.of_process(container.attrs["State"]["Pid"] or -1)
+        stopped, reading = supervise(
+            job, started_s, waiter.wait, lambda: group.read() if group else None
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+        if stopped is not None:
+            with contextlib.suppress(docker.errors.APIError):  # it may just have ended
+                container.kill()
+        if not waiter.wait(ENGINE_TIMEOUT_S):
+            raise InfrastructureError(f"{job.name}: the engine cannot stop the container")
+        ended_s = time.monotonic()
+        waiter.check()
+        container.reload()
+        state = container.attrs["State"]
+        log = end_of(container.logs(tail=LOG_LINES))
+        container.remove(force=True, v=True)
+        # The engine's stamps are of the wall clock, which may have been set in between: they can
+        # not lie outside of our own.
+        began = min(max(_seconds(state["StartedAt"]) + to_monotonic, start_called_s), started_s)
+        finished = min(max(_seconds(state["FinishedAt"]) + to_monotonic, began), ended_s)
+        return Outcome(
+            created_s=created_s,
+            started_s=began,
+            finished_s=finished,
+            removed_s=time.monotonic(),
+            exit_code=None if stopped else int(state["ExitCode"]),
+            stopped=stopped,
+            oom_killed=bool(state.get("OOMKilled")) or bool(reading and reading.oom_kills),
+            forks_refused=reading.forks_refused if reading else 0,
+            cpu_s=reading.cpu_s if reading else None,
+            peak_ram_mib=reading.peak_ram_mib if reading else None,
+            measured_by=f"cgroup v{group.version}" if group and reading else "not measured",
+            log=log,
+        )
+
+
+class _Waiter:
+    """Waits for a container's end in a thread, because the engine answers only at the end."""
+
+    def __init__(self, container: Container) -> None:
+        self._ended = threading.Event()
+        self._error: Exception | None = None
+        self._container = container
+        threading.Thread(target=self._block, daemon=True).start()
+
+    def _block(self) -> None:
+        try:
+            self._container.wait(timeout=None)  # the deadline is the supervisor's
+        except ENGINE_ERRORS as error:
+            self._error = error
+        finally:
+            self._ended.set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return whether the container has ended, after at most this long."""
+        return self._ended.wait(timeout_s)
+
+    def check(self) -> None:
+        """Raise the engine's error if that is what ended the wait."""
+        if self._error is not None:
+            raise self._error
+
+
+def _not_started(container: Container, created_s: float, start_s: float, reason: str) -> Outcome:
+    code = int(container.attrs["State"]["ExitCode"])
+    container.remove(force=True, v=True)
+    return Outcome(
+        created_s=created_s,
+        started_s=start_s,
+        finished_s=start_s,
+        removed_s=time.monotonic(),
+        exit_code=code,
+        stopped=None,
+        oom_killed=False,
+        forks_refused=0,
+        cpu_s=None,
+        peak_ram_mib=None,
+        measured_by="not measured",
+        log=f"the container cannot be started: {reason}",
+    )
+
+
+@contextlib.contextmanager
+def _engine_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except ENGINE_ERRORS as error:
+        raise InfrastructureError(f"{what}: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """Return what the engine, or the connection to it, said, as one line."""
+    text = error.explanation if isinstance(error, docker.errors.APIError) else str(error)
+    return " ".join(str(text).split())
+
+
+def _seconds(stamp: str) -> float:
+    """Return an engine's stamp, such as 2024-01-31T12:00:00.123456789Z, as seconds since 1970."""
+    return datetime.fromisoformat(stamp).timestamp()

@@ -1,0 +1,313 @@
+"""Both runners keep to one contract; what only containers can do is in tests/test_harness.py."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evaluation import cgroup
+from evaluation.cases import find
+from evaluation.processes import with_variable
+from evaluation.runners import (
+    LIMITS,
+    LOG_BYTES,
+    TIMEOUT,
+    InputError,
+    Job,
+    Limits,
+    Outcome,
+    Runner,
+    end_of,
+)
+from evaluation.runners.docker import DockerRunner, connect
+from evaluation.runners.process import OWNER_VARIABLE, ProcessRunner
+from evaluation.trial import stage
+from tests import engine
+from tests.submissions import write_cases
+
+SMALL = replace(LIMITS["sandbox"], memory_mib=128, shm_mib=32, tmp_mib=16, pids=40)
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="module")
+def base() -> Iterator[str]:
+    """An image whose predict.sh does what inputs/script says."""
+    built = engine.build_text(
+        "ARG BASE_IMAGE=debian:bookworm-slim\nFROM ${BASE_IMAGE}\nWORKDIR /workspace\n"
+        "RUN echo '. inputs/script' > predict.sh\n"
+    )
+    yield built.name
+    engine.remove_image(built)
+
+
+class Bench:
+    """Runs scripts with one kind of runner."""
+
+    def __init__(self, kind: str, image: str | None, folder: Path) -> None:
+        self.kind, self.image, self.folder = kind, image, folder
+        (folder / "source").mkdir()
+        (folder / "source" / "predict.sh").write_text(". inputs/script\n")
+
+    def runner(self, limits: Limits = SMALL) -> Runner:
+        if self.kind == "process":
+            return ProcessRunner(
+                "sh predict.sh", self.folder / "source", limits, None, dict(os.environ)
+            )
+        assert self.image is not None
+        return DockerRunner(connect(), self.image, limits, None)
+
+    def work(self, script: str) -> Path:
+        work = self.folder / f"work{len(list(self.folder.iterdir()))}"
+        work.mkdir()
+        scans, _ = write_cases(self.folder, ["a"])
+        stage(find(scans)[0], work)
+        (work / "inputs" / "script").write_text(script + "\n")
+        return work
+
+    def run(
+        self,
+        script: str,
+        limits: Limits = SMALL,
+        timeout_s: float = 20.0,
+        watch: Callable[[], str | None] = lambda: None,
+    ) -> Outcome:
+        runner = self.runner(limits)
+        try:
+            return runner.run(Job("a", self.work(script), timeout_s, watch))
+        finally:
+            runner.close()
+
+
+@pytest.fixture(params=[pytest.param("docker", marks=pytest.mark.engine), "process"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+    image = request.getfixturevalue("base") if request.param == "docker" else None
+    return Bench(request.param, image, tmp_path)
+
+
+def test_a_run_is_timed_and_its_log_is_kept(bench: Bench) -> None:
+    outcome = bench.run("echo started; sleep 0.5; echo failed >&2; exit 7")
+    assert (outcome.exit_code, outcome.stopped) == (7, None)
+    assert sorted(outcome.log.split()) == ["failed", "started"]
+    assert outcome.created_s <= outcome.started_s < outcome.finished_s < outcome.removed_s
+    assert 0.5 <= outcome.runtime_s < 0.9
+    assert outcome.runtime_s < outcome.wall_s
+
+
+def test_cpu_time_and_memory_are_those_of_all_processes(bench: Bench) -> None:
+    # Two children of 30 MiB each, alive together, and half a second of arithmetic.
+    hold = "(x=$(head -c 30M /dev/zero | tr '\\0' x); sleep 1) &"
+    outcome = bench.run(f"{hold} {hold} timeout 0.5 sh -c 'while :; do :; done'; wait")
+    assert outcome.exit_code == 0
+    assert outcome.peak_ram_mib is not None
+    assert 60 <= outcome.peak_ram_mib <= 128
+    assert outcome.cpu_s is not None
+    assert 0.4 <= outcome.cpu_s <= 3
+    assert "cgroup" in outcome.measured_by
+
+
+def test_the_time_limit_ends_everything(bench: Bench) -> None:
+    before = time.monotonic()
+    outcome = bench.run("(trap '' TERM; sleep 987.6) & sleep 987.6", timeout_s=0.5)
+    assert (outcome.exit_code, outcome.stopped) == (None, TIMEOUT)
+    assert 0.5 <= outcome.runtime_s < 1.5
+    assert time.monotonic() - before < 10
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    assert "sleep 987.6" not in listed.stdout
+
+
+def test_what_a_submission_leaves_running_ends_with_it(bench: Bench) -> None:
+    outcome = bench.run("setsid sleep 876.5 >/dev/null 2>&1 & echo bye")
+    assert outcome.exit_code == 0
+    assert outcome.wall_s < 5
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    assert "sleep 876.5" not in listed.stdout
+
+
+def test_memory_is_limited(bench: Bench) -> None:
+    outcome = bench.run("tail /dev/zero; exit $?")
+    assert outcome.exit_code == 137
+    assert outcome.oom_killed
+    assert outcome.peak_ram_mib == pytest.approx(SMALL.memory_mib, rel=0.05)
+
+
+def test_processes_are_limited(bench: Bench) -> None:
+    forks = "(i=0; while [ $i -lt 100 ]; do sleep 5 & i=$((i+1)); done)"
+    outcome = bench.run(f"{forks}; sleep 0.3; exit 5")
+    assert outcome.exit_code == 5
+    assert "Cannot fork" in outcome.log
+    assert outcome.forks_refused > 0
+    assert outcome.runtime_s < 5
+
+
+def test_there_is_no_network(bench: Bench) -> None:
+    outcome = bench.run("cat /proc/net/route | tail -n +2; cat /proc/net/dev | grep -c eth")
+    assert outcome.log.strip() == "0"
+
+
+def test_whoever_watches_can_stop_a_run(bench: Bench) -> None:
+    ticks = 0
+
+    def watch() -> str | None:
+        nonlocal ticks
+        ticks += 1
+        return "enough" if ticks == 20 else None
+
+    outcome = bench.run("sleep 100", watch=watch)
+    assert (outcome.exit_code, outcome.stopped) == (None, "enough")
+    assert outcome.runtime_s < 3
+
+
+def test_an_error_in_watching_leaves_nothing_behind(bench: Bench) -> None:
+    def watch() -> str | None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.run("sleep 765.4", watch=watch)
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    assert "sleep 765.4" not in listed.stdout
+
+
+def test_of_a_chatty_submission_the_end_is_kept(bench: Bench) -> None:
+    outcome = bench.run("seq 1 400000")
+    lines = outcome.log.splitlines()
+    assert lines[-1] == "400000"
+    assert len(outcome.log) <= LOG_BYTES
+    assert lines == [str(n) for n in range(int(lines[0]), 400001)]
+
+
+def test_the_sandbox_says_what_it_enforces(bench: Bench) -> None:
+    runner = bench.runner()
+    described = runner.describe()
+    runner.close()
+    limits = described["limits"]
+    assert isinstance(limits, dict)
+    assert limits["memory_mib"] == 128
+    assert ("capabilities" in limits["not_enforced"]) == (bench.kind == "process")
+
+
+def test_another_runs_processes_are_not_owned(bench: Bench) -> None:
+    runner = bench.runner()
+    seen: list[tuple[bool, bool]] = []
+
+    def watch() -> str | None:
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                name = (process / "cmdline").read_bytes().replace(b"\0", b" ")
+                group = (process / "cgroup").read_text()
+                session = int((process / "stat").read_text().rpartition(")")[2].split()[3])
+            except OSError:
+                continue
+            if name.startswith((b"sleep 43.2", b"sleep 54.3")):
+                seen.append((name.startswith(b"sleep 43.2"), runner.owns(group, session)))
+        return "seen" if any(mine for mine, _ in seen) else None
+
+    stranger = subprocess.Popen(["sleep", "54.3"], start_new_session=True)
+    try:
+        runner.run(Job("a", bench.work("sleep 43.2; true"), 20.0, watch))
+    finally:
+        stranger.kill()
+        stranger.wait()
+        runner.close()
+    assert set(seen) == {(True, True), (False, False)}
+
+
+@pytest.mark.engine
+def test_the_sandbox_has_no_rights_and_cannot_change_its_inputs(base: str, tmp_path: Path) -> None:
+    bench = Bench("docker", base, tmp_path)
+    outcome = bench.run(
+        "grep CapEff /proc/self/status; grep NoNewPrivs /proc/self/status;"
+        "touch inputs/x || echo read-only; df -m /tmp /dev/shm | awk '{print $2}';"
+        "printf '#!/bin/sh\\necho ran' > /tmp/x; chmod +x /tmp/x; /tmp/x; cat /proc/1/comm"
+    )
+    said = outcome.log.split()
+    assert "0000000000000000" in said
+    assert said[said.index("NoNewPrivs:") + 1] == "1"
+    assert {"read-only", "16", "32", "ran"} <= set(said)
+    assert said[-1] == "docker-init"
+
+
+@pytest.mark.engine
+def test_the_organisers_profile_is_theirs(base: str, tmp_path: Path) -> None:
+    bench = Bench("docker", base, tmp_path)
+    limits = replace(LIMITS["flare"], memory_mib=128, shm_mib=32)
+    outcome = bench.run(
+        "touch inputs/x && echo writable; id -u; grep -c eth0 /proc/net/dev; ulimit -u", limits
+    )
+    assert outcome.log.split()[:3] == ["writable", "0", "1"]
+
+
+@pytest.mark.engine
+def test_an_image_without_the_contracts_shell_has_failed_itself(tmp_path: Path) -> None:
+    image = engine.build_text("FROM scratch\nCOPY Dockerfile /\n")
+    try:
+        bench = Bench("docker", image.name, tmp_path)
+        outcome = bench.run("true")
+    finally:
+        engine.remove_image(image)
+    assert outcome.exit_code == 127
+    assert "/bin/bash" in outcome.log
+
+
+@pytest.mark.engine
+def test_an_image_that_is_not_there_is_named() -> None:
+    with pytest.raises(InputError, match="no-such-image: the engine has no such image"):
+        DockerRunner(connect(), "no-such-image", SMALL, None)
+
+
+def test_orphans_of_a_killed_harness_are_reaped(bench: Bench) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from tests.evaluation.test_runners import Bench;"
+        f"bench = Bench({bench.kind!r}, {bench.image!r}, Path({str(bench.folder)!r}) / 'killed');"
+        "bench.run('echo; sleep 654.3; true', timeout_s=100)"
+    )
+    (bench.folder / "killed").mkdir()
+    harness = subprocess.Popen([sys.executable, "-c", script], cwd=engine.ROOT)
+    orphan = ["ps", "-eo", "args"]
+    for _ in range(200):
+        if "sleep 654.3" in subprocess.run(orphan, capture_output=True, text=True).stdout:
+            break
+        time.sleep(0.05)
+    harness.kill()
+    harness.wait()
+    assert "sleep 654.3" in subprocess.run(orphan, capture_output=True, text=True).stdout
+    runner = bench.runner()
+    try:
+        assert runner.reap() > 0
+        assert runner.reap() == 0
+    finally:
+        runner.close()
+    assert "sleep 654.3" not in subprocess.run(orphan, capture_output=True, text=True).stdout
+    if bench.kind == "process":
+        assert not cgroup.existing("flare-")
+
+
+def test_without_control_groups_memory_is_still_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroup, "create", lambda name: None)
+    bench = Bench("process", None, tmp_path)
+    outcome = bench.run("x=$(head -c 40M /dev/zero | tr '\\0' x); sleep 0.5")
+    assert outcome.exit_code == 0
+    assert outcome.peak_ram_mib is not None
+    assert 40 <= outcome.peak_ram_mib <= 128
+    assert "cgroup" not in outcome.measured_by
+    hog = bench.run("x=$(head -c 200M /dev/zero | tr '\\0' x); sleep 100")
+    assert hog.stopped == "memory"
+    assert not with_variable(OWNER_VARIABLE)
+
+
+@pytest.mark.parametrize("size", [0, 10, LOG_BYTES, LOG_BYTES + 1])
+def test_a_log_is_cut_at_the_start_of_a_line(size: int) -> None:
+    log = (b"0123456789\n" * (size // 11 + 1))[-size:] if size else b""
+    kept = end_of(log)
+    assert len(kept) <= LOG_BYTES
+    assert log.decode().endswith(kept)
+    if size > LOG_BYTES:
+        assert kept.startswith("0123456789\n")
