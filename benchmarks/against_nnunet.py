@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from benchmarks.machine import Run, description, peak_mib, timed
 from evaluation import volumes
@@ -90,7 +89,7 @@ def _compare(trained: Path, work: Path, scan: Path, repeats: int) -> str:
 
 
 def _voxels_that_differ(reference: Path, mask: Path) -> int:
-    a, b = (sitk.GetArrayFromImage(volumes.read(f)) for f in (reference, mask))
+    a, b = (volumes.read(f).voxels_zyx for f in (reference, mask))
     return int(np.count_nonzero(a != b))
 
 

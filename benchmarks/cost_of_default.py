@@ -11,9 +11,9 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from benchmarks.machine import description, timed
@@ -59,12 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compare(scan: Path, folder: Path) -> str:
-    masks: list[NDArray[np.uint8]] = []
+    masks: list[NDArray[Any]] = []
     for variant in VARIANTS:
         output = folder / f"{len(masks)}.nii.gz"
         files = ("--input", str(scan), "--output", str(output))
         timed([sys.executable, *variant, *files, "--device", "cpu"], {"PYTHONPATH": str(ROOT)})
-        masks.append(sitk.GetArrayFromImage(volumes.read(output)))
+        masks.append(volumes.read(output).voxels_zyx)
     exact = masks[0]
     costs = [f"{np.count_nonzero(exact != m)} | {dice(m, exact):.5f}" for m in masks[1:]]
     return f"| {scan.name} | {exact.size} | {np.count_nonzero(exact)} | {' | '.join(costs)} |"

@@ -1,38 +1,31 @@
-"""The demonstration (`make run`): two real scans through the submission, as the organisers do it.
+"""The demonstration (`make run`): two real scans through the submission and the harness.
 
-Fetches the scans, builds the image (or, where no Docker engine answers or the image cannot be
-built, runs `sh predict.sh` as a process), runs it once a case, and leaves masks, previews, logs
-and timings in the output folder.
+Fetches the scans, builds the image (or, where no engine answers or the image cannot be built, calls
+`sh predict.sh` as a process) and evaluates it. Time, memory and scores are printed; masks,
+pictures and tables are in the output folder.
 """
 
 import argparse
-import functools
 import json
 import os
 import shlex
 import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import SimpleITK as sitk
-
-from evaluation import samples
+from evaluation import images, samples
+from evaluation.cases import find
 from evaluation.errors import EvaluationError
-from evaluation.metrics import dice
-from evaluation.preview import preview
-from evaluation.runners import Outcome, docker, last_line, process
-from evaluation.volumes import geometry_difference, lesion_ml, read
+from evaluation.gpu import devices
+from evaluation.harness import Plan, evaluate
+from evaluation.runners.docker import connect, hands_in_gpus
+from evaluation.states import State
+from evaluation.submission import Submission
 
 IMAGE = "flare-lesion"
 SOURCE = Path(__file__).resolve().parents[1]
-FOLDERS = ("masks", "previews", "logs")
-TABLE_HEAD = "case       time s  lesion ml  reference ml    Dice"
-
-Run = Callable[[Path, Path], Outcome]
 
 
 @dataclass(frozen=True)
@@ -42,52 +35,42 @@ class Settings:
     output: Path
     cache: Path
     runner: str  # auto, docker or process
+    gpu: str | None  # as for `python -m evaluation run`
     build_arguments: Sequence[str]
     timeout_s: float
-    environment: Mapping[str, str]
     source: Path = SOURCE
-
-
-@dataclass(frozen=True)
-class Report:
-    """What came of one case; `problem` is None when there is a sound mask."""
-
-    name: str
-    runtime_s: float
-    reference_ml: float
-    predicted_ml: float | None = None
-    dice: float | None = None
-    problem: str | None = None
 
 
 def demonstrate(settings: Settings) -> bool:
     """Run the whole demonstration, printing as it goes; return whether every case has a mask.
 
-    Raises EvaluationError when it cannot start: no scans, no engine, no image, no app.
+    Raises EvaluationError when it cannot start: no scans, no engine, no image.
     """
-    for folder in FOLDERS:
-        (settings.output / folder).mkdir(parents=True, exist_ok=True)
-    cases = samples.fetch(settings.cache)
-    print(f"scans    {', '.join(case.name for case in cases)} (in {settings.cache})")
-    run, described = prepare(settings)
-    print(TABLE_HEAD, flush=True)
-    reports = []
-    for case in cases:
-        reports.append(run_case(case, run, settings.output))
-        print(table_row(reports[-1]), flush=True)
-    timings = settings.output / "timings.json"
-    content = {"runner": described, "cases": [asdict(report) for report in reports]}
-    write_json(timings, content)
+    scans = samples.fetch(settings.cache)
+    print(f"scans    {', '.join(scan.name for scan in scans)} (in {settings.cache})")
+    results = settings.output / "results"
+    if (results / "run.json").exists():  # an earlier demonstration's: this one measures anew
+        shutil.rmtree(results)
+    submission, gpu = prepare(settings)
+    plan = Plan(
+        submission=submission,
+        cases=find(scans[0].scan.parent, scans[0].reference.parent),
+        output=results,
+        gpu=gpu,
+        timeout_s=settings.timeout_s,
+    )
+    records = evaluate(plan, sys.stdout)
+    print(f"\n{(results / 'tables.md').read_text()}")
     for notice in notices(settings.source / "weights"):
         print(f"notice   {notice}")
-    for folder in FOLDERS:
-        print(f"{folder:8} {settings.output / folder}")
-    print(f"timings  {timings}")
-    return all(report.problem is None for report in reports)
+    for what in ("predictions", "overlays", "plots", "logs", "results.csv"):
+        if (results / what).exists():
+            print(f"{what:11} {results / what}")
+    return all(record.state is State.OK for record in records)
 
 
-def prepare(settings: Settings) -> tuple[Run, str]:
-    """Choose the runner, build the image if it is Docker; return the runner and its description.
+def prepare(settings: Settings) -> tuple[Submission, str | None]:
+    """Choose the runner, build the image if it is Docker; return the submission and the GPU.
 
     With the runner "auto" whatever keeps Docker from being used is said, and the process runs.
     """
@@ -101,92 +84,28 @@ def prepare(settings: Settings) -> tuple[Run, str]:
         return prepare_process(settings, str(error))
 
 
-def prepare_process(settings: Settings, why: str) -> tuple[Run, str]:
-    """Return the runner that calls predict.sh without a container."""
+def prepare_process(settings: Settings, why: str) -> tuple[Submission, str | None]:
+    """Return the submission that calls predict.sh without a container."""
     print(f"runner   sh predict.sh as a process ({why})")
-    run = functools.partial(
-        process.run,
-        source=settings.source,
-        environment=settings.environment,
-        timeout_s=settings.timeout_s,
-    )
-    return run, "process"
+    # predict.sh takes the first python on PATH: it must be one that has torch, this one.
+    command = f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH" sh predict.sh'
+    return Submission(command=command, source=settings.source), settings.gpu
 
 
-def prepare_docker(settings: Settings) -> tuple[Run, str]:
-    """Build the image, return its runner; raises EvaluationError without an engine or an image."""
-    version = docker.engine_version()
-    if version is None:
-        raise EvaluationError("no Docker engine answers: start it, or do without")
-    log = settings.output / "logs" / "build.log"
-    print(f"runner   Docker {version}; building image {IMAGE} ({log}) ...", flush=True)
-    build_s = docker.build(IMAGE, settings.source, log, settings.build_arguments)
-    gpu = docker.gpu_options()
-    with_gpu = "with GPU 0" if gpu else "without a GPU"
-    print(f"image    {IMAGE}, built in {build_s:.0f} s; one container a case, {with_gpu}")
-    run = functools.partial(docker.run, image=IMAGE, gpu=gpu, timeout_s=settings.timeout_s)
-    return run, f"Docker {version}, {with_gpu}"
-
-
-def run_case(case: samples.Sample, run: Run, output: Path) -> Report:
-    """Run the submission on one case; keep its mask, preview and log under its name."""
-    log = output / "logs" / f"{case.name}.log"
-    kept = output / "masks" / f"{case.name}.nii.gz"
-    picture = output / "previews" / f"{case.name}.png"
-    for stale in (log, kept, picture):
-        stale.unlink(missing_ok=True)
-    scan, reference = read(case.scan), read(case.reference)
-    # A container may leave folders that only root can remove.
-    with tempfile.TemporaryDirectory(
-        prefix=f".{case.name}-", dir=output, ignore_cleanup_errors=True
-    ) as folder:
-        work = Path(folder)
-        stage(case.scan, work)
-        outcome = run(work, log)
-        report = functools.partial(Report, case.name, outcome.runtime_s, lesion_ml(reference))
-        if outcome.exit_code is None:
-            return report(problem=f"stopped at the time limit (log: {log})")
-        if outcome.exit_code != 0:
-            said = last_line(log)
-            return report(problem=f"exit code {outcome.exit_code}: {said} (log: {log})")
-        written = work / "outputs" / kept.name
-        if not written.is_file():
-            return report(problem=f"no {kept.name} in outputs (log: {log})")
-        shutil.copyfile(written, kept)
-    try:
-        mask = read(kept)
-    except EvaluationError as error:
-        return report(problem=str(error))
-    problem = fault(scan, mask)
-    if problem is not None:
-        return report(problem=f"{kept}: {problem}")
-    picture.write_bytes(preview(scan, mask, reference, name=case.name))
-    arrays = sitk.GetArrayViewFromImage(mask), sitk.GetArrayViewFromImage(reference)
-    return report(predicted_ml=lesion_ml(mask), dice=dice(*arrays))
-
-
-def stage(scan: Path, work: Path) -> None:
-    """Lay out one case as the organisers do: inputs with a copy of the scan, outputs for anyone."""
-    inputs, outputs = work / "inputs", work / "outputs"
-    inputs.mkdir()
-    outputs.mkdir()
-    # Neither may depend on the umask: the image may have a user of its own.
-    inputs.chmod(0o755)
-    outputs.chmod(0o777)
-    (inputs / scan.name).write_bytes(scan.read_bytes())
-    (inputs / scan.name).chmod(0o644)
-
-
-def fault(scan: sitk.Image, mask: sitk.Image) -> str | None:
-    """Say why the challenge would refuse this mask, or None when it is sound."""
-    difference = geometry_difference(scan, mask)
-    if difference is not None:
-        return f"the mask is not on the scan's grid: its {difference}"
-    values = np.unique(sitk.GetArrayViewFromImage(mask))
-    if not np.isin(values, (0, 1)).all():
-        shown = ", ".join(str(value) for value in values[:5])
-        return f"the mask must hold 0 and 1 only, it holds {shown}"
-    return None
+def prepare_docker(settings: Settings) -> tuple[Submission, str | None]:
+    """Build the image; raises EvaluationError without an engine or an image."""
+    client = connect()
+    log = settings.output / "build.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    print(f"image    building {IMAGE} ({log}) ...", flush=True)
+    build_s = images.build(IMAGE, settings.source, log, settings.build_arguments)
+    gpu = settings.gpu
+    if gpu is None and devices.find(None) is not None and not hands_in_gpus(client):
+        print("gpu      not used: the engine has no NVIDIA container toolkit")
+        gpu = devices.NONE
+    client.close()
+    print(f"image    {IMAGE}, built in {build_s:.0f} s; one container a case")
+    return Submission(image=IMAGE), gpu
 
 
 def notices(weights: Path) -> list[str]:
@@ -202,27 +121,13 @@ def notices(weights: Path) -> list[str]:
     return found
 
 
-def table_row(report: Report) -> str:
-    """Return one line of the table; the problem takes the place of what is missing."""
-    start = f"{report.name:8} {report.runtime_s:8.1f} "
-    if report.predicted_ml is None or report.dice is None:
-        return f"{start} FAILED: {report.problem}"
-    return f"{start}{report.predicted_ml:10.2f} {report.reference_ml:13.2f} {report.dice:7.3f}"
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write JSON so that `path` is never half-written."""
-    part = path.with_name(f".{path.name}")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    part.replace(path)
-
-
 def parse(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Settings:
     """Read the command line; IMAGE_BUILD_ARGS is split as a shell would."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.demo", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/demo"))
     parser.add_argument("--cache", type=Path, default=Path("runs/samples"), help="keeps the scans")
     parser.add_argument("--runner", choices=("auto", "docker", "process"), default="auto")
+    parser.add_argument("--gpu", metavar="UUID|none", help="default: the only one, if any")
     parser.add_argument(
         "--build-arg",
         action="append",
@@ -242,9 +147,9 @@ def parse(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Se
         output=given.output,
         cache=given.cache,
         runner=given.runner,
+        gpu=given.gpu,
         build_arguments=build_arguments,
         timeout_s=given.timeout,
-        environment=environment,
     )
 
 

@@ -1,4 +1,4 @@
-"""One picture of a segmented scan: three planes through the largest lesion, whole and enlarged.
+"""One picture of a segmented scan: three planes through one lesion, whole and enlarged.
 
 Everything is drawn as radiologists look at it: from the feet (the patient's right on the left) in
 the axial plane, from the front in the coronal one, the face to the left in the sagittal one.
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -20,8 +19,9 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
+from evaluation.focus import Choice, Focus, find_focus, turn_upright
 from evaluation.metrics import dice
-from evaluation.volumes import geometry_difference, lesion_ml
+from evaluation.volumes import Volume, grid_difference, lesion_ml
 
 # The lung window is centred higher (-400) than usual (-600) so that the chest wall is not white.
 WINDOWS_HU = {"lung window": (-1150, 350), "soft-tissue window": (-160, 240)}
@@ -63,28 +63,24 @@ VIEWS = (
 )
 
 
-@dataclass(frozen=True)
-class Focus:
-    """Where to look: one slice an axis, and the box of the lesion, in voxels (z, y, x)."""
-
-    slices: tuple[int, int, int]
-    low: NDArray[np.int_]
-    high: NDArray[np.int_]  # one past the last voxel
-
-
 def preview(
-    scan: sitk.Image, mask: sitk.Image, reference: sitk.Image | None = None, *, name: str
+    scan: Volume,
+    mask: Volume,
+    reference: Volume | None = None,
+    *,
+    name: str,
+    lesion: Choice = "largest",
 ) -> bytes:
     """Draw a scan with its predicted mask and, where there is one, its reference mask, as a PNG.
 
-    scan: CT in HU, any direction matrix (an oblique one is shown along its nearest axes).
-    mask, reference: integer images on the scan's grid; every value other than 0 is lesion.
-    The planes cross the largest lesion of the reference; of the prediction when there is none; the
-    middle of the scan when both are empty. The window is the lung window where aerated lung
-    surrounds that lesion, else the soft-tissue window; the caption says which.
-    Raises ValueError when a mask is not on the scan's grid.
+    scan: CT in HU, stored in any orientation (an oblique one is shown along its nearest axes).
+    mask, reference: bools or integers on the scan's grid; every value other than 0 is lesion.
+    lesion: which one of the reference the planes cross, the largest or the worst, as `find_focus`
+    says; the title says so too. The window is the lung window where aerated lung surrounds that
+    lesion, else the soft-tissue window; the caption says which.
+    Raises ValueError when a mask is not on the scan's grid, or that has no three axes.
     """
-    figure = draw(scan, mask, reference, name=name)
+    figure = draw(scan, mask, reference, name=name, lesion=lesion)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
@@ -95,16 +91,25 @@ def preview(
     return png.getvalue()
 
 
-def draw(scan: sitk.Image, mask: sitk.Image, reference: sitk.Image | None, *, name: str) -> Figure:
+def draw(
+    scan: Volume,
+    mask: Volume,
+    reference: Volume | None,
+    *,
+    name: str,
+    lesion: Choice = "largest",
+) -> Figure:
     """Return what `preview` renders: 2 rows (whole, enlarged) of 3 axes (axial, coronal, ...)."""
     for what, other in (("mask", mask), ("reference", reference)):
-        difference = None if other is None else geometry_difference(scan, other)
+        difference = None if other is None else grid_difference(scan.header, other.header)
         if difference is not None:
             raise ValueError(f"{what} is not on the scan's grid: its {difference}")
-    hu, spacing_zyx = _upright(scan), np.array(sitk.DICOMOrient(scan, "LPS").GetSpacing())[::-1]
-    predicted = _upright(mask) != 0
-    expected = None if reference is None else _upright(reference) != 0
-    focus = find_focus(predicted, expected)
+    # A mask's own header may name its axes by its other form, or the scan's may not name them.
+    upright = turn_upright(scan.header)
+    hu, spacing_zyx = upright(scan.voxels_zyx), upright.spacing_zyx
+    predicted = upright(mask.voxels_zyx) != 0
+    expected = None if reference is None else upright(reference.voxels_zyx) != 0
+    focus = find_focus(predicted, expected, spacing_zyx, lesion)
     window = choose_window(hu, focus, spacing_zyx)
 
     figure = Figure(figsize=(12, 8.9), dpi=100, facecolor=BACKGROUND)
@@ -122,24 +127,8 @@ def draw(scan: sitk.Image, mask: sitk.Image, reference: sitk.Image | None, *, na
         grid[1, column].set(xlim=(crop[0], crop[1]), ylim=(crop[3], crop[2]))
         for axes in grid[:, column]:
             _annotate(axes, view)
-    _caption(figure, name, window, mask, reference)
+    _caption(figure, name, focus, window, mask, reference)
     return figure
-
-
-def find_focus(predicted: NDArray[np.bool_], expected: NDArray[np.bool_] | None) -> Focus:
-    """Find the slices that cut the largest lesion widest, in (z, y, x) masks of one shape."""
-    for lesions in (expected, predicted):
-        if lesions is None or not lesions.any():
-            continue
-        parts = sitk.ConnectedComponent(sitk.GetImageFromArray(lesions.astype(np.uint8)), True)
-        labels = sitk.GetArrayFromImage(parts)
-        largest = labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
-        areas = [largest.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
-        low, high = np.array([(np.flatnonzero(a)[0], np.flatnonzero(a)[-1] + 1) for a in areas]).T
-        z, y, x = (int(np.argmax(area)) for area in areas)
-        return Focus((z, y, x), low, high)
-    z, y, x = (size // 2 for size in predicted.shape)
-    return Focus((z, y, x), np.array([z, y, x]), np.array([z, y, x]) + 1)
 
 
 def choose_window(hu: NDArray[Any], focus: Focus, spacing_zyx: NDArray[Any]) -> str:
@@ -188,11 +177,6 @@ def _palette() -> Image.Image:
     return palette
 
 
-def _upright(image: sitk.Image) -> NDArray[Any]:
-    """Return the voxels as (z, y, x) with x running to the patient's left, y to P, z to S."""
-    return np.asarray(sitk.GetArrayFromImage(sitk.DICOMOrient(image, "LPS")))
-
-
 def _pixel_mm(view: View, spacing_zyx: NDArray[Any]) -> tuple[float, float]:
     height, width = np.delete(spacing_zyx, view.axis)
     return float(height), float(width)
@@ -206,6 +190,7 @@ def _show_plane(
     extent = (0.0, plane.shape[1] * width, plane.shape[0] * height, 0.0)
     low, high = WINDOWS_HU[window]
     axes.imshow(plane, cmap="gray", vmin=low, vmax=high, extent=extent, interpolation="bilinear")
+    axes.autoscale(False)  # an outline or the square at the border would widen the panel
     axes.set_facecolor("black")
     axes.set_axis_off()
 
@@ -258,20 +243,21 @@ def _annotate(axes: Axes, view: View) -> None:
 
 
 def _caption(
-    figure: Figure, name: str, window: str, mask: sitk.Image, reference: sitk.Image | None
+    figure: Figure, name: str, focus: Focus, window: str, mask: Volume, reference: Volume | None
 ) -> None:
-    def volume(image: sitk.Image) -> str:
-        voxels = np.count_nonzero(sitk.GetArrayViewFromImage(image))
-        return f"{lesion_ml(image):.2f} ml ({voxels} voxels)" if voxels else "no lesion"
+    def volume(lesions: Volume) -> str:
+        voxels = np.count_nonzero(lesions.voxels_zyx)
+        return f"{lesion_ml(lesions):.2f} ml ({voxels} voxels)" if voxels else "no lesion"
 
     handles = [Line2D([], [], color=PREDICTION_COLOUR, lw=2.2, label=f"prediction {volume(mask)}")]
     title = name
     if reference is not None:
         label = f"reference {volume(reference)}"
         handles.append(Line2D([], [], color=REFERENCE_COLOUR, lw=2.2, ls="dashed", label=label))
-        arrays = (sitk.GetArrayViewFromImage(image) for image in (mask, reference))
-        title += f"   Dice {dice(*arrays):.3f}"
-    figure.text(0.015, 0.955, title, color=TEXT, fontsize=17, weight="bold", va="center")
+        title += f"   Dice {dice(mask.voxels_zyx, reference.voxels_zyx):.3f}"
+    bold: dict[str, Any] = {"fontsize": 17, "weight": "bold", "parse_math": False}
+    figure.text(0.015, 0.955, title, color=TEXT, va="center", **bold)
+    figure.text(0.985, 0.955, focus.said, color=TEXT, fontsize=13, ha="right", va="center")
     figure.legend(
         handles=handles,
         loc="center left",

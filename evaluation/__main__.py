@@ -1,0 +1,152 @@
+"""Command line of the harness: run, score, bench."""
+
+import argparse
+import contextlib
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from evaluation import bench, scores
+from evaluation.cases import find
+from evaluation.errors import EvaluationError
+from evaluation.gpu import devices
+from evaluation.harness import Plan, evaluate
+from evaluation.profiles import PROFILES
+from evaluation.runners import LIMITS, Limits
+from evaluation.states import State
+from evaluation.submission import Submission
+from evaluation.trial import Rig
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; return 0, 1 when a case or the run failed, 2 for bad usage."""
+    given = parser().parse_args(arguments)
+    try:
+        return int(given.do(given))
+    except (EvaluationError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; what was measured is kept", file=sys.stderr)
+        return 130
+
+
+def run(given: argparse.Namespace) -> int:
+    """Evaluate one submission on many cases."""
+    plan = Plan(
+        submission=submission_of(given),
+        cases=find(given.cases, given.labels),
+        output=given.output,
+        limits=limits_of(given),
+        gpu=given.gpu,
+        timeout_s=given.timeout,
+        interval_s=given.interval,
+        scoring=given.scoring,
+        resume=given.resume,
+    )
+    records = evaluate(plan, sys.stdout)
+    print(f"\n{(given.output / 'tables.md').read_text()}")
+    print(f"results  {given.output / 'results.csv'}")
+    return 0 if all(record.state is State.OK for record in records) else 1
+
+
+def score(given: argparse.Namespace) -> int:
+    """Score masks that are there already."""
+    return 0 if scores.score(given.predictions, given.labels, given.output, given.scoring) else 1
+
+
+def measure(given: argparse.Namespace) -> int:
+    """Run a few scans several times and say whether the submission makes its limits."""
+    submission, limits = submission_of(given), limits_of(given)
+    cases = find(given.scans)
+    gpu = devices.find(given.gpu)
+    with (
+        contextlib.closing(submission.runner(limits, gpu)) as runner,
+        tempfile.TemporaryDirectory(prefix="flare-bench-") as work,
+        Rig(runner, limits, given.timeout, Path(work), gpu, given.interval) as rig,
+    ):
+        return 0 if bench.bench(rig, cases, given.repeat, sys.stdout) else 1
+
+
+def submission_of(given: argparse.Namespace) -> Submission:
+    """Return the submission that the options name."""
+    if given.command is not None and given.runner == "docker":
+        raise EvaluationError("--command runs without an engine: leave out --runner docker")
+    if given.command is None and given.runner == "process":
+        raise EvaluationError("--runner process needs --command, in the submission's own folder")
+    return Submission(given.image, given.archive, given.command)
+
+
+def limits_of(given: argparse.Namespace) -> Limits:
+    """Return the profile's limits with what the options change of them."""
+    limits = LIMITS[given.profile]
+    if given.memory is None:
+        return limits
+    return replace(limits, memory_mib=given.memory, shm_mib=min(limits.shm_mib, given.memory))
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    whole = argparse.ArgumentParser(prog="python -m evaluation", description=__doc__)
+    commands = whole.add_subparsers(required=True, metavar="run | score | bench")
+
+    one = commands.add_parser("run", help=run.__doc__, description=run.__doc__)
+    one.set_defaults(do=run)
+    _add_submission(one)
+    one.add_argument("--cases", type=Path, required=True, help="folder of NAME_0000.nii.gz")
+    one.add_argument("--labels", type=Path, required=True, help="folder of NAME.nii.gz")
+    one.add_argument("--output", type=Path, required=True)
+    one.add_argument("--resume", action="store_true", help="go on with what --output holds")
+    _add_scoring(one)
+
+    one = commands.add_parser("score", help=score.__doc__, description=score.__doc__)
+    one.set_defaults(do=score)
+    one.add_argument("--predictions", type=Path, required=True, help="folder of NAME.nii.gz")
+    one.add_argument("--labels", type=Path, required=True, help="folder of NAME.nii.gz")
+    one.add_argument("--output", type=Path, required=True)
+    _add_scoring(one)
+
+    one = commands.add_parser("bench", help=measure.__doc__, description=measure.__doc__)
+    one.set_defaults(do=measure)
+    _add_submission(one)
+    one.add_argument("--scans", type=Path, required=True, help="a scan, or a folder of scans")
+    one.add_argument("--repeat", type=int, default=3, metavar="N", help="runs a scan (default 3)")
+    return whole
+
+
+def _add_submission(command: argparse.ArgumentParser) -> None:
+    submission = command.add_mutually_exclusive_group(required=True)
+    submission.add_argument("--image", help="name of an image that the engine has")
+    submission.add_argument("--archive", type=Path, help="teamname.tar.gz, by docker save")
+    submission.add_argument("--command", help='without an engine, here: "sh predict.sh"')
+    command.add_argument("--runner", choices=("docker", "process"))
+    command.add_argument(
+        "--gpu", metavar="UUID|none", help="default: the only one, if there is one"
+    )
+    command.add_argument(
+        "--timeout", type=float, default=3600.0, metavar="S", help="limit of a case (default 3600)"
+    )
+    command.add_argument(
+        "--profile",
+        choices=sorted(LIMITS),
+        default="sandbox",
+        help="sandbox: no network, no capabilities, ...; flare: the organisers' own command line",
+    )
+    command.add_argument(
+        "--memory", type=int, metavar="MIB", help="RAM of a case (default 28672, swap included)"
+    )
+    command.add_argument(
+        "--interval", type=float, default=0.02, metavar="S", help="between GPU samples (0.02)"
+    )
+
+
+def _add_scoring(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--scoring", choices=sorted(PROFILES), default="flare24", help="default: flare24"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Judges one mask: is it sound, and how well does it agree with the reference."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.errors import EvaluationError
+from evaluation.lesions import detect
+from evaluation.profiles import Profile, Scores, score
+from evaluation.states import State
+from evaluation.volumes import Header, Volume, grid_difference, read, read_header
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Agreement with the reference; a case without a sound mask has 0 and finds no lesion.
+
+    Of lesions, the class that the profile ranks. None: undefined, as sensitivity without lesions.
+    """
+
+    dsc: float
+    nsd: float
+    classes: dict[str, tuple[float, float]]  # DSC and NSD by name
+    reference_ml: float
+    predicted_ml: float
+    lesion_count: int  # in the reference
+    lesion_f1: float | None
+    lesion_sensitivity: float | None
+    lesion_precision: float | None
+    false_positive_ml: float
+    false_negative_ml: float
+
+
+def check(path: Path, grid: Header, profile: Profile) -> Volume:
+    """Return a mask that the challenge accepts.
+
+    grid: the header that the mask must agree with. Raises EvaluationError that names the file, what
+    is wrong and what would be right. The header is judged before any voxel is decompressed.
+    """
+    header = read_header(path)
+    difference = grid_difference(grid, header)
+    if difference is not None:
+        raise EvaluationError(f"{path.name}: not on the scan's grid: its {difference}")
+    return _labels(read(path), profile, path.name)
+
+
+def reference_of(path: Path, profile: Profile) -> Volume:
+    """Return a reference mask; raises EvaluationError when it is damaged or has other labels."""
+    return _labels(read(path), profile, str(path))
+
+
+def assess(
+    mask: Path | None, reference: Path, grid: Header, profile: Profile
+) -> tuple[State, str, Accuracy]:
+    """Judge a mask (None: there is none, for whatever reason) against its reference.
+
+    Returns the state (ok, no_output, bad_output), one line where it is not ok, and the accuracy.
+    Raises EvaluationError when the reference cannot be used.
+    """
+    expected = reference_of(reference, profile)
+    if mask is None:
+        return State.NO_OUTPUT, "no mask", failed(expected, profile)
+    try:
+        predicted = check(mask, grid, profile)
+    except EvaluationError as error:
+        return State.BAD_OUTPUT, str(error), failed(expected, profile)
+    scores = score(profile, predicted.voxels_zyx, expected.voxels_zyx, expected.header.spacing_zyx)
+    return State.OK, "", _accuracy(scores, predicted.voxels_zyx, expected, profile)
+
+
+def failed(expected: Volume, profile: Profile) -> Accuracy:
+    """Return the accuracy of a case without a sound mask: no lesion found, and all scores 0."""
+    nothing = np.zeros(expected.header.shape_zyx, np.uint8)
+    worst = Scores(0.0, 0.0, {scored.name: (0.0, 0.0) for scored in profile.classes})
+    return _accuracy(worst, nothing, expected, profile)
+
+
+def _accuracy(
+    scores: Scores, predicted_zyx: NDArray[Any], expected: Volume, profile: Profile
+) -> Accuracy:
+    prediction = predicted_zyx == profile.lesion_label
+    reference = expected.voxels_zyx == profile.lesion_label
+    found = detect(prediction, reference, expected.header.spacing_zyx)
+    voxel_ml = expected.header.voxel_ml
+    return Accuracy(
+        dsc=scores.dsc,
+        nsd=scores.nsd,
+        classes=scores.classes,
+        reference_ml=int(np.count_nonzero(reference)) * voxel_ml,
+        predicted_ml=int(np.count_nonzero(prediction)) * voxel_ml,
+        lesion_count=found.reference_lesions,
+        lesion_f1=found.f1,
+        lesion_sensitivity=found.sensitivity,
+        lesion_precision=found.precision,
+        false_positive_ml=found.false_positive_ml,
+        false_negative_ml=found.false_negative_ml,
+    )
+
+
+def _labels(mask: Volume, profile: Profile, name: str) -> Volume:
+    allowed = profile.label_values
+    if mask.voxels_zyx.dtype.kind not in "ui":
+        some = "" if np.isfinite(mask.voxels_zyx).all() else ", some of them not finite"
+        raise EvaluationError(
+            f"{name}: holds {mask.voxels_zyx.dtype} voxels{some}; write whole numbers, as uint8"
+        )
+    lowest, highest = mask.voxels_zyx.min(), mask.voxels_zyx.max()
+    if lowest < min(allowed) or highest > max(allowed):
+        raise EvaluationError(
+            f"{name}: holds labels from {lowest} to {highest}; {profile.name} allows"
+            f" {min(allowed)} to {max(allowed)}"
+        )
+    return mask

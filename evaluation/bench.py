@@ -1,0 +1,125 @@
+"""Will it make it? Runs a submission on a few scans and holds it against FLARE 2024's limits."""
+
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import nibabel
+import numpy as np
+
+from evaluation import host
+from evaluation.cases import Case, find
+from evaluation.states import State
+from evaluation.trial import Rig, Trial
+
+TIME_LIMIT_S, VRAM_LIMIT_MIB = 45.0, 4096.0
+TINY = "tiny"  # a scan with next to nothing in it: what it takes is start-up
+TINY_SIZE = 32
+HEAD = (
+    "| scan | size | wall s | runtime s | start-up | peak MiB | area MiB s | over 4 GB | verdict |",
+    "|---|---|---:|---:|---:|---:|---:|---:|---|",
+)
+UNMEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, smallest and largest of repeated measurements."""
+
+    median: float
+    low: float
+    high: float
+
+    def text(self, digits: int) -> str:
+        """Return "median (low to high)"."""
+        return f"{self.median:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return the spread of at least one value."""
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def bench(rig: Rig, cases: Sequence[Case], repeat: int, out: TextIO) -> bool:
+    """Run every scan `repeat` times and print a table; return whether every run kept the limits.
+
+    A scan passes when its slowest run ends within 45 s, as the organisers count (around the whole
+    container), and its largest peak of GPU memory above the baseline is within 4096 MiB.
+    """
+    print(f"machine  {host.description()}, {rig.gpu.name if rig.gpu else 'no GPU'}", file=out)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        tiny = _tiny_case(Path(folder))
+        startup_s = _startup_s(_runs(rig, tiny, repeat, Path(folder)), out)
+        print(*HEAD, sep="\n", file=out, flush=True)
+        passed = True
+        for case in cases:
+            trials = _runs(rig, case, repeat, Path(folder))
+            line, good = _row(case, trials, startup_s)
+            passed &= good
+            print(line, file=out, flush=True)
+    if rig.gpu is None:
+        print("GPU memory was not measured: no GPU was used.", file=out)
+    return passed
+
+
+def _runs(rig: Rig, case: Case, repeat: int, folder: Path) -> list[Trial]:
+    return [rig.run(case, folder / case.mask_name) for _ in range(repeat)]
+
+
+def _startup_s(trials: Sequence[Trial], out: TextIO) -> float | None:
+    """Say and return what a run takes that has nothing to do; None when it fails on such a scan."""
+    walls = [trial.outcome.wall_s for trial in trials if trial.outcome is not None]
+    failed = next((trial for trial in trials if trial.state is not State.OK), None)
+    if failed is not None:
+        print(f"start-up {UNMEASURED}: {failed.state} on a tiny scan, {failed.message}", file=out)
+        return None
+    shown = spread(walls).text(2)
+    print(f"start-up {shown} s: the whole of a run on a scan of {TINY_SIZE} voxels cubed", file=out)
+    return statistics.median(walls)
+
+
+def _row(case: Case, trials: Sequence[Trial], startup_s: float | None) -> tuple[str, bool]:
+    size = " x ".join(str(n) for n in case.header.shape_zyx[::-1])
+    failed = next((trial for trial in trials if trial.state is not State.OK), None)
+    if failed is not None:
+        return f"| {case.name} | {size} |{' |' * 6} FAIL: {failed.state}, {failed.message} |", False
+    outcomes = [trial.outcome for trial in trials if trial.outcome is not None]
+    walls = spread([outcome.wall_s for outcome in outcomes])
+    cells = [case.name, size, walls.text(1), spread([o.runtime_s for o in outcomes]).text(1)]
+    cells.append(UNMEASURED if startup_s is None else f"{startup_s / walls.median:.0%}")
+    verdict = [_verdict(walls.high <= TIME_LIMIT_S, f"time {TIME_LIMIT_S:g} s")]
+    good = walls.high <= TIME_LIMIT_S
+    usages = [trial.vram for trial in trials if trial.vram is not None]
+    if usages:
+        peaks = spread([usage.peak_vram_mib for usage in usages])
+        areas = spread([usage.area_mib_s for usage in usages])
+        above = statistics.median(usage.area_above_4096_mib_s for usage in usages)
+        share = above / areas.median if areas.median > 0 else 0.0
+        cells += [peaks.text(0), areas.text(0), f"{above:.0f} MiB s ({share:.0%})"]
+        good &= peaks.high <= VRAM_LIMIT_MIB
+        verdict.append(_verdict(peaks.high <= VRAM_LIMIT_MIB, "memory 4 GB"))
+        if any(usage.contaminated for usage in usages):
+            verdict.append("contaminated by another process")
+    else:
+        cells += [UNMEASURED] * 3
+    return f"| {' | '.join([*cells, '; '.join(verdict)])} |", good
+
+
+def _verdict(good: bool, limit: str) -> str:
+    return f"{'pass' if good else 'FAIL'}: {limit}"
+
+
+def _tiny_case(folder: Path) -> Case:
+    """Write a sphere of soft tissue in air, as a scan of a few voxels."""
+    at = np.linspace(-1.0, 1.0, TINY_SIZE)
+    inside = (at[:, None, None] ** 2 + at[:, None] ** 2 + at**2) < 0.8
+    voxels = np.where(inside, 50, -1000).astype(np.int16)
+    scan = nibabel.Nifti1Image(voxels, np.diag([-1.5, -1.5, 3.0, 1.0]))
+    path = folder / "scan" / f"{TINY}_0000.nii.gz"
+    path.parent.mkdir()
+    nibabel.save(scan, path)
+    (case,) = find(path)
+    return case

@@ -1,0 +1,128 @@
+"""Where a picture looks: a scan turned as it is shown, and the lesion that it is about."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cc3d
+import numpy as np
+from nibabel import orientations
+from numpy.typing import NDArray
+
+from evaluation.lesions import CONNECTIVITY, Triple, detect
+from evaluation.volumes import Header
+
+Choice = Literal["largest", "worst"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How arrays of one grid are turned so that x runs to the patient's left, y to P, z to S.
+
+    An oblique grid is turned to its nearest axes. spacing_zyx: (3,), mm, of the turned grid.
+    """
+
+    orientation: NDArray[np.float64]  # as nibabel has it, from the stored axes (x, y, z)
+    spacing_zyx: NDArray[np.float64]
+
+    def __call__(self, stored_zyx: NDArray[Any]) -> NDArray[Any]:
+        """Return a view of a (z, y, x) array of that grid."""
+        turned = orientations.apply_orientation(stored_zyx.transpose(), self.orientation)
+        return np.asarray(turned).transpose()
+
+
+@dataclass(frozen=True)
+class Focus:
+    """Where to look: one slice an axis, and the box of the lesion, in voxels (z, y, x)."""
+
+    slices: Triple
+    low: NDArray[np.int_]
+    high: NDArray[np.int_]  # one past the last voxel
+    said: str  # what is there, in words
+
+
+def turn_upright(header: Header) -> Turn:
+    """Return how to turn a scan and its masks; raises ValueError when its axes span no volume."""
+    stored = np.full((3, 2), np.nan)
+    if np.isfinite(header.affine).all():
+        stored = orientations.io_orientation(header.affine)
+    if np.isnan(stored).any():
+        raise ValueError(
+            f"{header.path}: its axes span no volume: {header.affine[:3, :3].tolist()}"
+        )
+    orientation = orientations.ornt_transform(stored, orientations.axcodes2ornt("LPS"))
+    spacing_xyz = np.empty(3)
+    spacing_xyz[orientation[:, 0].astype(int)] = header.spacing_zyx[::-1]
+    return Turn(orientation, spacing_xyz[::-1])
+
+
+def find_focus(
+    predicted: NDArray[np.bool_],
+    expected: NDArray[np.bool_] | None,
+    spacing_zyx: NDArray[np.float64],
+    choice: Choice = "largest",
+) -> Focus:
+    """Find a lesion of the reference, and the slices that cut it widest.
+
+    predicted, expected: masks of one shape (z, y, x); spacing_zyx: mm.
+    choice: the largest lesion, or the worst: that with the lowest Dice coefficient with all
+    findings that touch it, the larger one where equal. Where the reference is empty or there is
+    none, either is the largest predicted lesion; where that is empty too, the middle of the scan.
+    """
+    if expected is not None and expected.any():
+        if choice == "worst":
+            return _worst(predicted, expected, spacing_zyx)
+        return _largest(expected, spacing_zyx, "lesion")
+    if predicted.any():
+        kind = "predicted lesion" if expected is None else "false positive"
+        return _largest(predicted, spacing_zyx, kind)
+    z, y, x = (size // 2 for size in predicted.shape)
+    middle = np.array([z, y, x])
+    return Focus((z, y, x), middle, middle + 1, "no lesion: the middle of the scan")
+
+
+def _worst(
+    predicted: NDArray[np.bool_], expected: NDArray[np.bool_], spacing_zyx: NDArray[np.float64]
+) -> Focus:
+    found = detect(predicted, expected, spacing_zyx)
+    worst = found.worst_lesions[0]
+    box = tuple(slice(a, b) for a, b in zip(worst.low_zyx, worst.high_zyx, strict=True))
+    # Others may reach into its box; there it is the one that has its size.
+    labels = _labels(expected[box])
+    sizes = np.bincount(labels.ravel())[1:] * _voxel_ml(spacing_zyx)
+    lesion = labels == 1 + int(np.argmin(np.abs(sizes - worst.volume_ml)))
+    how = f"Dice {worst.dice:.3f}" if worst.dice else "missed"
+    said = f"{_one_of('worst', found.reference_lesions, 'lesion')}, {worst.volume_ml:.2f} ml, {how}"
+    return _cut_widest(lesion, box, said)
+
+
+def _largest(mask: NDArray[np.bool_], spacing_zyx: NDArray[np.float64], kind: str) -> Focus:
+    labels = _labels(mask)
+    statistics = cc3d.statistics(labels)
+    sizes = statistics["voxel_counts"][1:]
+    label = 1 + int(np.argmax(sizes))
+    box = statistics["bounding_boxes"][label]
+    volume_ml = float(sizes[label - 1]) * _voxel_ml(spacing_zyx)
+    said = f"{_one_of('largest', len(sizes), kind)}, {volume_ml:.2f} ml"
+    return _cut_widest(labels[box] == label, box, said)
+
+
+def _cut_widest(lesion: NDArray[np.bool_], box: tuple[slice, ...], said: str) -> Focus:
+    low, high = np.array([(part.start, part.stop) for part in box]).T
+    areas = [lesion.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    z, y, x = (int(start + np.argmax(area)) for start, area in zip(low, areas, strict=True))
+    return Focus((z, y, x), low, high, said)
+
+
+def _labels(mask: NDArray[np.bool_]) -> NDArray[np.unsignedinteger]:
+    labels: NDArray[np.unsignedinteger] = cc3d.connected_components(
+        np.ascontiguousarray(mask), connectivity=CONNECTIVITY
+    )
+    return labels
+
+
+def _voxel_ml(spacing_zyx: NDArray[np.float64]) -> float:
+    return float(np.prod(spacing_zyx)) / 1000
+
+
+def _one_of(which: str, count: int, kind: str) -> str:
+    return f"{which} of {count} {kind}s" if count > 1 else f"the only {kind}"

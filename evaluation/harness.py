@@ -1,0 +1,203 @@
+"""A whole evaluation of one submission: every case measured, scored, kept, and tabulated."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from evaluation import host, pictures, tables
+from evaluation.assess import assess, failed, reference_of
+from evaluation.cases import Case
+from evaluation.errors import EvaluationError
+from evaluation.gpu import devices
+from evaluation.gpu.curve_file import write_curve
+from evaluation.profiles import PROFILES, Profile
+from evaluation.progress import Progress
+from evaluation.results import Record, Store, record, row, scored, write, write_csv
+from evaluation.runners import LIMITS, Limits
+from evaluation.states import State
+from evaluation.submission import Submission
+from evaluation.trial import Rig
+
+ATTEMPTS = 3  # at a case that fails through no fault of the submission
+FAILURES = 3  # such cases in a row, and the run stops: the machine needs a person
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for: one submission, some cases, and how it is run, measured and scored.
+
+    gpu: a UUID, "none", or None for the only GPU, if there is one. scoring: a profile's name.
+    """
+
+    submission: Submission
+    cases: Sequence[Case]
+    output: Path
+    limits: Limits = LIMITS["sandbox"]
+    gpu: str | None = None
+    timeout_s: float = 3600.0
+    interval_s: float = 0.02
+    scoring: str = "flare24"
+    resume: bool = False
+
+
+def evaluate(plan: Plan, out: TextIO) -> list[Record]:
+    """Do what a plan says; progress goes to `out`, everything else into the plan's output folder.
+
+    Raises EvaluationError when it cannot start, or when the machine fails case after case.
+    """
+    gpu = devices.find(plan.gpu)
+    store = Store(plan.output)
+    with store.locked(), contextlib.closing(plan.submission.runner(plan.limits, gpu)) as runner:
+        described = runner.describe()
+        settings = {
+            "submission": described.get("image_digest") or described["command"],
+            "limits": vars(plan.limits),
+            "timeout_s": plan.timeout_s,
+            "interval_s": plan.interval_s,
+            "scoring": plan.scoring,
+            "gpu": gpu.uuid if gpu else None,
+        }
+        prepare(store, settings, resume=plan.resume)
+        progress = Progress(out, len(plan.cases))
+        with Rig(
+            runner,
+            plan.limits,
+            plan.timeout_s,
+            store.work,
+            gpu,
+            plan.interval_s,
+            progress.tick,
+        ) as rig:
+            environment = described | {"gpu": gpu and vars(gpu)} | host.facts()
+            scoring = PROFILES[plan.scoring]
+            run = _Run(rig, plan.cases, store, scoring, environment, progress)
+            records = run.all()
+    for problem in pictures.draw(store, plan.cases, records, plan.scoring):
+        progress.say(problem)
+    return records
+
+
+def prepare(store: Store, settings: dict[str, Any], *, resume: bool) -> None:
+    """Make a locked store ready: it is new, or it goes on with the same settings.
+
+    Raises EvaluationError when there are results and `resume` is not set, or when they were made
+    with other settings.
+    """
+    path = store.folder / "run.json"
+    if path.exists():
+        if not resume:
+            raise EvaluationError(
+                f"{store.folder}: holds an evaluation; --resume goes on with it, or choose another"
+                " --output"
+            )
+        before = json.loads(path.read_text())
+        changed = [
+            f"{name} was {before.get(name)}, is {settings.get(name)}"
+            for name in sorted(before.keys() | settings.keys())
+            if before.get(name) != settings.get(name)
+        ]
+        if changed:
+            raise EvaluationError(
+                f"{store.folder}: cannot be resumed with other settings ({'; '.join(changed)});"
+                " use the same, or another --output"
+            )
+    # What a run that was killed has left of a case in work.
+    shutil.rmtree(store.work, ignore_errors=True)
+    store.work.mkdir(parents=True, exist_ok=True)
+    write(path, json.dumps(settings, indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A plan at work; `environment` is what every record says of machine, engine and submission."""
+
+    rig: Rig
+    cases: Sequence[Case]
+    store: Store
+    scoring: Profile
+    environment: dict[str, Any]
+    progress: Progress
+
+    def all(self) -> list[Record]:
+        """Measure and score what is missing, and write the tables; return all records."""
+        self._check_references()
+        self.rig.runner.reap()
+        records: list[Record] = []
+        try:
+            for case in self.cases:
+                records.append(self._case(case))
+                recent = [one.state for one in records[-FAILURES:]]
+                if recent == [State.INFRA_ERROR] * FAILURES:
+                    raise EvaluationError(
+                        f"{FAILURES} cases in a row failed through engine, GPU or machine, the last"
+                        f" with: {records[-1].message}; mend it and go on with --resume"
+                    )
+        finally:
+            self._tabulate(records)
+        return records
+
+    def _check_references(self) -> None:
+        """Find a reference that cannot be used now and not hours later."""
+        for case in self.cases:
+            if case.reference is not None and self.store.load(case.name) is None:
+                reference_of(case.reference, self.scoring)
+
+    def _case(self, case: Case) -> Record:
+        known = self.store.load(case.name)
+        measured = known is None or known.state is State.INFRA_ERROR
+        if known is None or measured:
+            known = self._measured(case)
+        if known.accuracy is None and known.state is not State.INFRA_ERROR:
+            known = self._scored(known, case)
+        self.progress.ended(known, measured=measured)
+        return known
+
+    def _measured(self, case: Case) -> Record:
+        """Run the case until it is not the machine that fails, and keep all of it."""
+        attempts = 0
+        while attempts < ATTEMPTS:
+            attempts += 1
+            self.progress.began(case.name)
+            started = datetime.now(UTC).isoformat(timespec="milliseconds")
+            trial = self.rig.run(case, self.store.mask(case.name))
+            if trial.state is not State.INFRA_ERROR:
+                break
+        x, y, z = case.header.shape_zyx[::-1]
+        one = record(
+            trial,
+            case.name,
+            (x, y, z),
+            attempts=attempts,
+            started=started,
+            environment=self.environment,
+        )
+        if trial.curve is not None and trial.outcome is not None:
+            write_curve(self.store.curve(case.name), trial.curve, trial.outcome.started_s)
+        write(self.store.log(case.name), trial.outcome.log if trial.outcome else trial.message)
+        # Last of all: a case whose record is there has everything else.
+        self.store.save(one)
+        return one
+
+    def _scored(self, one: Record, case: Case) -> Record:
+        assert case.reference is not None
+        mask = self.store.mask(case.name)
+        if one.state is State.OK:
+            judged = assess(mask, case.reference, case.header, self.scoring)
+        else:
+            expected = reference_of(case.reference, self.scoring)
+            judged = one.state, one.message, failed(expected, self.scoring)
+        one = scored(one, *judged)
+        self.store.save(one)
+        return one
+
+    def _tabulate(self, records: Sequence[Record]) -> None:
+        rows = [row(one) for one in records]
+        if rows:
+            write_csv(self.store.folder / "results.csv", rows)
+            write(self.store.folder / "tables.md", tables.markdown(rows))
+            write(self.store.folder / "tables.tex", tables.latex(rows))

@@ -1,0 +1,64 @@
+"""Images of an engine: build one from a submission's folder, load one from a team's archive."""
+
+import shlex
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import docker
+
+from evaluation.errors import EvaluationError
+from evaluation.runners import last_line
+from evaluation.runners.docker import ENGINE_ERRORS, reason
+
+
+def build(image: str, source: Path, log: Path, arguments: Sequence[str] = ()) -> float:
+    """Run `docker build -t <image> <arguments> .` in `source`; return its seconds.
+
+    By the command: the SDK does not know BuildKit. log: receives what the build prints. Raises
+    EvaluationError with its last line on failure.
+    """
+    start = time.perf_counter()
+    command = ["docker", "build", "-t", image, *arguments, "."]
+    try:
+        with log.open("wb") as sink:
+            done = subprocess.run(
+                command,
+                cwd=source,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+    except FileNotFoundError as error:
+        raise EvaluationError(f"no docker command for {shlex.join(command)}") from error
+    if done.returncode != 0:
+        said = last_line(log.read_text(errors="replace"))
+        raise EvaluationError(f"docker build failed: {said} (all of it: {log})")
+    return time.perf_counter() - start
+
+
+def load(client: docker.DockerClient, archive: Path) -> str:
+    """Load a team's archive, made by `docker save`; return the image's name.
+
+    The image must be named after the archive, as the organisers call it: teamname.tar.gz holds
+    teamname:latest. Raises EvaluationError when it does not, or when the archive cannot be loaded.
+    """
+    team = archive.name.partition(".")[0].lower()
+    expected = f"{team}:latest"
+    try:
+        with archive.open("rb") as stream:
+            images = client.images.load(stream)
+    except OSError as error:
+        raise EvaluationError(f"{archive}: cannot be read ({error.strerror})") from error
+    except ENGINE_ERRORS as error:
+        raise EvaluationError(f"{archive}: the engine cannot load it ({reason(error)})") from error
+    names = sorted(tag for image in images for tag in image.tags)
+    # Podman puts a registry of its own in front.
+    if not any(name == expected or name.endswith(f"/{expected}") for name in names):
+        raise EvaluationError(
+            f"{archive}: holds {', '.join(names) or 'an image without a name'}, expected {expected}"
+            f" like the archive: docker tag IMAGE {expected}, then docker save {expected}"
+        )
+    return expected

@@ -1,0 +1,182 @@
+"""The challenges' scoring: each profile is one organisers' script as data, `score` runs it.
+
+Source: FLARE23/FLARE23_DSC_NSD_Eval.py and FLARE24/T1_FLARE24_DSC_NSD_Eval.py of
+https://github.com/JunMa11/FLARE. For each class, in this order:
+
+1. in neither mask: DSC = NSD = 1;
+2. in only one of them: DSC = NSD = 0;
+3. otherwise DSC, and NSD at the class's tolerance, which is 0 where DSC < MIN_DSC_FOR_NSD.
+
+Both are rounded to DECIMALS. FLARE 2024 Task 1 asks before all that whether the prediction holds a
+label above its own, and then gives 0 and 0.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from scipy.ndimage import find_objects
+
+from evaluation.metrics import check_shapes, check_spacing, dice
+from evaluation.surface import surface_dice
+
+MIN_DSC_FOR_NSD = 0.2
+DECIMALS = 4
+
+Pair = tuple[float, float]  # DSC and NSD, each from 0 (worst) to 1
+WORST, BEST = (0.0, 0.0), (1.0, 1.0)
+Box = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class ScoredClass:
+    """One label and how it is scored.
+
+    labelled_slices_only: only the reference's slices count, from its lowest up to, but without, its
+    highest (as the organisers' slice `z_lower:z_upper` has it).
+    """
+
+    label: int
+    name: str
+    tolerance_mm: float
+    labelled_slices_only: bool = False
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One challenge's rules.
+
+    dtype: what masks are cast to first: floats are truncated, integers wrap around, so that 256
+    is background. higher_labels_void: a prediction with a label above all classes scores 0 in every
+    class; elsewhere labels without a class are ignored.
+    """
+
+    name: str
+    dtype: DTypeLike
+    classes: tuple[ScoredClass, ...]
+    lesion_label: int
+    higher_labels_void: bool
+
+    @property
+    def label_values(self) -> frozenset[int]:
+        """Every value that a mask may hold, 0 for background among them."""
+        return frozenset({0, *(scored.label for scored in self.classes)})
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One case's scores by class; `dsc` and `nsd`, those of the lesion class, are what ranks."""
+
+    dsc: float
+    nsd: float
+    classes: dict[str, Pair]
+
+
+FLARE24 = Profile(
+    name="flare24",
+    dtype=np.uint8,
+    classes=(ScoredClass(1, "Lesion", 2.0),),
+    lesion_label=1,
+    higher_labels_void=True,
+)
+FLARE23 = Profile(
+    name="flare23",
+    dtype=np.int8,
+    classes=(
+        ScoredClass(1, "Liver", 5.0),
+        ScoredClass(2, "RK", 3.0),
+        ScoredClass(3, "Spleen", 3.0),
+        ScoredClass(4, "Pancreas", 5.0),
+        ScoredClass(5, "Aorta", 2.0, labelled_slices_only=True),
+        ScoredClass(6, "IVC", 2.0, labelled_slices_only=True),
+        ScoredClass(7, "RAG", 2.0),
+        ScoredClass(8, "LAG", 2.0),
+        ScoredClass(9, "Gallbladder", 2.0),
+        ScoredClass(10, "Esophagus", 3.0, labelled_slices_only=True),
+        ScoredClass(11, "Stomach", 5.0),
+        ScoredClass(12, "Duodenum", 7.0),
+        ScoredClass(13, "LK", 3.0),
+        ScoredClass(14, "Lesion", 2.0),
+    ),
+    lesion_label=14,
+    higher_labels_void=False,
+)
+PROFILES: Mapping[str, Profile] = MappingProxyType({p.name: p for p in (FLARE23, FLARE24)})
+
+
+def score(
+    profile: Profile,
+    prediction: NDArray[np.generic],
+    reference: NDArray[np.generic],
+    spacing_zyx: Sequence[float] | NDArray[np.floating],
+) -> Scores:
+    """Score one case as the organisers' script does.
+
+    prediction, reference: label maps of one shape (z, y, x) and any real type. spacing_zyx: mm, of
+    the reference's header (pixdim).
+    Raises ValueError where the shapes differ or are not 3D, for an impossible spacing, and where
+    higher_labels_void holds and the reference itself has such a label.
+
+    The scripts' arrays are (x, y, z): what they slice along axis 2 is axis 0 here. Where a class of
+    labelled_slices_only has a single slice in the reference, the script's slab is empty and the
+    script crashes; that one slice is scored instead.
+    """
+    check_shapes(prediction, reference, ndim=3)
+    spacing = check_spacing(spacing_zyx)
+    predicted, expected = _cast(prediction, profile.dtype), _cast(reference, profile.dtype)
+    highest = max(profile.label_values)
+    if profile.higher_labels_void:
+        if expected.max() > highest:
+            raise ValueError(
+                f"reference holds the label {expected.max()}: {profile.name} allows up to {highest}"
+            )
+        if predicted.max() > highest:
+            return Scores(*WORST, {scored.name: WORST for scored in profile.classes})
+    # One pass finds each label's box (None where there is none); nothing looks outside it again.
+    predicted_boxes, expected_boxes = (find_objects(m, highest) for m in (predicted, expected))
+    classes: dict[str, Pair] = {}
+    for scored in profile.classes:
+        found = predicted_boxes[scored.label - 1], expected_boxes[scored.label - 1]
+        if None in found:
+            classes[scored.name] = BEST if found == (None, None) else WORST
+        else:
+            box = _evaluated_box(scored, *found)
+            classes[scored.name] = _pair(scored, predicted[box], expected[box], spacing)
+    (lesion,) = (c.name for c in profile.classes if c.label == profile.lesion_label)
+    return Scores(*classes[lesion], classes)
+
+
+def _evaluated_box(scored: ScoredClass, predicted: Box, expected: Box) -> Box:
+    """Return the box around both boxes of a class, or the part of it that counts."""
+    z, y, x = (
+        slice(min(p.start, e.start), max(p.stop, e.stop))
+        for p, e in zip(predicted, expected, strict=True)
+    )
+    if scored.labelled_slices_only:
+        first, end = expected[0].start, expected[0].stop
+        z = slice(first, max(end - 1, first + 1))
+    return z, y, x
+
+
+def _pair(
+    scored: ScoredClass,
+    predicted_labels: NDArray[np.generic],
+    expected_labels: NDArray[np.generic],
+    spacing: NDArray[np.float64],
+) -> Pair:
+    predicted, expected = predicted_labels == scored.label, expected_labels == scored.label
+    dsc = dice(predicted, expected)
+    if dsc < MIN_DSC_FOR_NSD:
+        nsd = 0.0
+    else:
+        nsd = surface_dice(predicted, expected, spacing, scored.tolerance_mm)
+    # NumPy's rounding, as in the scripts: that of Python's floats differs where the fifth is a 5.
+    return float(np.round(dsc, DECIMALS)), float(np.round(nsd, DECIMALS))
+
+
+def _cast(labels: NDArray[np.generic], dtype: DTypeLike) -> NDArray[Any]:
+    with np.errstate(invalid="ignore"):  # NaN: what it becomes is the platform's, there and here
+        return labels.astype(dtype, copy=False)

@@ -1,0 +1,57 @@
+"""Scores masks that are there already, without running anything."""
+
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from evaluation import tables
+from evaluation.assess import assess
+from evaluation.cases import SUFFIX, volumes_in
+from evaluation.profiles import PROFILES
+from evaluation.results import accuracy_columns, write, write_csv
+from evaluation.states import State
+from evaluation.volumes import read_header
+
+
+def score(predictions: Path, labels: Path, output: Path, scoring: str) -> bool:
+    """Write scores.csv and scores.md into `output`; return whether every mask is sound.
+
+    labels: NAME.nii.gz, one a case. predictions: NAME.nii.gz; a case that has none is scored 0, one
+    without a label is named and left alone. scoring: a profile's name. Raises EvaluationError when
+    a folder is not there, or a label cannot be used.
+    """
+    given = {path.name: path for path in volumes_in(predictions)}
+    references = volumes_in(labels)
+    jobs = [(given.pop(path.name, None), path, scoring) for path in references]
+    rows = []
+    # Processes: most of the work holds the interpreter.
+    workers = min(len(jobs), len(os.sched_getaffinity(0)))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        for row in pool.map(_row, jobs):
+            rows.append(row)
+            marks = f"DSC {row['dsc']:.3f} NSD {row['nsd']:.3f}"
+            print(f"{row['case']:20} {row['status']:10} {marks}  {row['message']}", flush=True)
+    write_csv(output / "scores.csv", rows)
+    write(output / "scores.md", tables.markdown(rows))
+    print(tables.markdown(rows))
+    for path in given.values():
+        print(f"notice   {path}: has no label, not scored")
+    print(f"scores   {output / 'scores.csv'}")
+    return all(row["status"] == State.OK for row in rows)
+
+
+def _row(job: tuple[Path | None, Path, str]) -> dict[str, Any]:
+    mask, reference, scoring = job
+    grid = read_header(reference)
+    state, message, accuracy = assess(mask, reference, grid, PROFILES[scoring])
+    size = dict(zip(("size_x", "size_y", "size_z"), grid.shape_zyx[::-1], strict=True))
+    return {
+        "case": reference.name.removesuffix(SUFFIX),
+        "status": state.value,
+        **accuracy_columns(accuracy),
+        **size,
+        "message": message,
+    }

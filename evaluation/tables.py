@@ -1,0 +1,219 @@
+"""The tables that papers print of a FLARE submission, in Markdown and LaTeX.
+
+A row is a case as results.csv has it; None is what was not measured, which no table shows as 0.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Row = Mapping[str, object]
+
+TIME_LIMIT_S, VRAM_LIMIT_MIB = 45.0, 4096.0  # FLARE24's tolerances
+NOT_MEASURED = "not measured"
+OK = "ok"
+
+# What it is called, its column, what its values are multiplied by, and how many decimals it has.
+SUMMARY = (
+    ("DSC (%)", "dsc", 100.0, 2),
+    ("NSD (%)", "nsd", 100.0, 2),
+    ("Running time (s)", "runtime_s", 1.0, 2),
+    ("Peak GPU above the baseline (MiB)", "peak_vram_mib", 1.0, 1),
+    ("Area under the VRAM-time curve above the baseline (MiB·s)", "area_mib_s", 1.0, 1),
+    ("Organisers' running time (s)", "flare_time_s", 1.0, 2),
+    ("Organisers' max GPU (MB)", "flare_max_gpu_mb", 1.0, 1),
+    ("Organisers' total GPU (MB)", "flare_auc_gpu_time", 1.0, 1),
+)
+LIMITS = (
+    ("Beyond 45 s (organisers' running time)", "flare_time_s", TIME_LIMIT_S),
+    ("Beyond 4 GB (peak above the baseline, 4096 MiB)", "peak_vram_mib", VRAM_LIMIT_MIB),
+    ("Beyond 4 GB (organisers' max GPU, 4096 MB)", "flare_max_gpu_mb", VRAM_LIMIT_MIB),
+)
+
+ORGANISERS = (
+    "Running Time is the wall time around the whole container. Max GPU is the largest and Total GPU"
+    " 0.1 s times the sum of the memory in use on the whole GPU, sampled every 0.1 s: the"
+    " organisers' figures, in MiB and MiB·s though they print MB, nothing subtracted."
+)
+CONTAMINATED = (
+    "† Contaminated: another process used the GPU, or its memory was not stable before the run."
+)
+STATISTICS = (
+    "SD is the sample's (n - 1), n/a for a single case. Quartiles are interpolated linearly."
+    " Cases counts those that a line is of: a failed case counts as 0 in DSC and NSD, and with what"
+    " it used before it failed in the others."
+)
+NET = (
+    "Running time is from the container's start to its finish, and so are peak and area, with what"
+    " was in use before the run subtracted; the organisers' figures are as in the table of cases."
+)
+INFRA_ERROR = (
+    "infra_error: the engine or the machine failed, not the submission; such a case is in no mean."
+)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Plain text; the first column is words, the others are numbers."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the tables as GitHub's Markdown: one of the cases, a summary, and what went wrong.
+
+    rows: one mapping a case, with `case`, `status`, `dsc` and `nsd`; and, where it was run,
+    `size_x`, `size_y`, `size_z` and columns in s, MiB and MiB·s as results.csv has them. What none
+    of the rows knows of is left out.
+    """
+    return "\n".join(_markdown(table, number) for number, table in enumerate(_tables(rows), 1))
+
+
+def latex(rows: Sequence[Row]) -> str:
+    """Return the tables of `markdown` in LaTeX, with the packages booktabs and longtable."""
+    head = "% needs \\usepackage{booktabs,longtable}\n"
+    return "\n".join([head, *(_latex(table) for table in _tables(rows))])
+
+
+def _tables(rows: Sequence[Row]) -> list[_Table]:
+    known = {name for row in rows for name in row}
+    cases = [_cases(rows)] if "flare_time_s" in known else []
+    return [*cases, _summary(rows, known), _counts(rows, known)]
+
+
+def _cases(rows: Sequence[Row]) -> _Table:
+    columns: dict[str, Callable[[Row], str]] = {
+        "Case ID": lambda row: str(row["case"]),
+        "Image Size": lambda row: f"({row['size_x']}, {row['size_y']}, {row['size_z']})",
+        "Running Time (s)": lambda row: _number(row, "flare_time_s", 2),
+        "Max GPU (MB)": lambda row: _number(row, "flare_max_gpu_mb", 0) + _mark(row),
+        "Total GPU (MB)": lambda row: _number(row, "flare_auc_gpu_time", 0) + _mark(row),
+    }
+    if any(row["status"] != OK for row in rows):
+        columns["Failure"] = lambda row: "" if row["status"] == OK else str(row["status"])
+    marked = any(_mark(row) for row in rows)
+    return _Table(
+        "Running time and GPU memory of every case, as the organisers count.",
+        tuple(columns),
+        tuple(tuple(cell(row) for cell in columns.values()) for row in rows),
+        (ORGANISERS, CONTAMINATED) if marked else (ORGANISERS,),
+    )
+
+
+def _summary(rows: Sequence[Row], known: set[str]) -> _Table:
+    lines = []
+    for label, column, factor, decimals in SUMMARY:
+        if column in known:
+            values = factor * _values(rows, column)
+            lines.append((label, *_statistics(values, decimals), str(values.size)))
+    notes = (STATISTICS, NET) if "flare_time_s" in known else (STATISTICS,)
+    head = ("", "Mean ± SD", "Median (Q1, Q3)", "Cases")
+    return _Table(f"Summary of {len(rows)} cases.", head, tuple(lines), notes)
+
+
+def _counts(rows: Sequence[Row], known: set[str]) -> _Table:
+    failures = Counter(str(row["status"]) for row in rows if row["status"] != OK)
+    lines = [("All", str(len(rows))), ("Failed", str(failures.total()))]
+    lines += [(f"Failed: {state}", str(count)) for state, count in sorted(failures.items())]
+    for label, column, limit in LIMITS:
+        if column in known:
+            values = _values(rows, column)
+            lines.append((label, _share(int(np.count_nonzero(values > limit)), values.size)))
+    if "contaminated" in known:
+        measured = [row for row in rows if row["contaminated"] is not None]
+        marked = sum(bool(_mark(row)) for row in measured)
+        lines.append(("Contaminated measurements of the GPU", _share(marked, len(measured))))
+    notes = (INFRA_ERROR,) if "infra_error" in failures else ()
+    return _Table("Cases that failed or were beyond a limit.", ("", "Cases"), tuple(lines), notes)
+
+
+def _values(rows: Sequence[Row], column: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return np.array([row[column] for row in rows if row.get(column) is not None], np.float64)
+
+
+def _statistics(
+    values: np.ndarray[tuple[int], np.dtype[np.float64]], decimals: int
+) -> tuple[str, str]:
+    """Return mean ± SD and median (Q1, Q3)."""
+    if not values.size:
+        return NOT_MEASURED, NOT_MEASURED
+    deviation = f"{values.std(ddof=1):.{decimals}f}" if values.size > 1 else "n/a"
+    low, median, high = (
+        f"{value:.{decimals}f}" for value in np.quantile(values, (0.25, 0.5, 0.75))
+    )
+    return f"{values.mean():.{decimals}f} ± {deviation}", f"{median} ({low}, {high})"
+
+
+def _share(count: int, measured: int) -> str:
+    return f"{count} of {measured}" if measured else NOT_MEASURED
+
+
+def _number(row: Row, column: str, decimals: int) -> str:
+    value = row.get(column)
+    return NOT_MEASURED if value is None else f"{value:.{decimals}f}"
+
+
+def _mark(row: Row) -> str:
+    return "†" if row.get("contaminated") else ""
+
+
+def _markdown(table: _Table, number: int) -> str:
+    def line(cells: tuple[str, ...]) -> str:
+        return f"| {' | '.join(_escape_markdown(cell) for cell in cells)} |"
+
+    rule = f"|---|{'---:|' * (len(table.head) - 1)}"
+    title = f"**Table {number}. {_escape_markdown(table.caption)}**"
+    notes = [f"{_escape_markdown(note)}\n" for note in table.notes]
+    body = [line(row) for row in table.rows]
+    return "\n".join([title, "", line(table.head), rule, *body, "", *notes])
+
+
+def _escape_markdown(text: str) -> str:
+    """Escape what Markdown would read; it leaves an underscore inside a word alone."""
+    escaped = re.sub(r"[\\|*`<\[$~]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])", r"\\\g<0>", text)
+    return " ".join(escaped.split())
+
+
+_LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "{}$&#_%"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "[": "{[}",  # after a line's end it would begin an argument
+        "±": r"$\pm$",
+        "·": r"$\cdot$",
+        "†": r"$^{\dagger}$",
+    }
+)
+
+
+def _escape_latex(text: str) -> str:
+    return " ".join(text.split()).translate(_LATEX)
+
+
+def _latex(table: _Table) -> str:
+    def line(cells: tuple[str, ...]) -> str:
+        return f"{' & '.join(_escape_latex(cell) for cell in cells)} \\\\"
+
+    head = ["\\toprule", line(table.head), "\\midrule"]
+    lines = [
+        f"\\begin{{longtable}}{{l{'r' * (len(table.head) - 1)}}}",
+        f"\\caption{{{_escape_latex(table.caption)}}} \\\\",
+        *(*head, "\\endfirsthead"),
+        *(*head, "\\endhead"),
+        *("\\bottomrule", "\\endfoot"),
+        *(line(row) for row in table.rows),
+        "\\end{longtable}",
+    ]
+    if table.notes:
+        lines.append(f"{{\\footnotesize\\noindent {_escape_latex(' '.join(table.notes))}\\par}}")
+    return "\n".join(lines) + "\n"

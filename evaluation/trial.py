@@ -1,0 +1,242 @@
+"""One measured run of a submission on one case: stage it, run it, measure it, collect its mask."""
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from evaluation.cases import Case
+from evaluation.errors import EvaluationError
+from evaluation.gpu.curve import (
+    BASELINE_S,
+    FLARE24_TOLERANCE_MIB,
+    Curve,
+    area_above,
+    baseline,
+    flare_numbers,
+    measure,
+)
+from evaluation.gpu.devices import Gpu
+from evaluation.gpu.processes import contamination, foreign
+from evaluation.gpu.sampler import GpuLost, Sampler
+from evaluation.runners import InfrastructureError, Job, Limits, Outcome, Runner
+from evaluation.states import State, of_outcome
+
+OUTPUT_INTERVAL_S = 0.2  # between two looks at how much a submission has written
+FILES = 1000  # that a submission may leave in outputs/
+SHOWN = 3  # names in a message
+
+
+@dataclass(frozen=True)
+class Vram:
+    """What a run used of the GPU, net of the baseline where it does not say flare or baseline."""
+
+    peak_vram_mib: float  # a lower bound: a peak between two samples is missed
+    area_mib_s: float
+    area_above_4096_mib_s: float
+    first_use_s: float | None
+    baseline_mib: float
+    baseline_spread_mib: float
+    tail_s: float | None
+    tail_area_mib_s: float
+    accounting_peak_mib: float | None  # NVML's own, of the largest process, where it keeps one
+    samples: int
+    interval_p50_s: float
+    interval_p99_s: float
+    interval_max_s: float
+    memory_api: str
+    flare_max_gpu_mb: float
+    flare_auc_gpu_time: float
+    contaminated: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one run came to. `outcome` is None, and so are its measurements, on infra_error.
+
+    mask: where the submission's mask was moved to; None where there is none.
+    """
+
+    state: State
+    message: str
+    outcome: Outcome | None = None
+    vram: Vram | None = None
+    curve: Curve | None = None
+    mask: Path | None = None
+
+
+@dataclass
+class Rig:
+    """Everything that stays the same from one run to the next, as a context manager.
+
+    One Rig serves one GPU: it samples it all the time, and lets a second pass after each run.
+    """
+
+    runner: Runner
+    limits: Limits
+    timeout_s: float
+    folder: Path  # for what exists during a run only
+    gpu: Gpu | None = None
+    interval_s: float = 0.02  # between two samples of the GPU
+    tick: Callable[[], None] = lambda: None  # called while a submission runs
+    _sampler: Sampler | None = None
+    _quiet_s: float = 0.0  # since when the GPU is sampled and nothing of ours is on it
+
+    def __enter__(self) -> Self:
+        self._start_sampling()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._sampler is not None:
+            self._sampler.stop()
+
+    def run(self, case: Case, mask: Path) -> Trial:
+        """Run the submission on one case; its mask, if it writes one, is moved to `mask`."""
+        mask.unlink(missing_ok=True)
+        with _folder(self.folder, case.name) as work:
+            stage(case, work)
+            try:
+                self._wait_for_quiet()
+                outcome = self.runner.run(Job(case.name, work, self.timeout_s, self._watch(work)))
+                vram, curve = self._vram(outcome)
+            except GpuLost as error:
+                return Trial(State.INFRA_ERROR, f"{error}{self._recover()}")
+            except InfrastructureError as error:
+                return Trial(State.INFRA_ERROR, str(error))
+            state, message = of_outcome(outcome, self.limits, self.timeout_s)
+            found, remark = _collect(work / "outputs", case.mask_name, mask)
+            if state is State.OK:
+                message = remark
+                if not found:
+                    state = State.NO_OUTPUT
+            return Trial(state, message, outcome, vram, curve, mask if found else None)
+
+    def _start_sampling(self) -> None:
+        if self.gpu is not None:
+            folder = Path(tempfile.mkdtemp(prefix="gpu-", dir=self.folder))
+            self._sampler = Sampler(self.gpu.uuid, folder, interval_s=self.interval_s)
+            self._sampler.start()
+            self._quiet_s = time.monotonic()
+
+    def _wait_for_quiet(self) -> None:
+        """Let the baseline's second pass."""
+        if self._sampler is not None:
+            time.sleep(max(0.0, self._quiet_s + BASELINE_S - time.monotonic()))
+            self._sampler.check()
+
+    def _recover(self) -> str:
+        """Sample the GPU anew; return what to add to the message where that fails."""
+        try:
+            self._start_sampling()
+        except EvaluationError as error:
+            return f"; and still: {error}"
+        return ""
+
+    def _watch(self, work: Path) -> Callable[[], str | None]:
+        looked_s = 0.0
+
+        def watch() -> str | None:
+            nonlocal looked_s
+            self.tick()
+            if self._sampler is not None:
+                self._sampler.check()
+            now = time.monotonic()
+            if now - looked_s < OUTPUT_INTERVAL_S:
+                return None
+            looked_s = now
+            return _excess(work / "outputs", self.limits.output_mib)
+
+        return watch
+
+    def _vram(self, outcome: Outcome) -> tuple[Vram | None, Curve | None]:
+        if self._sampler is None or outcome.runtime_s <= 0:  # it could not be started
+            return None, None
+        before_s, start_s, finish_s = outcome.created_s, outcome.started_s, outcome.finished_s
+        before = baseline(self._sampler.curve(before_s - BASELINE_S, before_s), before_s)
+        self._sampler.wait_for_baseline(before.mib, outcome.removed_s)
+        until_s = self._quiet_s = time.monotonic()
+        curve = self._sampler.curve(before_s - BASELINE_S, until_s)
+        usage = asdict(measure(curve, start_s, finish_s, before))
+        flare_max, flare_area = flare_numbers(curve, before_s, outcome.removed_s)
+        seen = self._sampler.processes(before_s - BASELINE_S, until_s)
+        others = foreign(seen, lambda one: self.runner.owns(one.cgroup or "", one.session))
+        accounted = [p.accounted_mib for p in seen if p.accounted_mib is not None]
+        vram = Vram(
+            peak_vram_mib=usage.pop("peak_mib"),
+            area_above_4096_mib_s=area_above(
+                curve, start_s, finish_s, before.mib, FLARE24_TOLERANCE_MIB
+            ),
+            accounting_peak_mib=max(accounted, default=None),
+            memory_api=curve.api,
+            flare_max_gpu_mb=flare_max,
+            flare_auc_gpu_time=flare_area,
+            contaminated=tuple(contamination(others, before)),
+            **{name: value for name, value in usage.items() if name != "raw_peak_mib"},
+        )
+        return vram, curve
+
+
+def stage(case: Case, work: Path) -> None:
+    """Lay out one case as the organisers do: inputs with a copy of the scan, outputs for anyone."""
+    inputs, outputs = work / "inputs", work / "outputs"
+    inputs.mkdir()
+    outputs.mkdir()
+    # None of it may depend on the umask: the image may have a user of its own.
+    work.chmod(0o755)
+    inputs.chmod(0o755)
+    outputs.chmod(0o777)
+    for scan in case.scans:
+        # A copy, not a link: what can write to inputs/ must not reach the organisers' own file.
+        shutil.copyfile(scan, inputs / scan.name)
+        (inputs / scan.name).chmod(0o644)
+
+
+@contextlib.contextmanager
+def _folder(parent: Path, name: str) -> Iterator[Path]:
+    # A container may leave folders that only root can remove.
+    with tempfile.TemporaryDirectory(
+        prefix=f"{name}-", dir=parent, ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder)
+
+
+def _collect(outputs: Path, name: str, to: Path) -> tuple[bool, str]:
+    """Move the mask out of outputs/; return whether there was one, and what else to say.
+
+    A submission may leave a link or a pipe under the mask's name: neither is followed.
+    """
+    if outputs.is_symlink():  # a process, unlike a container, could put one there
+        return False, "outputs/ was replaced by a link"
+    try:
+        present = sorted(entry.name for entry in outputs.iterdir())
+    except OSError as error:
+        raise EvaluationError(f"{outputs}: cannot be listed ({error.strerror})") from error
+    others = [other for other in present if other != name]
+    more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+    remark = f"not asked for: {', '.join(others[:SHOWN])}{more}" if others else ""
+    if name not in present:
+        return False, f"no {name} in outputs/" + (f"; {remark}" if remark else "")
+    if not stat.S_ISREG((outputs / name).lstat().st_mode):
+        return False, f"{name} in outputs/ is not a regular file"
+    to.parent.mkdir(parents=True, exist_ok=True)
+    (outputs / name).replace(to)
+    return True, remark
+
+
+def _excess(outputs: Path, limit_mib: int) -> str | None:
+    """Say if outputs/ has grown beyond what a submission may write."""
+    size = count = 0
+    for folder, _, files in os.walk(outputs):
+        for file in files:
+            count += 1
+            with contextlib.suppress(OSError):
+                size += (Path(folder) / file).lstat().st_size
+        if count > FILES:
+            return f"stopped: more than {FILES} files in outputs/"
+    return f"stopped: more than {limit_mib} MiB in outputs/" if size > limit_mib * 2**20 else None

@@ -1,0 +1,202 @@
+"""The whole harness from its command line: real containers, and the same as processes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evaluation.runners.docker import CASE_LABEL, OWNER_LABEL
+from tests import engine
+from tests.submissions import BEHAVIOURS, Behaviour, write_cases, write_submission
+
+MEMORY_MIB = 128
+TIMEOUT_S = 4
+RUNNERS = [pytest.param("docker", marks=pytest.mark.engine), "process"]
+SEED = 20241122
+
+
+def command(folder: Path, submission: list[str], *options: object) -> list[str]:
+    return [
+        *(sys.executable, "-m", "evaluation", "run", *submission),
+        *("--cases", str(folder / "scans"), "--labels", str(folder / "labels")),
+        *("--output", str(folder / "results"), "--gpu", "none"),
+        *map(str, options),
+    ]
+
+
+def evaluate(
+    folder: Path, submission: list[str], *options: object
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(folder, submission, *options),
+        cwd=folder / "submission",
+        env={**os.environ, "PYTHONPATH": str(engine.ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def rows(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "results" / "results.csv").open() as file:
+        found = list(csv.DictReader(file))
+    assert len({row["case"] for row in found}) == len(found)
+    return {row["case"]: row for row in found}
+
+
+def records(folder: Path) -> dict[str, dict[str, object]]:
+    found = (folder / "results" / "cases").glob("*.json")
+    return {path.stem: json.loads(path.read_text()) for path in found}
+
+
+def containers() -> list[str]:
+    return engine.docker("ps", "-aq", "--filter", f"label={OWNER_LABEL}").stdout.split()
+
+
+@pytest.fixture(scope="module", params=RUNNERS)
+def submission(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Path]]:
+    """The runner and a folder with a submission that shows every behaviour."""
+    folder = tmp_path_factory.mktemp("harness")
+    write_submission(folder / "submission", BEHAVIOURS)
+    if request.param == "process":
+        yield "process", folder
+        return
+    image = engine.build_image(folder / "submission")
+    try:
+        yield image.name, folder
+    finally:
+        engine.remove_image(image)
+
+
+def option(name: str) -> list[str]:
+    return ["--command", "sh predict.sh"] if name == "process" else ["--image", name]
+
+
+def test_every_way_to_fail_has_its_state_and_is_scored(submission: tuple[str, Path]) -> None:
+    name, folder = submission
+    write_cases(folder, list(BEHAVIOURS))
+    done = evaluate(folder, option(name), "--timeout", TIMEOUT_S, "--memory", MEMORY_MIB)
+    assert done.returncode == 1, done.stderr
+    found = rows(folder)
+    assert found.keys() == BEHAVIOURS.keys()
+    for case, behaviour in BEHAVIOURS.items():
+        row = found[case]
+        assert (case, row["status"]) == (case, behaviour.state)
+        assert behaviour.says in row["message"]
+        assert float(row["dsc"]) == float(row["nsd"]) == (behaviour.state == "ok")
+        assert row["peak_vram_mib"] == row["area_mib_s"] == row["flare_auc_gpu_time"] == ""
+        assert 0 <= float(row["runtime_s"]) < float(row["wall_s"])
+    assert TIMEOUT_S <= float(found["sleep"]["runtime_s"]) < TIMEOUT_S + 1
+    assert float(found["hog"]["peak_ram_mib"]) == pytest.approx(MEMORY_MIB, rel=0.05)
+    assert records(folder)["exit3"]["log"] == ["no weights"]
+    assert "not measured" in (folder / "results" / "tables.md").read_text()
+    overlays = sorted(path.name for path in (folder / "results" / "overlays").iterdir())
+    assert overlays == [
+        f"{case}-{which}.png" for case in ("extra", "good") for which in ("largest", "worst")
+    ]
+    if name != "process":
+        assert containers() == []
+
+
+def test_results_are_not_overwritten_or_mixed(submission: tuple[str, Path]) -> None:
+    name, folder = submission
+    before = records(folder)
+    again = evaluate(folder, option(name), "--timeout", TIMEOUT_S, "--memory", MEMORY_MIB)
+    assert again.returncode == 1
+    assert again.stderr.count("\n") == 1
+    assert "--resume" in again.stderr
+    other = evaluate(folder, option(name), "--timeout", TIMEOUT_S, "--resume")
+    assert other.returncode == 1
+    assert "limits was" in other.stderr
+    same = evaluate(
+        folder, option(name), "--timeout", TIMEOUT_S, "--memory", MEMORY_MIB, "--resume"
+    )
+    assert same.returncode == 1, same.stderr
+    assert "from an earlier run" in same.stdout
+    assert records(folder) == before
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_harness_that_is_killed_at_any_moment_loses_and_leaves_nothing(
+    tmp_path: Path, runner: str
+) -> None:
+    good = BEHAVIOURS["good"]
+    slow = Behaviour("ok", f"sleep 0.3; {good.script}", make=good.make)
+    source = write_submission(tmp_path / "submission", {"good": slow})
+    names = [f"good_{i}" for i in range(6)]
+    write_cases(tmp_path, names)
+    image = engine.build_image(source) if runner == "docker" else None
+    try:
+        chosen = option(image.name if image else "process")
+        kept: dict[str, dict[str, object]] = {}
+        moments = random.Random(SEED)
+        for _ in range(10):
+            process = subprocess.Popen(
+                command(tmp_path, chosen, "--resume"),
+                cwd=source,
+                env={**os.environ, "PYTHONPATH": str(engine.ROOT)},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            time.sleep(moments.uniform(0.2, 3.0))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            scored = {case: one for case, one in records(tmp_path).items() if one["accuracy"]}
+            assert all(scored[case] == one for case, one in kept.items())
+            kept = scored
+        done = evaluate(tmp_path, chosen, "--resume")
+        assert done.returncode == 0, done.stderr
+        assert sorted(rows(tmp_path)) == names
+        assert all(records(tmp_path)[case] == one for case, one in kept.items())
+        assert not any((tmp_path / "results" / ".work").iterdir())
+        if image:
+            assert containers() == []
+    finally:
+        if image:
+            engine.remove_image(image)
+
+
+@pytest.mark.engine
+def test_a_container_of_a_running_harness_is_left_alone(tmp_path: Path) -> None:
+    """Reaping must not touch what another harness, still alive, is measuring."""
+    good = BEHAVIOURS["good"]
+    slow = Behaviour("ok", f"sleep 8; {good.script}", make=good.make)
+    source = write_submission(tmp_path / "submission", {"slow": slow, "good": good})
+    write_cases(tmp_path, ["slow"])
+    image = engine.build_image(source)
+    try:
+        process = subprocess.Popen(
+            command(tmp_path, option(image.name)),
+            cwd=engine.ROOT,
+            stdout=subprocess.DEVNULL,
+        )
+        for _ in range(200):
+            if containers():
+                break
+            time.sleep(0.05)
+        other = tmp_path / "other"
+        (other / "submission").mkdir(parents=True)
+        write_cases(other, ["good"])
+        assert evaluate(other, option(image.name)).returncode == 0
+        assert process.poll() is None
+        busy = evaluate(tmp_path, option(image.name), "--resume")
+        assert "another evaluation writes there" in busy.stderr
+        assert process.wait(60) == 0
+        assert rows(tmp_path)["slow"]["status"] == "ok"
+        labels = '{{.Label "' + CASE_LABEL + '"}}'
+        assert engine.docker("ps", "-a", "--format", labels).stdout.strip() == ""
+    finally:
+        engine.remove_image(image)
