@@ -3,8 +3,9 @@
 import contextlib
 import json
 import shutil
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,6 +25,7 @@ from evaluation.submission import Submission
 from evaluation.trial import Rig
 
 ATTEMPTS = 3  # at a case that fails through no fault of the submission
+PAUSE_S = 5.0  # before another attempt: a driver or an engine may come back
 FAILURES = 3  # such cases in a row, and the run stops: the machine needs a person
 
 
@@ -159,20 +161,24 @@ class _Run:
 
     def _measured(self, case: Case) -> Record:
         """Run the case until it is not the machine that fails, and keep all of it."""
-        attempts = 0
-        while attempts < ATTEMPTS:
-            attempts += 1
+        failures: dict[str, None] = {}  # in order, each once
+        for attempt in range(1, ATTEMPTS + 1):
             self.progress.began(case.name)
             started = datetime.now(UTC).isoformat(timespec="milliseconds")
             trial = self.rig.run(case, self.store.mask(case.name))
             if trial.state is not State.INFRA_ERROR:
                 break
+            failures[trial.message] = None
+            if attempt < ATTEMPTS:
+                time.sleep(PAUSE_S)
+        else:
+            trial = replace(trial, message="; then: ".join(failures))
         x, y, z = case.header.shape_zyx[::-1]
         one = record(
             trial,
             case.name,
             (x, y, z),
-            attempts=attempts,
+            attempts=attempt,
             started=started,
             environment=self.environment,
         )

@@ -114,7 +114,8 @@ def _summary(rows: Sequence[Row], known: set[str]) -> _Table:
             lines.append((label, *_statistics(values, decimals), str(values.size)))
     notes = (STATISTICS, NET) if "flare_time_s" in known else (STATISTICS,)
     head = ("", "Mean ± SD", "Median (Q1, Q3)", "Cases")
-    return _Table(f"Summary of {len(rows)} cases.", head, tuple(lines), notes)
+    cases = "1 case" if len(rows) == 1 else f"{len(rows)} cases"
+    return _Table(f"Summary of {cases}.", head, tuple(lines), notes)
 
 
 def _counts(rows: Sequence[Row], known: set[str]) -> _Table:

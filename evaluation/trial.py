@@ -93,8 +93,7 @@ class Rig:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._sampler is not None:
-            self._sampler.stop()
+        self._stop_sampling()
 
     def run(self, case: Case, mask: Path) -> Trial:
         """Run the submission on one case; its mask, if it writes one, is moved to `mask`."""
@@ -105,9 +104,8 @@ class Rig:
                 self._wait_for_quiet()
                 outcome = self.runner.run(Job(case.name, work, self.timeout_s, self._watch(work)))
                 vram, curve = self._vram(outcome)
-            except GpuLost as error:
-                return Trial(State.INFRA_ERROR, f"{error}{self._recover()}")
-            except InfrastructureError as error:
+            except (GpuLost, InfrastructureError) as error:
+                self._stop_sampling()  # the next run starts anew
                 return Trial(State.INFRA_ERROR, str(error))
             state, message = of_outcome(outcome, self.limits, self.timeout_s)
             found, remark = _collect(work / "outputs", case.mask_name, mask)
@@ -124,19 +122,21 @@ class Rig:
             self._sampler.start()
             self._quiet_s = time.monotonic()
 
+    def _stop_sampling(self) -> None:
+        if self._sampler is not None:
+            self._sampler.stop()
+            self._sampler = None
+
     def _wait_for_quiet(self) -> None:
         """Let the baseline's second pass."""
+        if self._sampler is None:
+            try:
+                self._start_sampling()
+            except EvaluationError as error:
+                raise InfrastructureError(str(error)) from error
         if self._sampler is not None:
             time.sleep(max(0.0, self._quiet_s + BASELINE_S - time.monotonic()))
             self._sampler.check()
-
-    def _recover(self) -> str:
-        """Sample the GPU anew; return what to add to the message where that fails."""
-        try:
-            self._start_sampling()
-        except EvaluationError as error:
-            return f"; and still: {error}"
-        return ""
 
     def _watch(self, work: Path) -> Callable[[], str | None]:
         looked_s = 0.0
