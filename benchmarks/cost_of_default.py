@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import description, timed
 from evaluation import volumes
-from evaluation.metrics import dice
 from evaluation.samples import fetch
+from evaluation.scoring.metrics import dice
 
 ROOT = Path(__file__).resolve().parent.parent
 APP = ["-m", "app"]

@@ -18,11 +18,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from evaluation import host, images, samples
+from evaluation import host, samples
 from evaluation.cases import find
 from evaluation.gpu.devices import NONE
 from evaluation.harness import Plan, evaluate
 from evaluation.results import Record, write
+from evaluation.runners import images
 from evaluation.submission import Submission
 
 IMAGE = "flare-overhead"

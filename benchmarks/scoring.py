@@ -24,7 +24,7 @@ from scipy.ndimage import gaussian_filter
 from surface_distance import metrics as deepmind  # type: ignore[import-untyped]
 
 from benchmarks.machine import description
-from evaluation.surface import surface_dice
+from evaluation.scoring.surface import surface_dice
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPE_ZYX = (300, 512, 512)

@@ -4,17 +4,18 @@ import argparse
 import contextlib
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from evaluation import bench, scores
+from evaluation.bench import bench
 from evaluation.cases import find
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.harness import Plan, evaluate
-from evaluation.profiles import PROFILES
 from evaluation.runners import LIMITS, Limits
+from evaluation.score import score_folder
+from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
 from evaluation.submission import Submission
 from evaluation.trial import Rig
@@ -54,7 +55,8 @@ def run(given: argparse.Namespace) -> int:
 
 def score(given: argparse.Namespace) -> int:
     """Score masks that are there already."""
-    return 0 if scores.score(given.predictions, given.labels, given.output, given.scoring) else 1
+    sound = score_folder(given.predictions, given.labels, given.output, given.scoring)
+    return 0 if sound else 1
 
 
 def measure(given: argparse.Namespace) -> int:
@@ -67,7 +69,7 @@ def measure(given: argparse.Namespace) -> int:
         tempfile.TemporaryDirectory(prefix="flare-bench-") as work,
         Rig(runner, limits, given.timeout, Path(work), gpu, given.interval) as rig,
     ):
-        return 0 if bench.bench(rig, cases, given.repeat, sys.stdout) else 1
+        return 0 if bench(rig, cases, given.repeat, sys.stdout) else 1
 
 
 def submission_of(given: argparse.Namespace) -> Submission:
@@ -112,7 +114,9 @@ def parser() -> argparse.ArgumentParser:
     one.set_defaults(do=measure)
     _add_submission(one)
     one.add_argument("--scans", type=Path, required=True, help="a scan, or a folder of scans")
-    one.add_argument("--repeat", type=int, default=3, metavar="N", help="runs a scan (default 3)")
+    one.add_argument(
+        "--repeat", type=_positive(int), default=3, metavar="N", help="runs a scan (default 3)"
+    )
     return whole
 
 
@@ -126,7 +130,11 @@ def _add_submission(command: argparse.ArgumentParser) -> None:
         "--gpu", metavar="UUID|none", help="default: the only one, if there is one"
     )
     command.add_argument(
-        "--timeout", type=float, default=3600.0, metavar="S", help="limit of a case (default 3600)"
+        "--timeout",
+        type=_positive(float),
+        default=3600.0,
+        metavar="S",
+        help="a case's limit (default 3600)",
     )
     command.add_argument(
         "--profile",
@@ -135,10 +143,17 @@ def _add_submission(command: argparse.ArgumentParser) -> None:
         help="sandbox: no network, no capabilities, ...; flare: the organisers' own command line",
     )
     command.add_argument(
-        "--memory", type=int, metavar="MIB", help="RAM of a case (default 28672, swap included)"
+        "--memory",
+        type=_positive(int),
+        metavar="MIB",
+        help="RAM of a case (default 28672, swap included)",
     )
     command.add_argument(
-        "--interval", type=float, default=0.02, metavar="S", help="between GPU samples (0.02)"
+        "--interval",
+        type=_positive(float),
+        default=0.02,
+        metavar="S",
+        help="between GPU samples (0.02)",
     )
 
 
@@ -146,6 +161,16 @@ def _add_scoring(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--scoring", choices=sorted(PROFILES), default="flare24", help="default: flare24"
     )
+
+
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text}: must be above 0")
+        return value
+
+    return parse
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ import numpy as np
 from evaluation import host
 from evaluation.cases import Case, find
 from evaluation.states import State
+from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
 from evaluation.trial import Rig, Trial
 
-TIME_LIMIT_S, VRAM_LIMIT_MIB = 45.0, 4096.0
 TINY = "tiny"  # a scan with next to nothing in it: what it takes is start-up
 TINY_SIZE = 32
 HEAD = (

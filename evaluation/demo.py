@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation import images, samples
+from evaluation import samples
 from evaluation.cases import find
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.harness import Plan, evaluate
+from evaluation.runners import images
 from evaluation.runners.docker import connect, hands_in_gpus
 from evaluation.states import State
 from evaluation.submission import Submission

@@ -10,16 +10,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from evaluation import host, pictures, tables
-from evaluation.assess import assess, failed, reference_of
+from evaluation import host
 from evaluation.cases import Case
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.gpu.curve_file import write_curve
-from evaluation.profiles import PROFILES, Profile
-from evaluation.progress import Progress
+from evaluation.report import pictures, tables
+from evaluation.report.progress import Progress
 from evaluation.results import Record, Store, record, row, scored, write, write_csv
 from evaluation.runners import LIMITS, Limits
+from evaluation.scoring.assess import assess, failed, reference_of
+from evaluation.scoring.profiles import PROFILES, Profile
 from evaluation.states import State
 from evaluation.submission import Submission
 from evaluation.trial import Rig

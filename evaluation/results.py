@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from evaluation.assess import Accuracy
 from evaluation.errors import EvaluationError
 from evaluation.runners import Outcome
+from evaluation.scoring.assess import Accuracy
 from evaluation.states import State
 from evaluation.trial import Trial, Vram
 

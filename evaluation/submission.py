@@ -5,10 +5,9 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation import images
 from evaluation.errors import EvaluationError
 from evaluation.gpu.devices import Gpu
-from evaluation.runners import Limits, Runner
+from evaluation.runners import Limits, Runner, images
 from evaluation.runners.docker import DockerRunner, connect
 from evaluation.runners.process import ProcessRunner
 

@@ -15,7 +15,6 @@ from evaluation.cases import Case
 from evaluation.errors import EvaluationError
 from evaluation.gpu.curve import (
     BASELINE_S,
-    FLARE24_TOLERANCE_MIB,
     Curve,
     area_above,
     baseline,
@@ -27,6 +26,7 @@ from evaluation.gpu.processes import contamination, foreign
 from evaluation.gpu.sampler import GpuLost, Sampler
 from evaluation.runners import InfrastructureError, Job, Limits, Outcome, Runner
 from evaluation.states import State, of_outcome
+from evaluation.tolerances import VRAM_LIMIT_MIB
 
 OUTPUT_INTERVAL_S = 0.2  # between two looks at how much a submission has written
 FILES = 1000  # that a submission may leave in outputs/
@@ -169,9 +169,7 @@ class Rig:
         accounted = [p.accounted_mib for p in seen if p.accounted_mib is not None]
         vram = Vram(
             peak_vram_mib=usage.pop("peak_mib"),
-            area_above_4096_mib_s=area_above(
-                curve, start_s, finish_s, before.mib, FLARE24_TOLERANCE_MIB
-            ),
+            area_above_4096_mib_s=area_above(curve, start_s, finish_s, before.mib, VRAM_LIMIT_MIB),
             accounting_peak_mib=max(accounted, default=None),
             memory_api=curve.api,
             flare_max_gpu_mb=flare_max,

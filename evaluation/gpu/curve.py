@@ -20,7 +20,6 @@ BASELINE_S = 1.0
 # context holds many times 16 MiB: a context that comes or goes always moves the curve by more than
 # this, a few blocks of the driver's own do not.
 NOISE_MIB = 16.0
-FLARE24_TOLERANCE_MIB = 4096.0
 FLARE_INTERVAL_S = 0.1
 
 

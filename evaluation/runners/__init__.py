@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from evaluation.cgroup import Reading
 from evaluation.errors import EvaluationError
+from evaluation.runners.cgroup import Reading
 
 WORKSPACE = "/workspace"  # the contract's folder in the image; it holds inputs/ and outputs/
 COMMAND = "sh predict.sh"

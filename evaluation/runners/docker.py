@@ -16,7 +16,6 @@ import requests
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig
 
-from evaluation import cgroup, owner
 from evaluation.runners import (
     COMMAND,
     WORKSPACE,
@@ -25,7 +24,9 @@ from evaluation.runners import (
     Job,
     Limits,
     Outcome,
+    cgroup,
     end_of,
+    owner,
     supervise,
 )
 

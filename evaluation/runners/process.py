@@ -14,9 +14,6 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from evaluation import cgroup, owner
-from evaluation.cgroup import Group, Reading
-from evaluation.processes import Tree, with_variable
 from evaluation.runners import (
     LOG_BYTES,
     MEMORY,
@@ -25,9 +22,13 @@ from evaluation.runners import (
     Job,
     Limits,
     Outcome,
+    cgroup,
     end_of,
+    owner,
     supervise,
 )
+from evaluation.runners.cgroup import Group, Reading
+from evaluation.runners.processes import Tree, with_variable
 
 GROUP_PREFIX = "flare-"
 OWNER_VARIABLE, RUN_VARIABLE = "FLARE_OWNER", "FLARE_RUN"

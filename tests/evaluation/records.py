@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from evaluation.assess import Accuracy
 from evaluation.results import Record, Usage
+from evaluation.scoring.assess import Accuracy
 from evaluation.states import State
 from evaluation.trial import Vram
 

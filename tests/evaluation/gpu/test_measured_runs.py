@@ -165,9 +165,7 @@ def test_a_machine_that_fails_case_after_case_stops_the_run(
     assert len(list((setting.folder / "results" / "cases").iterdir())) == 3
 
 
-def test_a_driver_that_hangs_is_noticed(
-    setting: Setting, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_driver_that_hangs_is_noticed(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness, "ATTEMPTS", 1)
     hanging = setting.write("gpu.hang_s = time.monotonic(); gpu.update(); time.sleep(60)\n")
     (one,) = setting.evaluate(hanging)

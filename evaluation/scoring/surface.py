@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from evaluation.metrics import check_shapes, check_spacing
+from evaluation.scoring.metrics import check_shapes, check_spacing
 
 Positions = NDArray[np.int64]
 

@@ -24,7 +24,7 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.metrics import check_shapes, check_spacing
+from evaluation.scoring.metrics import check_shapes, check_spacing
 
 CONNECTIVITY: Final = 26
 LISTED = 100  # so many lesions and false positives, the worst of them, are described one by one

@@ -19,8 +19,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from evaluation.focus import Choice, Focus, find_focus, turn_upright
-from evaluation.metrics import dice
+from evaluation.report.focus import Choice, Focus, find_focus, turn_upright
+from evaluation.scoring.metrics import dice
 from evaluation.volumes import Volume, grid_difference, lesion_ml
 
 # The lung window is centred higher (-400) than usual (-600) so that the chest wall is not white.

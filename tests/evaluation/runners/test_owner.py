@@ -2,12 +2,12 @@ import os
 import subprocess
 import sys
 
-from evaluation import owner
+from evaluation.runners import owner
 
 
 def token_of_a_process_that_ended() -> str:
     done = subprocess.run(
-        [sys.executable, "-c", "from evaluation import owner; print(owner.token())"],
+        [sys.executable, "-c", "from evaluation.runners import owner; print(owner.token())"],
         capture_output=True,
         text=True,
         check=True,
@@ -41,7 +41,7 @@ def test_what_cannot_be_known_is_left_alone() -> None:
 
 
 def test_a_zombie_has_ended() -> None:
-    script = "from evaluation import owner; print(owner.token(), flush=True)"
+    script = "from evaluation.runners import owner; print(owner.token(), flush=True)"
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     token = process.stdout.read().strip()

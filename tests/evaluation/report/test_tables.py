@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.tables import latex, markdown
+from evaluation.report.tables import latex, markdown
 
 # The columns that a measured case has, in the state of one that never came to run.
 NOTHING: dict[str, object] = dict.fromkeys(
@@ -208,3 +208,17 @@ def test_latex_and_markdown_say_the_same() -> None:
         assert value in theirs
     assert r"50.00 $\pm$ 45.83" in theirs
     assert r"MiB$\cdot$s" in theirs
+
+
+def test_lesions_and_healthy_cases_are_summed_up() -> None:
+    def case(name: str, reference: float, predicted: float, f1: float | None) -> dict[str, object]:
+        masks = {"reference_ml": reference, "predicted_ml": predicted, "lesion_f1": f1}
+        return {"case": name, "status": "ok", "dsc": 1.0, "nsd": 1.0, **masks}
+
+    healthy = [case("a", 0.0, 0.0, None), case("b", 0.0, 0.3, 0.0), case("c", 0.0, 0.0, None)]
+    failed = {**case("d", 0.0, 0.0, None), "status": "timeout", "dsc": 0.0, "nsd": 0.0}
+    text = markdown([*healthy, case("e", 2.0, 1.0, 0.5), failed])
+    assert "| False-positive rate of healthy cases | 0.333 (3 cases) |" in text
+    assert "| Lesion-wise F1 | 0.250 ± 0.354 | 0.250 (0.125, 0.375) | 2 |" in text
+    assert "26-connected" in text
+    assert "no healthy case" in markdown([case("e", 2.0, 1.0, 0.5)])

@@ -11,8 +11,8 @@ from scipy.ndimage import gaussian_filter
 from surface_distance import lookup_tables  # type: ignore[import-untyped]
 from surface_distance import metrics as deepmind
 
-from evaluation import surface
-from evaluation.surface import surface_dice
+from evaluation.scoring import surface
+from evaluation.scoring.surface import surface_dice
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
 

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from scipy.ndimage import find_objects
 
-from evaluation.metrics import check_shapes, check_spacing, dice
-from evaluation.surface import surface_dice
+from evaluation.scoring.metrics import check_shapes, check_spacing, dice
+from evaluation.scoring.surface import surface_dice
 
 MIN_DSC_FOR_NSD = 0.2
 DECIMALS = 4

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from evaluation.cases import Case
 from evaluation.errors import EvaluationError
-from evaluation.focus import Choice
 from evaluation.gpu.curve_file import read_curve
-from evaluation.plots import vram_curve_png
-from evaluation.preview import preview
-from evaluation.profiles import PROFILES
+from evaluation.report.focus import Choice
+from evaluation.report.plots import vram_curve_png
+from evaluation.report.preview import preview
 from evaluation.results import Record, Store
+from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
 from evaluation.volumes import Volume, read
 

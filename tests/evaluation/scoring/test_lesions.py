@@ -3,9 +3,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from evaluation import lesions
-from evaluation.lesions import Detection, Lesion, detect, healthy_false_positive_rate
-from evaluation.metrics import dice
+from evaluation.scoring import lesions
+from evaluation.scoring.lesions import Detection, Lesion, detect, healthy_false_positive_rate
+from evaluation.scoring.metrics import dice
 
 Mask = NDArray[np.bool_]
 SHAPE = (12, 14, 16)

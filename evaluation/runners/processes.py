@@ -7,7 +7,7 @@ the processes of a submission where no container holds them together.
 import time
 from pathlib import Path
 
-from evaluation.cgroup import KILL_TIMEOUT_S, kill
+from evaluation.runners.cgroup import KILL_TIMEOUT_S, kill
 
 SAMPLE_INTERVAL_S = 0.2  # reading every process's environment takes some milliseconds
 

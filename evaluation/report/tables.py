@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evaluation.scoring.lesions import healthy_false_positive_rate
+from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
+
 Row = Mapping[str, object]
 
-TIME_LIMIT_S, VRAM_LIMIT_MIB = 45.0, 4096.0  # FLARE24's tolerances
 NOT_MEASURED = "not measured"
 OK = "ok"
 
@@ -20,7 +22,13 @@ OK = "ok"
 SUMMARY = (
     ("DSC (%)", "dsc", 100.0, 2),
     ("NSD (%)", "nsd", 100.0, 2),
+    ("Lesion-wise F1", "lesion_f1", 1.0, 3),
+    ("Lesion-wise sensitivity", "lesion_sensitivity", 1.0, 3),
+    ("False-positive volume (ml)", "false_positive_ml", 1.0, 2),
+    ("False-negative volume (ml)", "false_negative_ml", 1.0, 2),
     ("Running time (s)", "runtime_s", 1.0, 2),
+    ("CPU time (s)", "cpu_s", 1.0, 2),
+    ("Peak RAM (MiB)", "peak_ram_mib", 1.0, 0),
     ("Peak GPU above the baseline (MiB)", "peak_vram_mib", 1.0, 1),
     ("Area under the VRAM-time curve above the baseline (MiB·s)", "area_mib_s", 1.0, 1),
     ("Organisers' running time (s)", "flare_time_s", 1.0, 2),
@@ -49,6 +57,11 @@ STATISTICS = (
 NET = (
     "Running time is from the container's start to its finish, and so are peak and area, with what"
     " was in use before the run subtracted; the organisers' figures are as in the table of cases."
+)
+LESIONS = (
+    "Lesions are 26-connected; one is found, and a prediction is right, where they share a voxel."
+    " F1 is undefined, and in no mean, where neither mask has a lesion, sensitivity where the"
+    " reference has none."
 )
 INFRA_ERROR = (
     "infra_error: the engine or the machine failed, not the submission; such a case is in no mean."
@@ -112,10 +125,12 @@ def _summary(rows: Sequence[Row], known: set[str]) -> _Table:
         if column in known:
             values = factor * _values(rows, column)
             lines.append((label, *_statistics(values, decimals), str(values.size)))
-    notes = (STATISTICS, NET) if "flare_time_s" in known else (STATISTICS,)
+    notes = [STATISTICS]
+    notes += [LESIONS] if "lesion_f1" in known else []
+    notes += [NET] if "flare_time_s" in known else []
     head = ("", "Mean ± SD", "Median (Q1, Q3)", "Cases")
     cases = "1 case" if len(rows) == 1 else f"{len(rows)} cases"
-    return _Table(f"Summary of {cases}.", head, tuple(lines), notes)
+    return _Table(f"Summary of {cases}.", head, tuple(lines), tuple(notes))
 
 
 def _counts(rows: Sequence[Row], known: set[str]) -> _Table:
@@ -126,12 +141,23 @@ def _counts(rows: Sequence[Row], known: set[str]) -> _Table:
         if column in known:
             values = _values(rows, column)
             lines.append((label, _share(int(np.count_nonzero(values > limit)), values.size)))
+    if "predicted_ml" in known:
+        lines.append(("False-positive rate of healthy cases", _healthy(rows)))
     if "contaminated" in known:
         measured = [row for row in rows if row["contaminated"] is not None]
         marked = sum(bool(_mark(row)) for row in measured)
         lines.append(("Contaminated measurements of the GPU", _share(marked, len(measured))))
     notes = (INFRA_ERROR,) if "infra_error" in failures else ()
     return _Table("Cases that failed or were beyond a limit.", ("", "Cases"), tuple(lines), notes)
+
+
+def _healthy(rows: Sequence[Row]) -> str:
+    """Return how often something was found where there is nothing, by cases that have a mask."""
+    judged = [row for row in rows if row["status"] == OK]
+    volumes = [[float(str(row[c])) for row in judged] for c in ("reference_ml", "predicted_ml")]
+    rate = healthy_false_positive_rate(*volumes)
+    healthy = sum(volume == 0 for volume in volumes[0])
+    return "no healthy case" if rate is None else f"{rate:.3f} ({healthy} cases)"
 
 
 def _values(rows: Sequence[Row], column: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from numpy.typing import NDArray
 
-from evaluation.focus import Choice, find_focus
-from evaluation.preview import (
+from evaluation.report.focus import Choice, find_focus
+from evaluation.report.preview import (
     PREDICTION_COLOUR,
     REFERENCE_COLOUR,
     draw,

@@ -1,7 +1,7 @@
 import io
 from dataclasses import replace
 
-from evaluation.progress import Progress
+from evaluation.report.progress import Progress
 from evaluation.states import State
 from tests.evaluation.records import RECORD, WITHOUT_GPU
 

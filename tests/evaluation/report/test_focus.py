@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evaluation.focus import find_focus, turn_upright
-from evaluation.lesions import detect
+from evaluation.report.focus import find_focus, turn_upright
+from evaluation.scoring.lesions import detect
 from evaluation.volumes import Header
 
 SPACING_ZYX = np.array([5.0, 2.0, 1.0])

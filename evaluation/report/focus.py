@@ -8,7 +8,7 @@ import numpy as np
 from nibabel import orientations
 from numpy.typing import NDArray
 
-from evaluation.lesions import CONNECTIVITY, Triple, detect
+from evaluation.scoring.lesions import CONNECTIVITY, Triple, detect
 from evaluation.volumes import Header
 
 Choice = Literal["largest", "worst"]

@@ -6,16 +6,16 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from evaluation import tables
-from evaluation.assess import assess
 from evaluation.cases import SUFFIX, volumes_in
-from evaluation.profiles import PROFILES
+from evaluation.report import tables
 from evaluation.results import accuracy_columns, write, write_csv
+from evaluation.scoring.assess import assess
+from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
 from evaluation.volumes import read_header
 
 
-def score(predictions: Path, labels: Path, output: Path, scoring: str) -> bool:
+def score_folder(predictions: Path, labels: Path, output: Path, scoring: str) -> bool:
     """Write scores.csv and scores.md into `output`; return whether every mask is sound.
 
     labels: NAME.nii.gz, one a case. predictions: NAME.nii.gz; a case that has none is scored 0, one

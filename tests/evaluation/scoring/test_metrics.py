@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from evaluation.metrics import check_shapes, check_spacing, dice
+from evaluation.scoring.metrics import check_shapes, check_spacing, dice
 
 
 def test_dice_of_overlapping_masks() -> None:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from evaluation.plots import COLUMNS, draw, during_run, thinned, vram_curve_png
+from evaluation.report.plots import COLUMNS, draw, during_run, thinned, vram_curve_png
 
 BASELINE_MIB = 600.0
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.errors import EvaluationError
-from evaluation.lesions import detect
-from evaluation.profiles import Profile, Scores, score
+from evaluation.scoring.lesions import detect
+from evaluation.scoring.profiles import Profile, Scores, score
 from evaluation.states import State
 from evaluation.volumes import Header, Volume, grid_difference, read, read_header
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 from numpy.typing import ArrayLike, NDArray
 
-from evaluation.tables import TIME_LIMIT_S, VRAM_LIMIT_MIB
+from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
 
 COLUMNS = 1000  # about the width of the drawing in pixels
 COLOUR, GREY = "#1f5fa8", "#555555"

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.assess import assess, check, reference_of
 from evaluation.errors import EvaluationError
-from evaluation.profiles import FLARE23, FLARE24
+from evaluation.scoring.assess import assess, check, reference_of
+from evaluation.scoring.profiles import FLARE23, FLARE24
 from evaluation.states import State
 from evaluation.volumes import read_header
 from tests.submissions import AFFINE, BEHAVIOURS, SHAPE, lesion, save

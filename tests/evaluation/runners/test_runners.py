@@ -12,9 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import cgroup
 from evaluation.cases import find
-from evaluation.processes import with_variable
 from evaluation.runners import (
     LIMITS,
     LOG_BYTES,
@@ -24,10 +22,12 @@ from evaluation.runners import (
     Limits,
     Outcome,
     Runner,
+    cgroup,
     end_of,
 )
 from evaluation.runners.docker import DockerRunner, connect
 from evaluation.runners.process import OWNER_VARIABLE, ProcessRunner
+from evaluation.runners.processes import with_variable
 from evaluation.trial import stage
 from tests import engine
 from tests.submissions import write_cases

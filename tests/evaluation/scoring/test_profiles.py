@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from surface_distance import metrics as deepmind  # type: ignore[import-untyped]
 
-from evaluation.profiles import FLARE23, FLARE24, PROFILES, score
-from evaluation.surface import surface_dice
+from evaluation.scoring.profiles import FLARE23, FLARE24, PROFILES, score
+from evaluation.scoring.surface import surface_dice
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
 
