@@ -123,10 +123,8 @@ class Store:
         return self.folder / "logs" / f"{case}.log"
 
     def picture(self, kind: str, name: str) -> Path:
-        """Where a picture is; its folder is made."""
-        path = self.folder / kind / f"{name}.png"
-        path.parent.mkdir(exist_ok=True)
-        return path
+        """Where a picture is."""
+        return self.folder / kind / f"{name}.png"
 
     def save(self, one: Record) -> None:
         """Write a case's record, in place of the one before."""

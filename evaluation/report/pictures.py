@@ -88,6 +88,7 @@ def _is_new(path: Path, store: Store, one: Record) -> bool:
 
 
 def _write(path: Path, png: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
     part = path.with_name(f".{path.name}")
     part.write_bytes(png)
     part.replace(path)
