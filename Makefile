@@ -1,9 +1,9 @@
 # make install   environment in .venv (Python 3.11)
-# make run       segment two real scans with the container, or without one where no engine answers
+# make run       evaluate two real scans with the container, or without one where no engine answers
 # make test      all tests; those that need a Docker engine are skipped where none answers
 # make lint      ruff and mypy
 # make oracle    nnU-Net itself in .venv-nnunet: the tests compare with it, training runs it
-# make benchmark the README's tables
+# make benchmark the README's tables; the last one needs a Docker engine
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
@@ -37,3 +37,5 @@ lint: install
 benchmark: install oracle
 	.venv/bin/python -m benchmarks.against_nnunet --output runs/benchmark
 	.venv/bin/python -m benchmarks.cost_of_default --output runs/benchmark
+	.venv/bin/python -m benchmarks.scoring --output runs/benchmark
+	.venv/bin/python -m benchmarks.harness_overhead --output runs/benchmark

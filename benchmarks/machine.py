@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from evaluation import host
+
 
 @dataclass(frozen=True)
 class Run:
@@ -22,16 +24,7 @@ class Run:
 
 def description() -> str:
     """CPU, cores and memory of this machine."""
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        "unknown CPU",
-    )
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{cpu}, {len(os.sched_getaffinity(0))} cores, {memory_gib:.0f} GiB, no GPU"
+    return f"{host.description()}, no GPU used"
 
 
 def timed(command: Sequence[str | Path], env: dict[str, str] | None = None) -> Run:

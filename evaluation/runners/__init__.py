@@ -29,12 +29,13 @@ class Limits:
     """What a submission may use; its output is bounded so that it cannot fill the disk."""
 
     profile: str
-    memory_mib: int = 28 * 1024  # swap included
+    memory_mib: int = 28 * 1024
     shm_mib: int = 28 * 1024  # counts as memory as well
     pids: int | None = 4096  # threads count
     tmp_mib: int | None = 8 * 1024  # of /tmp, which is memory; None: the image's own /tmp
     output_mib: int = 4 * 1024
-    locked_down: bool = True  # no network, no capabilities, no new privileges, inputs read-only
+    # No network, no capabilities, no new privileges, no swap, inputs read-only.
+    locked_down: bool = True
 
 
 # flare: the organisers' own command line, which limits memory alone.

@@ -130,7 +130,6 @@ class DockerRunner:
         inputs = "ro" if limits.locked_down else "rw"
         options: dict[str, Any] = {
             "mem_limit": memory,
-            "memswap_limit": memory,
             "shm_size": f"{limits.shm_mib}m",
             "volumes": [
                 f"{job.work.resolve()}/inputs:{WORKSPACE}/inputs:{inputs}",
@@ -152,6 +151,7 @@ class DockerRunner:
             options["tmpfs"] = {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={limits.tmp_mib}m"}
         if limits.locked_down:
             options |= {
+                "memswap_limit": memory,
                 "network_mode": "none",
                 "cap_drop": ["ALL"],
                 "security_opt": ["no-new-privileges"],
