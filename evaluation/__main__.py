@@ -165,7 +165,11 @@ def _add_scoring(command: argparse.ArgumentParser) -> None:
 
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
     def parse(text: str) -> float:
-        value = kind(text)
+        try:
+            value = kind(text)
+        except ValueError as error:
+            expected = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r}: not {expected}") from error
         if not 0 < value < float("inf"):
             raise argparse.ArgumentTypeError(f"{text}: must be above 0")
         return value

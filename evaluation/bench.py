@@ -85,7 +85,8 @@ def _row(case: Case, trials: Sequence[Trial], startup_s: float | None) -> tuple[
     size = " x ".join(str(n) for n in case.header.shape_zyx[::-1])
     failed = next((trial for trial in trials if trial.state is not State.OK), None)
     if failed is not None:
-        return f"| {case.name} | {size} |{' |' * 6} FAIL: {failed.state}, {failed.message} |", False
+        why = failed.message.replace("|", "\\|")  # what it printed last may look like a table
+        return f"| {case.name} | {size} |{' |' * 6} FAIL: {failed.state}, {why} |", False
     outcomes = [trial.outcome for trial in trials if trial.outcome is not None]
     walls = spread([outcome.wall_s for outcome in outcomes])
     cells = [case.name, size, walls.text(1), spread([o.runtime_s for o in outcomes]).text(1)]

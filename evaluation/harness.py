@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from evaluation.scoring.assess import assess, failed, reference_of
 from evaluation.scoring.profiles import PROFILES, Profile
 from evaluation.states import State
 from evaluation.submission import Submission
-from evaluation.trial import Rig
+from evaluation.trial import Rig, remove
 
 ATTEMPTS = 3  # at a case that fails through no fault of the submission
 PAUSE_S = 5.0  # before another attempt: a driver or an engine may come back
@@ -98,7 +97,10 @@ def prepare(store: Store, settings: dict[str, Any], *, resume: bool) -> None:
                 f"{store.folder}: holds an evaluation; --resume goes on with it, or choose another"
                 " --output"
             )
-        before = json.loads(path.read_text())
+        try:
+            before = dict(json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise EvaluationError(f"{path}: damaged ({error}); choose another --output") from error
         changed = [
             f"{name} was {before.get(name)}, is {settings.get(name)}"
             for name in sorted(before.keys() | settings.keys())
@@ -110,7 +112,7 @@ def prepare(store: Store, settings: dict[str, Any], *, resume: bool) -> None:
                 " use the same, or another --output"
             )
     # What a run that was killed has left of a case in work.
-    shutil.rmtree(store.work, ignore_errors=True)
+    remove(store.work)
     store.work.mkdir(parents=True, exist_ok=True)
     write(path, json.dumps(settings, indent=2) + "\n")
 
@@ -141,13 +143,16 @@ class _Run:
                         f" with: {records[-1].message}; mend it and go on with --resume"
                     )
         finally:
-            self._tabulate(records)
+            # What was not come to this time may be there from an earlier run.
+            rest = [self.store.load(case.name) for case in self.cases[len(records) :]]
+            self._tabulate([*records, *(one for one in rest if one and one.is_complete)])
         return records
 
     def _check_references(self) -> None:
         """Find a reference that cannot be used now and not hours later."""
         for case in self.cases:
-            if case.reference is not None and self.store.load(case.name) is None:
+            known = self.store.load(case.name)
+            if case.reference is not None and not (known and known.is_scored):
                 reference_of(case.reference, self.scoring)
 
     def _case(self, case: Case) -> Record:

@@ -59,6 +59,11 @@ class Record:
         """Whether nothing is left to do: infra_error is not scored but tried again."""
         return self.accuracy is not None
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether it says all that it could: it is scored, or cannot be."""
+        return self.is_scored or self.state is State.INFRA_ERROR
+
 
 def record(
     trial: Trial,
@@ -137,7 +142,7 @@ class Store:
             return _record(json.loads(path.read_text()))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise EvaluationError(
                 f"{path}: not a record of this version ({error}); remove it to run the case again"
             ) from error

@@ -1,8 +1,5 @@
 """Scores masks that are there already, without running anything."""
 
-import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ from evaluation.scoring.assess import assess
 from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
 from evaluation.volumes import read_header
+from evaluation.workers import each
 
 
 def score_folder(predictions: Path, labels: Path, output: Path, scoring: str) -> bool:
@@ -24,16 +22,13 @@ def score_folder(predictions: Path, labels: Path, output: Path, scoring: str) ->
     """
     given = {path.name: path for path in volumes_in(predictions)}
     references = volumes_in(labels)
+    output.mkdir(parents=True, exist_ok=True)  # which may fail now and not hours later
     jobs = [(given.pop(path.name, None), path, scoring) for path in references]
     rows = []
-    # Processes: most of the work holds the interpreter.
-    workers = min(len(jobs), len(os.sched_getaffinity(0)))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        for row in pool.map(_row, jobs):
-            rows.append(row)
-            marks = f"DSC {row['dsc']:.3f} NSD {row['nsd']:.3f}"
-            print(f"{row['case']:20} {row['status']:10} {marks}  {row['message']}", flush=True)
+    for row in each(_row, jobs):  # in processes: most of the work holds the interpreter
+        rows.append(row)
+        marks = f"DSC {row['dsc']:.3f} NSD {row['nsd']:.3f}"
+        print(f"{row['case']:20} {row['status']:10} {marks}  {row['message']}", flush=True)
     write_csv(output / "scores.csv", rows)
     write(output / "scores.md", tables.markdown(rows))
     print(tables.markdown(rows))

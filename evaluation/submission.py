@@ -38,7 +38,7 @@ class Submission:
             words = shlex.split(command)
         except ValueError as error:
             raise EvaluationError(f"--command {command!r}: {error}") from error
-        scripts = [word for word in words[1:] if word.endswith(".sh")]
+        scripts = [word for word in words if word.endswith(".sh")]
         if not words or any(not (self.source / script).is_file() for script in scripts):
             raise EvaluationError(
                 f"--command {command!r}: no such script in {self.source.resolve()}, where it runs;"

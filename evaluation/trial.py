@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import stat
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -197,11 +198,17 @@ def stage(case: Case, work: Path) -> None:
 
 @contextlib.contextmanager
 def _folder(parent: Path, name: str) -> Iterator[Path]:
-    # A container may leave folders that only root can remove.
-    with tempfile.TemporaryDirectory(
-        prefix=f"{name}-", dir=parent, ignore_cleanup_errors=True
-    ) as folder:
-        yield Path(folder)
+    folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, as far as that is possible: a container may leave what only root can."""
+    # Not shutil.rmtree: a submission may nest folders deeper than Python's functions may.
+    subprocess.run(["rm", "-rf", "--", folder], stderr=subprocess.DEVNULL, check=False)
 
 
 def _collect(outputs: Path, name: str, to: Path) -> tuple[bool, str]:
@@ -213,8 +220,8 @@ def _collect(outputs: Path, name: str, to: Path) -> tuple[bool, str]:
         return False, "outputs/ was replaced by a link"
     try:
         present = sorted(entry.name for entry in outputs.iterdir())
-    except OSError as error:
-        raise EvaluationError(f"{outputs}: cannot be listed ({error.strerror})") from error
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        return False, f"outputs/ cannot be listed any more ({error.strerror})"
     others = [other for other in present if other != name]
     more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
     remark = f"not asked for: {', '.join(others[:SHOWN])}{more}" if others else ""
@@ -230,11 +237,15 @@ def _collect(outputs: Path, name: str, to: Path) -> tuple[bool, str]:
 def _excess(outputs: Path, limit_mib: int) -> str | None:
     """Say if outputs/ has grown beyond what a submission may write."""
     size = count = 0
-    for folder, _, files in os.walk(outputs):
-        for file in files:
-            count += 1
-            with contextlib.suppress(OSError):
-                size += (Path(folder) / file).lstat().st_size
-        if count > FILES:
-            return f"stopped: more than {FILES} files in outputs/"
+    folders = [str(outputs)]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                count += 1
+                if count > FILES:
+                    return f"stopped: more than {FILES} files in outputs/"
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    size += entry.stat(follow_symlinks=False).st_size
     return f"stopped: more than {limit_mib} MiB in outputs/" if size > limit_mib * 2**20 else None

@@ -189,6 +189,8 @@ def _described(path: Path, parsed: Any) -> Header:
         if code:
             affines.append(np.asarray(affine, np.float64))
     x, y, z = (float(size) for size in parsed.get_zooms())
+    if not all(0 < size < math.inf for size in (x, y, z)):  # nor NaN
+        raise EvaluationError(f"{path}: its voxels cannot measure {(x, y, z)} mm (x, y, z)")
     return Header(
         path=path,
         shape_zyx=(shape[2], shape[1], shape[0]),

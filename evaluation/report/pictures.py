@@ -1,9 +1,6 @@
 """The pictures of an evaluation, drawn once everything is measured: they cost time of their own."""
 
-import multiprocessing
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from evaluation.results import Record, Store
 from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
 from evaluation.volumes import Volume, read
+from evaluation.workers import each
 
 CHOICES: tuple[Choice, ...] = ("worst", "largest")
 
@@ -31,10 +29,7 @@ def draw(store: Store, cases: Sequence[Case], records: Sequence[Record], scoring
     jobs = [(store, by_name[one.case], one, scoring) for one in records if one.usage is not None]
     if not jobs:
         return []
-    workers = min(len(jobs), len(os.sched_getaffinity(0)))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        return [problem for problem in pool.map(_draw, jobs) if problem is not None]
+    return [problem for problem in each(_draw, jobs) if problem is not None]
 
 
 def _draw(job: tuple[Store, Case, Record, str]) -> str | None:

@@ -32,6 +32,8 @@ def build(image: str, source: Path, log: Path, arguments: Sequence[str] = ()) ->
                 check=False,
             )
     except FileNotFoundError as error:
+        if error.filename != command[0]:  # `source`, or the folder of the log
+            raise
         raise EvaluationError(f"no docker command for {shlex.join(command)}") from error
     if done.returncode != 0:
         said = last_line(log.read_text(errors="replace"))
@@ -50,10 +52,10 @@ def load(client: docker.DockerClient, archive: Path) -> str:
     try:
         with archive.open("rb") as stream:
             images = client.images.load(stream)
+    except ENGINE_ERRORS as error:  # before OSError, which those of the connection are too
+        raise EvaluationError(f"{archive}: the engine cannot load it ({reason(error)})") from error
     except OSError as error:
         raise EvaluationError(f"{archive}: cannot be read ({error.strerror})") from error
-    except ENGINE_ERRORS as error:
-        raise EvaluationError(f"{archive}: the engine cannot load it ({reason(error)})") from error
     names = sorted(tag for image in images for tag in image.tags)
     # Podman puts a registry of its own in front.
     if not any(name == expected or name.endswith(f"/{expected}") for name in names):

@@ -186,8 +186,11 @@ class _Enclosure:
         reading = self.group.read() if self.group else None
         if reading is not None:
             return reading
-        # A single process's peak is the kernel's own, and so may exceed what was sampled.
-        peak_mib = max(self._tree.peak_mib, usage.ru_maxrss / 1024)
+        # A single process's peak is the kernel's own, and so may exceed what was sampled. But it
+        # begins with what the harness had at the fork: no more than that says nothing.
+        ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak_kib = usage.ru_maxrss if usage.ru_maxrss > ours else 0
+        peak_mib = max(self._tree.peak_mib, peak_kib / 1024) or None
         return Reading(usage.ru_utime + usage.ru_stime, peak_mib, oom_kills=0, forks_refused=0)
 
     def end(self) -> None:

@@ -1,0 +1,231 @@
+"""The bench on a runner that takes as long as the test says."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation import __main__ as command_line
+from evaluation.bench import TINY, bench, spread
+from evaluation.cases import Case, find
+from evaluation.gpu.devices import Gpu
+from evaluation.runners import LIMITS, InfrastructureError, Job, Limits, Outcome, Runner
+from evaluation.states import State
+from evaluation.submission import Submission
+from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
+from evaluation.trial import Rig, Trial, Vram
+from tests.evaluation.records import VRAM
+from tests.evaluation.scripted import ENDED_WELL, Scripted, write_mask
+from tests.submissions import write_cases
+
+GPU = Gpu("GPU-1", "Stand-in GPU", "580.1", 24576.0, "v2")
+COLUMNS = ["size", "wall s", "runtime s", "start-up", "peak", "area", "over 4 GB", "verdict"]
+
+
+def outcome(wall_s: float, **changes: Any) -> Outcome:
+    """A run whose first process takes a second less than the whole."""
+    end_s = ENDED_WELL.created_s + wall_s
+    return replace(ENDED_WELL, finished_s=end_s, removed_s=end_s, **changes)
+
+
+def walls(*seconds: float) -> list[Outcome]:
+    return [outcome(one) for one in seconds]
+
+
+def playing(left: Mapping[str, list[Outcome | Exception]]) -> Scripted:
+    """Give each case its outcomes one after the other; where it ended well there is a mask."""
+
+    def act(job: Job) -> Outcome:
+        given = left[job.name].pop(0)
+        if isinstance(given, Exception):
+            raise given
+        if given.exit_code == 0:
+            write_mask(job)
+        return given
+
+    return Scripted(act)
+
+
+def measured(
+    folder: Path, script: Mapping[str, Sequence[Outcome | Exception]], repeat: int
+) -> tuple[bool, str]:
+    """Run the bench on the script's cases; return whether they passed, and what was printed."""
+    cases = find(write_cases(folder, [name for name in script if name != TINY])[0])
+    out = io.StringIO()
+    left = {name: list(outcomes) for name, outcomes in script.items()}
+    work = folder / "work"
+    work.mkdir()
+    with Rig(playing(left), LIMITS["sandbox"], 3600.0, work) as rig:
+        passed = bench(rig, cases, repeat, out)
+    assert not any(left.values())  # each run `repeat` times, the tiny scan as well
+    assert not any(work.iterdir())
+    return passed, out.getvalue()
+
+
+def line(text: str, case: str) -> dict[str, str]:
+    (row,) = [row for row in text.splitlines() if row.startswith(f"| {case} ")]
+    cells = [cell.strip() for cell in row.strip("|").split(" | ")]
+    return dict(zip(COLUMNS, cells[1:], strict=True))
+
+
+def test_spread_is_median_and_extremes() -> None:
+    assert spread([3.0, 1.0, 10.0]).text(1) == "3.0 (1.0 to 10.0)"
+    assert spread([1.0, 2.0]).text(2) == "1.50 (1.00 to 2.00)"
+    assert spread([7.0]).text(0) == "7 (7 to 7)"
+
+
+def test_times_are_medians_of_the_runs_with_their_spread(tmp_path: Path) -> None:
+    script = {TINY: walls(3, 2, 8), "a": walls(12, 20, 10), "b": walls(6, 6, 6)}
+    passed, text = measured(tmp_path, script, 3)
+    assert passed
+    assert "start-up 3.00 (2.00 to 8.00) s: the whole of a run on a scan of 32 voxels cubed" in text
+    assert line(text, "a") == {
+        "size": "24 x 20 x 10",
+        "wall s": "12.0 (10.0 to 20.0)",
+        "runtime s": "11.0 (9.0 to 19.0)",
+        "start-up": "25%",
+        "peak": "not measured",
+        "area": "not measured",
+        "over 4 GB": "not measured",
+        "verdict": "pass: time 45 s",
+    }
+    assert line(text, "b")["start-up"] == "50%"
+    assert text.splitlines()[0].endswith("no GPU")
+    assert text.endswith("GPU memory was not measured: no GPU was used.\n")
+
+
+@pytest.mark.parametrize(
+    ("slowest", "passes"), [(TIME_LIMIT_S, True), (TIME_LIMIT_S + 0.01, False)]
+)
+def test_the_slowest_run_decides(tmp_path: Path, slowest: float, passes: bool) -> None:
+    passed, text = measured(tmp_path, {TINY: walls(1, 1, 1), "a": walls(9, slowest, 9)}, 3)
+    assert passed == passes
+    assert line(text, "a")["verdict"] == ("pass: time 45 s" if passes else "FAIL: time 45 s")
+
+
+def test_one_slow_scan_fails_all(tmp_path: Path) -> None:
+    script = {TINY: walls(1), "a": walls(50), "b": walls(40)}
+    passed, text = measured(tmp_path, script, 1)
+    assert not passed
+    assert line(text, "a")["verdict"] == "FAIL: time 45 s"
+    assert line(text, "b")["verdict"] == "pass: time 45 s"
+
+
+def test_a_scan_that_fails_once_has_no_numbers(tmp_path: Path) -> None:
+    script = {
+        TINY: walls(1, 1),
+        "a": [outcome(5), outcome(5, exit_code=3, log="no weights\n")],
+        "b": walls(5, 5),
+    }
+    passed, text = measured(tmp_path, script, 2)
+    assert not passed
+    (row,) = [row for row in text.splitlines() if row.startswith("| a ")]
+    head = next(row for row in text.splitlines() if row.startswith("| scan "))
+    assert row.count("|") == head.count("|")
+    assert row.endswith(" | FAIL: nonzero_exit, exit code 3: no weights |")
+    assert line(text, "b")["verdict"] == "pass: time 45 s"
+
+
+def test_a_machine_that_fails_is_not_a_pass(tmp_path: Path) -> None:
+    gone = InfrastructureError("the engine is gone")
+    passed, text = measured(tmp_path, {TINY: walls(1), "a": [gone]}, 1)
+    assert not passed
+    assert "FAIL: infra_error, the engine is gone" in text
+
+
+def test_a_failure_cannot_break_the_table(tmp_path: Path) -> None:
+    script = {TINY: walls(1), "a": [outcome(5, exit_code=1, log="cat x | head")]}
+    _, text = measured(tmp_path, script, 1)
+    (row,) = [row for row in text.splitlines() if row.startswith("| a ")]
+    assert row.endswith(r"exit code 1: cat x \| head |")
+
+
+def test_start_up_is_not_measured_where_a_tiny_scan_fails(tmp_path: Path) -> None:
+    script = {
+        TINY: [outcome(2), outcome(2, exit_code=1, log="patch larger than scan")],
+        "a": walls(9, 9),
+    }
+    passed, text = measured(tmp_path, script, 2)
+    assert passed
+    said = "start-up not measured: nonzero_exit on a tiny scan, exit code 1: patch larger than scan"
+    assert said in text.splitlines()
+    assert line(text, "a")["start-up"] == "not measured"
+
+
+class MeasuredRig(Rig):
+    """A rig whose runs have used what `vrams` says of the GPU; each takes 10 s."""
+
+    vrams: Sequence[Vram] = ()
+
+    def run(self, case: Case, mask: Path) -> Trial:
+        if case.name == TINY:
+            return Trial(State.OK, "", outcome(1), VRAM)
+        left = list(self.vrams)
+        self.vrams = left[1:]
+        return Trial(State.OK, "", outcome(10), left[0])
+
+
+@pytest.mark.parametrize(
+    ("peak_mib", "verdict"),
+    [(VRAM_LIMIT_MIB, "pass: memory 4 GB"), (VRAM_LIMIT_MIB + 0.5, "FAIL: memory 4 GB")],
+)
+def test_the_largest_peak_of_gpu_memory_decides(
+    tmp_path: Path, peak_mib: float, verdict: str
+) -> None:
+    clean = replace(VRAM, contaminated=())
+    rig = MeasuredRig(playing({}), LIMITS["sandbox"], 3600.0, tmp_path, GPU)
+    rig.vrams = [
+        replace(clean, peak_vram_mib=1000.0, area_mib_s=8000.0, area_above_4096_mib_s=0.0),
+        replace(clean, peak_vram_mib=peak_mib, area_mib_s=10000.0, area_above_4096_mib_s=500.0),
+        replace(clean, peak_vram_mib=2000.0, area_mib_s=12000.0, area_above_4096_mib_s=600.0),
+    ]
+    out = io.StringIO()
+    passed = bench(rig, find(write_cases(tmp_path, ["a"])[0]), 3, out)
+    assert passed == verdict.startswith("pass")
+    found = line(out.getvalue(), "a")
+    assert found["peak"] == f"2000 (1000 to {peak_mib:.0f})"
+    assert found["area"] == "10000 (8000 to 12000)"
+    assert found["over 4 GB"] == "500 MiB s (5%)"
+    assert found["verdict"] == f"pass: time 45 s; {verdict}"
+    assert "Stand-in GPU" in out.getvalue()
+    assert "no GPU" not in out.getvalue()
+
+
+def test_an_idle_gpu_is_measured_and_another_process_is_said(tmp_path: Path) -> None:
+    idle = replace(VRAM, peak_vram_mib=0.0, area_mib_s=0.0, area_above_4096_mib_s=0.0)
+    rig = MeasuredRig(playing({}), LIMITS["sandbox"], 3600.0, tmp_path, GPU)
+    rig.vrams = [replace(idle, contaminated=()), idle]
+    out = io.StringIO()
+    assert bench(rig, find(write_cases(tmp_path, ["a"])[0]), 2, out)
+    found = line(out.getvalue(), "a")
+    assert (found["peak"], found["over 4 GB"]) == ("0 (0 to 0)", "0 MiB s (0%)")
+    assert found["verdict"].endswith("pass: memory 4 GB; contaminated by another process")
+
+
+@pytest.mark.parametrize(("wall_s", "code"), [(45.0, 0), (45.5, 1)])
+def test_the_verdict_is_the_exit_code(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    wall_s: float,
+    code: int,
+) -> None:
+    runner = playing({TINY: [*walls(1)], "a": [*walls(wall_s)]})
+    asked: list[Limits] = []
+
+    def scripted(self: Submission, limits: Limits, gpu: Gpu | None) -> Runner:
+        asked.append(limits)
+        return runner
+
+    monkeypatch.setattr(Submission, "runner", scripted)
+    scans, _ = write_cases(tmp_path, ["a"])
+    options = ["--image", "x", "--gpu", "none", "--repeat", "1", "--memory", "512"]
+    assert command_line.main(["bench", "--scans", str(scans), *options]) == code
+    assert runner.closed
+    assert (asked[0].memory_mib, asked[0].shm_mib) == (512, 512)
+    assert line(capsys.readouterr().out, "a")["wall s"] == f"{wall_s} ({wall_s} to {wall_s})"
