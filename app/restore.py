@@ -30,8 +30,8 @@ from app.resample import (
     separated_axis,
 )
 
-_SLAB_VOXELS = 2**24  # interpolated at a time: bounds the memory of the float logits
-_SLAB_PLANES = 16  # of logits that are looked at together in a stream
+_SLAB_VOXELS = 2**21  # interpolated at a time: what fits a processor's cache is fastest
+_SLAB_PLANES = 4  # of logits that are looked at together in a stream
 
 Labels = NDArray[np.uint8] | NDArray[np.uint16]
 

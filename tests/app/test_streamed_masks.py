@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from app import predict
-from app.image import Image, read_image
+from app.image import Image, ImageError, read_image
 from app.model import Normalization, Resampling, load_model
 from app.predict import Options, Predictor
 from app.preprocess import prepare, preprocess, preprocess_slabs
@@ -163,3 +163,45 @@ def test_the_logits_agree_in_float32(case: Case) -> None:
         logits = torch.cat([s.clone() for s in slabs], 1)
         expected = p._logits(data, ignore)
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("at", [1, 20])
+def test_a_failure_half_way_leaves_the_old_mask(at: int, tmp_path: Path) -> None:
+    model = load_model(write_model(tmp_path / "model"))
+    voxels = smooth_noise((60, 50, 46), seed=0)
+    scan = read_image(write_scan(tmp_path / "scan.nii.gz", voxels, (3.0, 1.2, 1.3)))
+    (tmp_path / "out").mkdir()
+    target = tmp_path / "out" / "mask.nii.gz"
+    target.write_bytes(b"old")
+
+    def stop(done: int, of: int) -> None:
+        assert of > 2 * at
+        if done == at:
+            raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        Predictor(model, Options(CPU)).predict([scan], target, stop)
+    assert target.read_bytes() == b"old"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_mask_that_cannot_be_written_stops_the_network(tmp_path: Path) -> None:
+    model = load_model(write_model(tmp_path / "model"))
+    voxels = smooth_noise((200, 50, 46), seed=0)
+    scan = read_image(write_scan(tmp_path / "scan.nii.gz", voxels, (3.0, 1.2, 1.3)))
+    seen: list[int] = []
+    with pytest.raises(ImageError, match=r"mask.nii.gz: cannot be written \(No such file"):
+        Predictor(model, Options(CPU)).predict(
+            [scan], tmp_path / "nowhere" / "mask.nii.gz", lambda done, of: seen.append(of - done)
+        )
+    assert not seen or seen[-1] > 0
+
+
+def test_the_same_mask_every_time(tmp_path: Path) -> None:
+    model = load_model(write_model(tmp_path / "model"))
+    voxels = smooth_noise((60, 50, 46), seed=0)
+    scan = read_image(write_scan(tmp_path / "scan.nii.gz", voxels, (2.0, 1.2, 1.3)))
+    files = [tmp_path / f"{n}.nii.gz" for n in range(3)]
+    for file in files:
+        Predictor(model, Options(CPU)).predict([scan], file, ignore)
+    assert len({file.read_bytes() for file in files}) == 1
