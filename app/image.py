@@ -8,6 +8,7 @@ import importlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -114,11 +115,22 @@ def write_mask(path: str | os.PathLike[str], mask: Array, like: Image) -> None:
     (.nii and .nii.gz are one); it is compressed, except as .nii. An existing file is replaced. On
     failure nothing is left behind and ImageError is raised.
     """
-    path = Path(path)
     if mask.dtype not in (np.uint8, np.uint16) or mask.shape != like.voxels.shape:
         raise ValueError(
             f"mask: {mask.dtype} {mask.shape}, expected uint8 or uint16 {like.voxels.shape}"
         )
+    write_planes(path, iter([mask]), mask.dtype, like)
+
+
+def write_planes(
+    path: str | os.PathLike[str], planes: Iterator[Array], dtype: npt.DTypeLike, like: Image
+) -> None:
+    """The same for a mask of ``dtype`` that comes in parts (z, y, x), in order along z.
+
+    NIfTI is written part by part; for other formats the mask is collected first. An error that
+    ``planes`` raises leaves nothing behind either.
+    """
+    path, dtype = Path(path), np.dtype(dtype)
     suffix = suffix_of(path)
     geometry = like.geometry
     allowed = _NIFTI_SUFFIXES if isinstance(geometry, nifti.Header) else (geometry.suffix,)
@@ -132,10 +144,10 @@ def write_mask(path: str | os.PathLike[str], mask: Array, like: Image) -> None:
             if isinstance(geometry, nifti.Header):
                 part = Path(folder, "mask.part")
                 with part.open("wb") as file:
-                    nifti.write_mask(file, geometry, mask, compressed=suffix == ".nii.gz")
+                    nifti.write_mask(file, geometry, dtype, planes, compressed=suffix == ".nii.gz")
                 _publish([(part, path)])
             else:
-                _write_itk(Path(folder, path.name), mask, geometry)
+                _write_itk(Path(folder, path.name), _collected(planes, dtype, like), geometry)
                 # Data files go first: a header in place never names data that is not.
                 parts = sorted(Path(folder).iterdir(), key=lambda part: part.name == path.name)
                 _publish([(part, path.with_name(part.name)) for part in parts])
@@ -197,6 +209,15 @@ def _read_itk(path: Path, suffix: str) -> tuple[Array, _ItkGeometry]:
     voxels = sitk.GetArrayFromImage(image).reshape((1, *size[::-1])[-3:])
     grid = _ItkGeometry(suffix, size, image.GetSpacing(), image.GetOrigin(), image.GetDirection())
     return voxels, grid
+
+
+def _collected(planes: Iterator[Array], dtype: npt.DTypeLike, like: Image) -> Array:
+    mask = np.empty(like.voxels.shape, dtype)
+    done = 0
+    for part in planes:
+        mask[done : done + len(part)] = part
+        done += len(part)
+    return mask
 
 
 def _write_itk(path: Path, mask: Array, grid: _ItkGeometry) -> None:

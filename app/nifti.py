@@ -9,6 +9,7 @@ Layout: nifti1.h and nifti2.h, https://nifti.nimh.nih.gov.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BufferedIOBase
 from typing import Any, Literal, Protocol, TypeAlias, cast
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from isal import igzip_lib, isal_zlib
 
 Array: TypeAlias = npt.NDArray[Any]
+Dtype: TypeAlias = np.dtype[Any]
 
 _NIFTI1 = np.dtype(
     [
@@ -256,18 +258,22 @@ def remarks(header: Header) -> tuple[str, ...]:
     return tuple(found)
 
 
-def write_mask(file: BufferedIOBase, header: Header, mask: Array, *, compressed: bool) -> None:
-    """Write mask (z, y, x), uint8 or uint16, little-endian under the geometry of header.
+def write_mask(
+    file: BufferedIOBase, header: Header, dtype: Dtype, planes: Iterable[Array], *, compressed: bool
+) -> None:
+    """Write a mask of ``dtype``, uint8 or uint16, little-endian under the geometry of header.
 
+    planes: parts of the mask (z, y, x) in order; each is written before the next is asked for.
     Dimensions, qform, sform, codes, pixdim, units and texts are the header's own bytes; only what
     describes the voxels (type, scaling, offset, display range, intent) changes. Extensions go.
     """
-    layout = header.fields.dtype
-    fields = header.fields.copy()
+    packer = isal_zlib.compressobj(1, isal_zlib.DEFLATED, _GZIP_WBITS)
+    pack = packer.compress if compressed else memoryview
+    layout, fields = header.fields.dtype, header.fields.copy()
     fields["sizeof_hdr"] = layout.itemsize
     fields["magic"] = np.void(_MAGIC[layout])
-    fields["datatype"] = _MASK_DATATYPES[mask.dtype.name]
-    fields["bitpix"] = 8 * mask.dtype.itemsize
+    fields["datatype"] = _MASK_DATATYPES[dtype.name]
+    fields["bitpix"] = 8 * dtype.itemsize
     fields["vox_offset"] = layout.itemsize + 4
     fields["scl_slope"] = 1
     fields["scl_inter"] = 0
@@ -277,16 +283,11 @@ def write_mask(file: BufferedIOBase, header: Header, mask: Array, *, compressed:
     fields["intent_name"] = np.void(bytes(16))
     if layout == _NIFTI1:
         fields["gl"] = 0
-    voxels = np.ascontiguousarray(mask, mask.dtype.newbyteorder("<"))
-    head = fields.tobytes() + bytes(4)  # the four bytes say: no extensions
+    file.write(pack(fields.tobytes() + bytes(4)))  # the four bytes say: no extensions
+    for part in planes:
+        file.write(pack(np.ascontiguousarray(part, dtype.newbyteorder("<")).data))
     if compressed:
-        packer = isal_zlib.compressobj(1, isal_zlib.DEFLATED, _GZIP_WBITS)
-        file.write(packer.compress(head))
-        file.write(packer.compress(voxels))
         file.write(packer.flush())
-    else:
-        file.write(head)
-        file.write(voxels.data)
 
 
 def _read_header(stream: _Stream) -> Header:
@@ -314,7 +315,7 @@ def _read_header(stream: _Stream) -> Header:
     raise NiftiError(f"damaged header (dim[0] is not 1 to 7); {_REPLACE}")
 
 
-def _voxel_dtype(header: Header) -> np.dtype[Any]:
+def _voxel_dtype(header: Header) -> Dtype:
     """The type of the stored voxels in the file's byte order."""
     code = int(header.fields["datatype"])
     if code not in _DTYPES:

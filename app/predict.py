@@ -1,24 +1,31 @@
-"""One scan from voxels to mask: preprocess, sliding window, restore, write."""
+"""One scan from voxels to mask: preprocess, sliding window, restore, write.
+
+By default as a stream (app.stream); at once where ``exact`` asks for nnU-Net's own arithmetic.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from app.image import Image, write_mask
+from app.image import Image, write_mask, write_planes
 from app.labels import DIFFERENCE_RULE, label_dtype, label_rule
 from app.model import Member, Model, ModelError
 from app.networks import UNet, build_network, fold_two_class_head
-from app.preprocess import preprocess
-from app.restore import restore
-from app.sliding_window import mirrored, predict_logits
+from app.preprocess import prepare, preprocess, preprocess_slabs
+from app.restore import Labels, restore, restore_slabs
+from app.sliding_window import mirrored, predict_logits, predict_slabs
+from app.stream import StageClock, can_stream, finite, in_scan_order, write_behind
+
+STAGES = ("preprocess", "network", "restore", "write")
 
 
 @dataclass(frozen=True)
@@ -54,26 +61,63 @@ class Predictor:
     def predict(
         self, channels: Sequence[Image], output: Path, on_window: Callable[[int, int], None]
     ) -> dict[str, float]:
-        """Segment one scan and write its mask; returns the seconds of each stage.
+        """Segment one scan and write its mask; returns the seconds spent in each stage.
 
         ``channels`` share one grid; ``on_window(done, of)`` is told of progress. Raises ImageError
         or ValueError with one line for the user; no partial file is left.
         """
-        config, exact, device = self.config, self.options.exact, self.options.device
-        clock = _Clock()
-        voxels = [c.voxels for c in channels]
-        volume, grid = preprocess(voxels, channels[0].spacing_zyx, config, exact, device)
-        clock.lap("preprocess")
-        logits = self._logits(volume, on_window)
-        del volume
-        clock.lap("network")
-        if exact:
-            logits = logits.cpu()
-        mask = restore(logits, self.rule, config, grid, label_dtype(config), exact)
-        clock.lap("restore")
-        write_mask(output, mask, channels[0])
-        clock.lap("write")
+        clock = StageClock(STAGES)
+        if self.options.exact or not can_stream(self.config, channels[0].spacing_zyx):
+            mask = self._at_once(channels, on_window, clock)
+            with clock.stage("write"):
+                write_mask(output, mask, channels[0])
+            return clock.laps
+        parts = self._slab_by_slab(channels, on_window, clock)
+        dtype = _numpy(label_dtype(self.config))
+        with clock.stage(
+            "write"
+        ):  # what is left of it: the stages before it do most of the waiting
+            write_behind(parts, lambda arriving: write_planes(output, arriving, dtype, channels[0]))
         return clock.laps
+
+    def _slab_by_slab(
+        self, channels: Sequence[Image], on_window: Callable[[int, int], None], clock: StageClock
+    ) -> Iterator[Labels]:
+        """The mask in parts along the scan's first axis, each made when it is asked for."""
+        config, voxels = self.config, [c.voxels for c in channels]
+        with clock.stage("preprocess"):
+            scan = prepare(voxels, channels[0].spacing_zyx, config, exact=False)
+        slabs = clock.timed("preprocess", preprocess_slabs(scan, config, self.options.device))
+        logits = predict_slabs(
+            slabs,
+            scan.shape,
+            [self._one_pass(n) for n in self.networks],
+            config.patch_size,
+            self.options.step_size,
+            self.heads,
+            on_window,
+        )
+        logits = clock.timed("network", map(finite, logits))
+        dtype = label_dtype(config)
+        labels = restore_slabs(logits, scan.shape, self.rule, config, scan.grid, dtype)
+        parts = in_scan_order(labels, voxels[0].shape, _numpy(dtype), config.transpose)
+        return clock.timed("restore", parts)
+
+    def _at_once(
+        self, channels: Sequence[Image], on_window: Callable[[int, int], None], clock: StageClock
+    ) -> Labels:
+        """The whole mask, with the logits of the whole scan in memory."""
+        config, exact, device = self.config, self.options.exact, self.options.device
+        with clock.stage("preprocess"):
+            voxels = [c.voxels for c in channels]
+            volume, grid = preprocess(voxels, channels[0].spacing_zyx, config, exact, device)
+        with clock.stage("network"):
+            logits = self._logits(volume, on_window)
+            del volume
+        with clock.stage("restore"):
+            if exact:
+                logits = logits.cpu()
+            return restore(logits, self.rule, config, grid, label_dtype(config), exact)
 
     def _logits(self, volume: Tensor, on_window: Callable[[int, int], None]) -> Tensor:
         """Mean logits of the ensemble, float16 when exact, else float32."""
@@ -97,9 +141,7 @@ class Predictor:
         assert total is not None
         if members > 1:
             total /= members
-        if not torch.isfinite(total).all():
-            raise ValueError("the network gave logits that are not finite; check its weights")
-        return total
+        return finite(total)
 
     def _one_pass(self, network: UNet) -> Callable[[Tensor], Tensor]:
         """The network as the sliding window calls it: precision and augmentation decided."""
@@ -155,14 +197,5 @@ def _load_network(
     return network.to(device)
 
 
-class _Clock:
-    """Seconds between laps."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.laps[stage] = now - self._last
-        self._last = now
+def _numpy(dtype: torch.dtype) -> np.dtype[Any]:
+    return torch.empty(0, dtype=dtype).numpy().dtype

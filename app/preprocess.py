@@ -6,7 +6,8 @@ time on their way into the resampling, so no float copy of the scan is ever made
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from app.model import ModelConfig, Normalization, Resampling
-from app.resample import resample_spline, resample_torch, resampled_shape, separated_axis
+from app.model import ModelConfig, Normalization
+from app.resample import (
+    Sampling,
+    resample_slabs,
+    resample_spline,
+    resample_torch,
+    resampled_shape,
+    separated_axis,
+)
 
 Voxels = NDArray[Any]
-# Maps (part of a channel's crop as float32, its index in the crop) to normalised values.
-Normaliser = Callable[[NDArray[np.float32], Any], NDArray[np.float32]]
 _EPSILON = 1e-8  # nnU-Net's floor of a standard deviation or a range
 
 
@@ -38,6 +44,73 @@ class Grid:
         return tuple(s.stop - s.start for s in self.crop)
 
 
+@dataclass(frozen=True)
+class Normaliser:
+    """(values - shift) / scale after a clip; each step only where it is not None.
+
+    ``mask``: of the crop; the values outside of it stay as they are.
+    """
+
+    lower: float | None = None
+    upper: float | None = None
+    shift: float | None = None
+    scale: float | None = None
+    mask: NDArray[np.bool_] | None = None
+
+    def __call__(self, values: Tensor, index: Any) -> Tensor:
+        """Normalise float32 values, which lie at ``index`` in the crop; they may be changed."""
+        if self.mask is not None:
+            inside = torch.from_numpy(self.mask[index]).to(values.device)
+            return torch.where(inside, self._unmasked(values.clone()), values)
+        return self._unmasked(values)
+
+    def _unmasked(self, values: Tensor) -> Tensor:
+        if self.lower is not None or self.upper is not None:
+            values.clamp_(self.lower, self.upper)
+        if self.shift is not None:
+            values.sub_(self.shift)
+        if self.scale is not None:
+            values.div_(self.scale)
+        return values
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scan on its way to the network, axes in the network's order: nothing computed yet.
+
+    ``volumes`` are the crops of the channels, views of the caller's voxels; ``shape`` is that of
+    the network's input; ``axis`` is the separated one.
+    """
+
+    volumes: list[Voxels]
+    normalisers: list[Normaliser]
+    grid: Grid
+    shape: tuple[int, ...]
+    axis: int | None
+
+
+def prepare(
+    channels: Sequence[Voxels], spacing_zyx: Sequence[float], config: ModelConfig, exact: bool
+) -> Prepared:
+    """What must be known of (z, y, x) voxels of each channel before the first is computed.
+
+    ``exact`` takes means and deviations with NumPy's float32 rounding as nnU-Net does, on a float
+    copy of the scan; otherwise in float64, section by section. Raises ValueError.
+    """
+    volumes = [c.transpose(config.transpose) for c in channels]
+    spacing = tuple(spacing_zyx[i] for i in config.transpose)
+    grid = Grid(volumes[0].shape, nonzero_box(volumes), spacing)
+    new_shape = resampled_shape(grid.cropped_shape, spacing, config.spacing)
+    if min(new_shape) < 1:
+        raise ValueError(
+            f"the scan is {grid.cropped_shape} voxels of {spacing} mm, less than one voxel "
+            f"of the model's {config.spacing} mm; check the spacing in its header"
+        )
+    normalisers = normalise(volumes, grid.crop, config.normalization, exact)
+    axis = separated_axis(spacing, config.spacing, config.resample_data.force_separate_z)
+    return Prepared([v[grid.crop] for v in volumes], normalisers, grid, new_shape, axis)
+
+
 def preprocess(
     channels: Sequence[Voxels],
     spacing_zyx: Sequence[float],
@@ -50,136 +123,183 @@ def preprocess(
     ``exact`` resamples in float64 as nnU-Net does; otherwise float32, which differs from it by
     less than 0.001 HU. The result lies on ``device``.
     """
-    volumes = [c.transpose(config.transpose) for c in channels]
-    spacing = tuple(spacing_zyx[i] for i in config.transpose)
-    grid = Grid(volumes[0].shape, nonzero_box(volumes), spacing)
-    new_shape = resampled_shape(grid.cropped_shape, spacing, config.spacing)
-    if min(new_shape) < 1:
-        raise ValueError(
-            f"the scan is {grid.cropped_shape} voxels of {spacing} mm, less than one voxel "
-            f"of the model's {config.spacing} mm; check the spacing in its header"
-        )
-    normalisers = normalise(volumes, grid.crop, config.normalization)
-    axis = separated_axis(spacing, config.spacing, config.resample_data.force_separate_z)
+    scan = prepare(channels, spacing_zyx, config, exact)
     dtype = torch.float64 if exact else torch.float32
     resampled = [
-        _resample(v[grid.crop], n, new_shape, axis, config.resample_data, dtype, device)
-        for v, n in zip(volumes, normalisers, strict=True)
+        _resample(v, n, scan, config, dtype, device)
+        for v, n in zip(scan.volumes, scan.normalisers, strict=True)
     ]
-    return torch.stack(resampled), grid
+    return torch.stack(resampled), scan.grid
+
+
+def preprocess_slabs(scan: Prepared, config: ModelConfig, device: torch.device) -> Iterator[Tensor]:
+    """The same in float32, in slabs (channel, planes, y, x) that follow each other along z.
+
+    Sections go to ``device`` as they are stored and become float32 there. The separated axis must
+    be the first one or None. Only a band of sections is held, whatever the length of the scan.
+    """
+    resampling = config.resample_data
+    like_torch = resampling.function == "torch"
+    sampling = Sampling(1 if like_torch else resampling.order, like_torch)
+    separated = scan.axis is not None
+
+    def slabs(volume: Voxels, normaliser: Normaliser) -> Iterator[Tensor]:
+        clip = None if separated or like_torch else limits(volume, normaliser)
+
+        def section(i: int) -> Tensor:
+            return normaliser(_float32(volume[i], device), i)
+
+        shapes = volume.shape, scan.shape
+        return resample_slabs(section, *shapes, sampling, separated, clip, device)
+
+    channels = [slabs(v, n) for v, n in zip(scan.volumes, scan.normalisers, strict=True)]
+    for parts in zip(*channels, strict=True):
+        yield torch.stack(parts)
 
 
 def _resample(
     volume: Voxels,
     normaliser: Normaliser,
-    new_shape: tuple[int, ...],
-    axis: int | None,
-    resampling: Resampling,
+    scan: Prepared,
+    config: ModelConfig,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
     """Normalise and resample one channel, section by section along the separated axis if any."""
+    resampling = config.resample_data
 
     def normalised(part: Voxels, index: Any) -> Tensor:
-        return torch.from_numpy(normaliser(part.astype(np.float32), index)).to(device)
+        return normaliser(_float32(part, torch.device("cpu")), index).to(device)
 
-    if volume.shape == new_shape:
+    if volume.shape == scan.shape:
         return normalised(volume, ...)
     if resampling.function == "torch":
-        return resample_torch(normalised(volume, ...)[None], new_shape, axis)[0]
-    first = axis or 0
+        return resample_torch(normalised(volume, ...)[None], scan.shape, scan.axis)[0]
+    first = scan.axis or 0
     sections = np.moveaxis(volume, first, 0)
 
     def section(i: int) -> Tensor:
         return normalised(sections[i], (*[slice(None)] * first, i))
 
-    target = [new_shape[first], *(n for i, n in enumerate(new_shape) if i != first)]
+    target = [scan.shape[first], *(n for i, n in enumerate(scan.shape) if i != first)]
+    separated = scan.axis is not None
     result = resample_spline(
-        section, sections.shape, target, resampling.order, axis is not None, dtype, device
+        section, sections.shape, target, resampling.order, separated, dtype, device
     )
     return result.movedim(0, first)
 
 
+def _float32(voxels: Voxels, device: torch.device) -> Tensor:
+    """A float32 copy on ``device``."""
+    return torch.from_numpy(voxels).to(device).to(torch.float32, copy=True)
+
+
 def nonzero_box(volumes: Sequence[Voxels]) -> tuple[slice, ...]:
     """Bounding box of the voxels that are not zero in any channel; all of it if every one is."""
-    box = []
-    occupied = [v != 0 for v in volumes]
-    for axis in range(3):
-        others = tuple(i for i in range(3) if i != axis)
-        line = np.logical_or.reduce([o.any(others) for o in occupied])
-        index = np.flatnonzero(line)
-        box.append(slice(int(index[0]), int(index[-1]) + 1) if len(index) else slice(0, len(line)))
-    return tuple(box)
+    depth, *plane = volumes[0].shape
+    rows, columns = (np.zeros(n, bool) for n in plane)
+
+    def occupied(i: int) -> bool:
+        for volume in volumes:
+            section = volume[i] != 0
+            np.logical_or(rows, section.any(1), out=rows)
+            np.logical_or(columns, section.any(0), out=columns)
+        return any(v[i].any() for v in volumes)
+
+    first = next((i for i in range(depth) if occupied(i)), None)
+    if first is None:
+        return tuple(slice(0, n) for n in volumes[0].shape)
+    last = next(i for i in range(depth - 1, -1, -1) if occupied(i))
+    for i in range(first, last):
+        if rows[[0, -1]].all() and columns[[0, -1]].all():
+            break  # no wider than this
+        occupied(i)
+    inside = [np.flatnonzero(line) for line in (rows, columns)]
+    return slice(first, last + 1), *(slice(int(i[0]), int(i[-1]) + 1) for i in inside)
+
+
+def limits(volume: Voxels, normaliser: Normaliser) -> tuple[float, float]:
+    """The least and the greatest normalised value, found section by section."""
+    if normaliser.mask is not None:  # not monotone
+        cpu = torch.device("cpu")
+        ranges = [normaliser(_float32(s, cpu), i).aminmax() for i, s in enumerate(volume)]
+        return min(float(r.min) for r in ranges), max(float(r.max) for r in ranges)
+    low, high = normaliser(torch.tensor(_range(volume), dtype=torch.float32), ...).tolist()
+    return low, high
+
+
+def _range(volume: Voxels) -> tuple[float, float]:
+    return float(min(s.min() for s in volume)), float(max(s.max() for s in volume))
 
 
 def normalise(
-    volumes: Sequence[Voxels], crop: tuple[slice, ...], schemes: Sequence[Normalization]
+    volumes: Sequence[Voxels],
+    crop: tuple[slice, ...],
+    schemes: Sequence[Normalization],
+    exact: bool,
 ) -> list[Normaliser]:
-    """One function per channel; statistics of the crop are taken here where a scheme needs them.
+    """One normaliser per channel; statistics of the crop are taken where a scheme needs them.
 
     Raises ValueError where nnU-Net's RGB scheme would refuse the values.
     """
     mask = None
     if any(s.scheme == "ZScoreNormalization" and s.use_mask for s in schemes):
         mask = _filled(np.logical_or.reduce([v != 0 for v in volumes]))[crop]
-    return [_normaliser(v, crop, s, mask) for v, s in zip(volumes, schemes, strict=True)]
+    return [_normaliser(v, crop, s, mask, exact) for v, s in zip(volumes, schemes, strict=True)]
 
 
 def _normaliser(
-    volume: Voxels, crop: tuple[slice, ...], scheme: Normalization, mask: NDArray[np.bool_] | None
+    volume: Voxels,
+    crop: tuple[slice, ...],
+    scheme: Normalization,
+    mask: NDArray[np.bool_] | None,
+    exact: bool,
 ) -> Normaliser:
     if scheme.scheme == "NoNormalization":
-        return lambda values, index: values
+        return Normaliser()
     if scheme.scheme == "CTNormalization":
-        return _ct(scheme)
-    # A view of the whole float32 scan, as in nnU-Net: NumPy's sums depend on the memory layout.
-    values = volume.astype(np.float32)[crop]
+        mean, std = scheme.mean or 0.0, max(scheme.std or 0.0, _EPSILON)  # never None: model checks
+        return Normaliser(scheme.percentile_00_5, scheme.percentile_99_5, mean, std)
     if scheme.scheme == "ZScoreNormalization":
-        if scheme.use_mask and mask is not None:
-            return _masked_z_score(values[mask], mask)
-        return _shift_and_scale(values.mean(), max(values.std(), _EPSILON))
-    lowest, highest = values.min(), values.max()
+        used = mask if scheme.use_mask else None
+        mean, std = (_moments_like_nnunet if exact else _moments)(volume, crop, used)
+        if math.isnan(mean):  # a scan of zeros: nnU-Net leaves it so
+            return Normaliser()
+        return Normaliser(shift=mean, scale=max(std, _EPSILON), mask=used)
+    lowest, highest = (np.float32(v) for v in _range(volume[crop]))
     if scheme.scheme == "RescaleTo01Normalization":
-        return _shift_and_scale(lowest, np.clip(highest - lowest, _EPSILON, None))
+        return Normaliser(shift=float(lowest), scale=max(float(highest - lowest), _EPSILON))
     if lowest < 0 or highest > 255:
         raise ValueError(f"values of an RGB channel lie in 0..255, found {lowest}..{highest}")
-    return _shift_and_scale(None, 255.0)
+    return Normaliser(scale=255.0)
 
 
-def _ct(scheme: Normalization) -> Normaliser:
-    mean, std = scheme.mean or 0.0, max(scheme.std or 0.0, _EPSILON)  # never None: model checks
-    lower, upper = scheme.percentile_00_5, scheme.percentile_99_5
-
-    def ct(values: NDArray[np.float32], index: Any) -> NDArray[np.float32]:
-        np.clip(values, lower, upper, out=values)
-        values -= mean
-        values /= std
-        return values
-
-    return ct
-
-
-def _shift_and_scale(shift: Any, scale: Any) -> Normaliser:
-    def shift_and_scale(values: NDArray[np.float32], index: Any) -> NDArray[np.float32]:
-        if shift is not None:
-            values -= shift
-        values /= scale
-        return values
-
-    return shift_and_scale
+def _moments_like_nnunet(
+    volume: Voxels, crop: tuple[slice, ...], mask: NDArray[np.bool_] | None
+) -> tuple[float, float]:
+    """Mean and standard deviation of the crop, inside the mask, rounded as in nnU-Net."""
+    # A view of the whole float32 scan, as in nnU-Net: NumPy's sums depend on the memory layout.
+    values = volume.astype(np.float32)[crop]
+    inside = values if mask is None else values[mask]
+    if not inside.size:
+        return math.nan, math.nan
+    return float(inside.mean()), float(inside.std())
 
 
-def _masked_z_score(inside: NDArray[np.float32], mask: NDArray[np.bool_]) -> Normaliser:
-    if not inside.size:  # a scan of zeros: nnU-Net leaves it so
-        return lambda values, index: values
-    mean, std = inside.mean(), max(inside.std(), _EPSILON)
+def _moments(
+    volume: Voxels, crop: tuple[slice, ...], mask: NDArray[np.bool_] | None
+) -> tuple[float, float]:
+    """The same in float64, section by section."""
 
-    def z_score(values: NDArray[np.float32], index: Any) -> NDArray[np.float32]:
-        here = mask[index]
-        values[here] = (values[here] - mean) / std
-        return values
+    def sections() -> Iterator[NDArray[np.float64]]:
+        for i, section in enumerate(volume[crop]):
+            yield (section if mask is None else section[mask[i]]).astype(np.float64)
 
-    return z_score
+    count = sum(s.size for s in sections())
+    if not count:
+        return math.nan, math.nan
+    mean = sum(float(s.sum()) for s in sections()) / count
+    return mean, math.sqrt(sum(float(np.square(s - mean).sum()) for s in sections()) / count)
 
 
 def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -5,6 +5,9 @@ linear and separable, so for the image it is one small matrix per axis; for the 
 it is a weighted sum of eight neighbours. Both are written here in the form that a GPU likes, and
 the logits also in scipy's exact order of operations, which decides ties in float16.
 
+A row of a spline's matrix fades by 0.27 per sample away from its centre, so that a slab of the
+result needs a band of sections only: ``resample_slabs`` never holds more of a scan than that.
+
 Axes: volumes are (channel, z, y, x) in the network's order; "the separated axis" is the one that
 nnU-Net resamples by nearest neighbour when voxels are more than three times longer along it.
 """
@@ -12,8 +15,9 @@ nnU-Net resamples by nearest neighbour when voxels are more than three times lon
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +27,10 @@ from torch.nn import functional as F
 
 ANISOTROPY_THRESHOLD = 3  # nnU-Net's ANISO_THRESHOLD
 _SPLINE_PADDING = 12  # scipy pads by this before the spline filter when mode is "nearest"
+# Samples on either side of a cubic spline's four that still count: what the pole leaves beyond
+# them is 0.27**16 = 7e-10 of a sample, a hundredth of float32's rounding.
+_BAND = 16
+_SLAB_SECTIONS = 16  # read, and made, between two slabs
 
 
 def resampled_shape(
@@ -79,16 +87,26 @@ def _coordinates(n_in: int, n_out: int) -> NDArray[np.float64]:
     return (np.arange(n_out, dtype=np.float64) + 0.5) * (n_in / n_out) - 0.5
 
 
+def _torch_coordinates(n_in: int, n_out: int) -> NDArray[np.float64]:
+    """The same as ``F.interpolate`` has them: rounded to float32, never before the first sample."""
+    scale = np.float64(np.float32(n_in) / np.float32(n_out))
+    c = scale * (np.arange(n_out, dtype=np.float64) + 0.5) - 0.5
+    return np.maximum(c.astype(np.float32), np.float32(0)).astype(np.float64)
+
+
 def linear_taps(n_in: int, n_out: int) -> Taps:
     """Taps of scipy's order-1 zoom (the same as torch's with align_corners=False).
 
     As in scipy, a sample beyond the edge is read from the edge but keeps its weight, and the
     second weight is the rest to one: both show in the last bit.
     """
-    c = _coordinates(n_in, n_out)
+    return _linear(_coordinates(n_in, n_out), n_in)
+
+
+def _linear(c: NDArray[np.float64], n: int) -> Taps:
     low = np.floor(c).astype(np.int64)
     low_weight = 1 - (c - low)
-    inside = 0, n_in - 1
+    inside = 0, n - 1
     return Taps(np.clip(low, *inside), np.clip(low + 1, *inside), low_weight, 1 - low_weight)
 
 
@@ -99,23 +117,64 @@ def nearest_taps(n_in: int, n_out: int) -> Taps:
     return Taps(index, index, None, None)
 
 
+def _torch_nearest(n_in: int, n_out: int) -> NDArray[np.int64]:
+    """The samples that ``F.interpolate(mode="nearest-exact")`` reads; it computes in float32."""
+    scale, half = np.float32(n_in) / np.float32(n_out), np.float32(0.5)
+    index: NDArray[np.float32] = np.floor((np.arange(n_out, dtype=np.float32) + half) * scale)
+    return index.astype(np.int64).clip(max=n_in - 1)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which interpolation: a spline of ``order`` 1 or 3 as scipy's, or torch's linear one."""
+
+    order: int
+    like_torch: bool = False
+
+    def matrix(
+        self, n_in: int, n_out: int, outputs: slice | None = None
+    ) -> tuple[slice, NDArray[np.float64]]:
+        """The inputs that some outputs (None: all) need and their (outputs, inputs) weights.
+
+        What lies beyond ``_BAND`` is added to the outermost input, so rows still sum to one.
+        """
+        like = _torch_coordinates if self.like_torch else _coordinates
+        c = like(n_in, n_out)
+        if outputs is None:
+            return slice(0, n_in), _rows(c, n_in, self.order)
+        c = c[outputs]
+        reach = _BAND if self.order == 3 else 0
+        first = max(math.floor(c[0]) - 1 - reach, 0)
+        last = min(math.floor(c[-1]) + 3 + reach, n_in)
+        return slice(first, last), _rows(c - first, last - first, self.order)
+
+    def nearest(self, n_in: int, n_out: int) -> NDArray[np.int64]:
+        """The input of each output, across the separated axis."""
+        return _torch_nearest(n_in, n_out) if self.like_torch else nearest_taps(n_in, n_out).low
+
+
 def spline_matrix(n_in: int, n_out: int, order: int) -> NDArray[np.float64]:
     """(n_out, n_in) matrix that does scipy's ``zoom(mode="nearest", grid_mode=True)`` on an axis.
 
     ``order`` is 1 or 3. Cubic: the input is padded by its edge, turned into B-spline coefficients
     (Unser's recursive filter with scipy's "reflect" start) and evaluated at four neighbours.
     """
+    return Sampling(order).matrix(n_in, n_out)[1]
+
+
+def _rows(c: NDArray[np.float64], n: int, order: int) -> NDArray[np.float64]:
+    """(len(c), n) matrix that evaluates the spline through n samples at the coordinates c."""
+    matrix = np.zeros((len(c), n))
     if order == 1:
-        taps = linear_taps(n_in, n_out)
-        matrix = np.zeros((n_out, n_in))
-        rows = np.arange(n_out)
+        taps = _linear(c, n)
+        rows = np.arange(len(c))
         for index, weight in ((taps.low, taps.low_weight), (taps.high, taps.high_weight)):
             assert weight is not None
             matrix[rows, index] += weight
         return matrix
-    coefficients = np.pad(np.eye(n_in), ((_SPLINE_PADDING, _SPLINE_PADDING), (0, 0)), mode="edge")
+    coefficients = np.pad(np.eye(n), ((_SPLINE_PADDING, _SPLINE_PADDING), (0, 0)), mode="edge")
     _cubic_filter(coefficients)
-    c = _coordinates(n_in, n_out) + _SPLINE_PADDING
+    c = c + _SPLINE_PADDING
     start = np.floor(c).astype(np.int64) - 1
     y = c - np.floor(c)
     z = 1 - y
@@ -123,7 +182,6 @@ def spline_matrix(n_in: int, n_out: int, order: int) -> NDArray[np.float64]:
     w2 = (z * z * (z - 2) * 3 + 4) / 6
     w0 = z * z * z / 6
     weights = np.stack((w0, w1, w2, 1 - w0 - w1 - w2), 1)
-    matrix = np.zeros((n_out, n_in))
     for k in range(4):
         matrix += weights[:, k : k + 1] * coefficients[start + k]
     return matrix
@@ -166,33 +224,109 @@ def resample_spline(
     """
     n0, *plane = shape
     m0, *new_plane = new_shape
-
-    def matrix(n_in: int, n_out: int) -> Tensor:
-        return torch.from_numpy(spline_matrix(n_in, n_out, order)).to(device, dtype)
-
-    same_plane = plane == new_plane
-    rows, columns = (matrix(i, o) for i, o in zip(plane, new_plane, strict=True))
+    sampling = Sampling(order)
+    in_plane = _in_plane(plane, new_plane, sampling, separated, dtype, device)
     stack = torch.empty((n0, *new_plane), dtype=dtype, device=device)
     lowest, highest = math.inf, -math.inf
     for i in range(n0):
         section = sections(i)
         low, high = (float(v) for v in torch.aminmax(section))
         lowest, highest = min(lowest, low), max(highest, high)
-        if same_plane:
-            stack[i] = section
-        else:
-            torch.matmul(rows @ section.to(dtype), columns.T, out=stack[i])
-            if separated:
-                stack[i].clamp_(low, high)
+        in_plane(section, stack[i])
     if n0 == m0 and separated:
         return stack.float()
     if separated:
-        return stack[torch.from_numpy(nearest_taps(n0, m0).low).to(device)].float()
-    across = matrix(n0, m0)
+        return stack[torch.from_numpy(sampling.nearest(n0, m0)).to(device)].float()
+    across = torch.from_numpy(sampling.matrix(n0, m0)[1]).to(device, dtype)
     result = torch.empty((m0, *new_plane), dtype=torch.float32, device=device)
     for row in range(new_plane[0]):  # row by row: no second full-size array in `dtype`
         result[:, row] = (across @ stack[:, row]).clamp_(lowest, highest)
     return result
+
+
+def resample_slabs(
+    sections: Callable[[int], Tensor],
+    shape: Sequence[int],
+    new_shape: Sequence[int],
+    sampling: Sampling,
+    separated: bool,
+    limits: tuple[float, float] | None,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    """Resample one channel in float32, given and made section by section along its first axis.
+
+    As ``resample_spline`` (within float32's rounding) or ``resample_torch``; ``limits`` clip the
+    result, as the range of the whole input cannot be known on the way. Yields the result in order
+    in slabs of some planes, each a new tensor. Asks for a section at most once, in order.
+    """
+    n0, *plane = shape
+    m0, *new_plane = new_shape
+    in_plane = _in_plane(plane, new_plane, sampling, separated, torch.float32, device)
+    depth = min(max(round(_SLAB_SECTIONS * m0 / n0), 1), _SLAB_SECTIONS)
+    bands = [
+        _band(n0, m0, sampling, separated, slice(start, min(start + depth, m0)))
+        for start in range(0, m0, depth)
+    ]
+    held = torch.empty((max(len(i) for i, _ in bands), *new_plane), device=device)
+    first = known = 0  # section `first` lies at the front; those before `known` have been asked for
+    for inputs, weights in bands:
+        advance(held, inputs.start - first)
+        first = inputs.start
+        for i in range(max(known, first), inputs.stop):
+            in_plane(sections(i), held[i - first])
+        known = inputs.stop
+        if weights.ndim == 1:
+            slab = held[torch.from_numpy(weights).to(device)]
+        else:
+            across = torch.from_numpy(weights).to(device, torch.float32)
+            slab = (across @ held[: len(inputs)].flatten(1)).unflatten(1, new_plane)
+        yield slab if limits is None else slab.clamp_(*limits)
+
+
+def _band(
+    n_in: int, n_out: int, sampling: Sampling, separated: bool, outputs: slice
+) -> tuple[range, NDArray[Any]]:
+    """The sections that some planes need, and a matrix for them or an index for each plane."""
+    if separated or n_in == n_out:
+        index = np.arange(n_in) if n_in == n_out else sampling.nearest(n_in, n_out)
+        index = index[outputs]
+        return range(int(index[0]), int(index[-1]) + 1), index - index[0]
+    inputs, weights = sampling.matrix(n_in, n_out, outputs)
+    return range(inputs.start, inputs.stop), weights
+
+
+def _in_plane(
+    plane: Sequence[int],
+    new_plane: Sequence[int],
+    sampling: Sampling,
+    separated: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Callable[[Tensor, Tensor], None]:
+    """A function (section, out) that resamples a section, within its own range if separated."""
+    same = list(plane) == list(new_plane)
+    rows, columns = (
+        torch.from_numpy(sampling.matrix(i, o)[1]).to(device, dtype)
+        for i, o in zip(plane, new_plane, strict=True)
+    )
+
+    def resize(section: Tensor, out: Tensor) -> None:
+        if same:
+            out.copy_(section)
+            return
+        torch.matmul(rows @ section.to(dtype), columns.T, out=out)
+        if separated and not sampling.like_torch:
+            low, high = torch.aminmax(section)
+            out.clamp_(low.to(dtype), high.to(dtype))
+
+    return resize
+
+
+def advance(planes: Tensor, by: int) -> None:
+    """Move planes to the front of the first axis, in place; the last ``by`` keep their content."""
+    for start in range(0, len(planes) - by, by or len(planes)):
+        stop = min(start + by, len(planes) - by)  # blocks that do not overlap
+        planes[start:stop] = planes[start + by : stop + by]
 
 
 def resample_torch(volume: Tensor, new_shape: Sequence[int], axis: int | None) -> Tensor:

@@ -2,12 +2,15 @@
 
 Only where foreground is possible are logits interpolated: outside the bounding box of foreground
 on the coarse grid (one sample wider, as far as interpolation reaches) every voxel is background.
+
+``restore`` has all logits at once; ``restore_slabs`` has them slab by slab and holds back what the
+next slab's first planes are mixed with.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -27,7 +30,10 @@ from app.resample import (
     separated_axis,
 )
 
-_SLAB_VOXELS = 2**24  # interpolated at a time: bounds the memory of the float logits
+_SLAB_VOXELS = 2**21  # interpolated at a time: what fits a processor's cache is fastest
+_SLAB_PLANES = 4  # of logits that are looked at together in a stream
+
+Labels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def restore(
@@ -37,7 +43,7 @@ def restore(
     grid: Grid,
     dtype: torch.dtype,
     exact: bool,
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
+) -> Labels:
     """(head, z, y, x) logits at the model's spacing to the scan's (z, y, x) labels of ``dtype``.
 
     ``exact`` follows nnU-Net's own rounding; otherwise float32 throughout.
@@ -50,31 +56,93 @@ def restore(
         labels[...] = rule.decide(logits)
     else:
         mix = _mix_like_nnunet if exact else mix_linear
-        _fill(labels, logits, rule, axis, mix)
+        _fill(labels, logits, rule, _taps(logits.shape[1:], labels.shape, axis), mix)
     whole = np.zeros(grid.shape, labels.numpy().dtype)
     whole[grid.crop] = labels.numpy()
     back = np.argsort(config.transpose)
     return np.ascontiguousarray(whole.transpose(back))
 
 
+def restore_slabs(
+    slabs: Iterator[Tensor],
+    shape: Sequence[int],
+    rule: LabelRule,
+    config: ModelConfig,
+    grid: Grid,
+    dtype: torch.dtype,
+) -> Iterator[Labels]:
+    """The same in float32 for logits (head, planes, y, x) of ``shape`` (z, y, x) slab by slab.
+
+    Yields all planes of the scan in order, axes in the network's order: undoing the transposition
+    is left to the caller. The labels are those of ``restore``, which calls the same `_fill`, but
+    for ties in the last bit of several heads: there the slab's bounding box may be the smaller one.
+    """
+    axis = separated_axis(config.spacing, grid.spacing, config.resample_logits.force_separate_z)
+    taps_z, *taps_plane = _taps(shape, grid.cropped_shape, axis)
+    start, depth = grid.crop[0].start, grid.shape[0]
+    yield from _background(start, grid, dtype)
+    held, first, done = None, 0, 0  # `held` are the planes from `first` on; `done` those restored
+    for slab in slabs:
+        for part in slab.split(_SLAB_PLANES, 1):
+            known = part if held is None else torch.cat((held, part), 1)
+            end = first + known.shape[1]
+            ready = int(np.searchsorted(taps_z.high, end))
+            if ready > done:
+                labels = torch.zeros((ready - done, *grid.cropped_shape[1:]), dtype=dtype)
+                taps = (taps_z.part(slice(done, ready), first), *taps_plane)
+                _fill(labels, known, rule, taps, mix_linear)
+                yield _on_scan(labels, grid)
+            wanted = int(taps_z.low[ready]) if ready < len(taps_z.low) else end
+            held = known[:, max(wanted - first, 0) :].clone() if wanted < end else None
+            first, done = min(wanted, end), ready
+    yield from _background(depth - start - done, grid, dtype)
+
+
+def _on_scan(labels: Tensor, grid: Grid) -> Labels:
+    """Some planes of the crop as planes of the scan."""
+    array: Labels = labels.numpy()
+    if grid.cropped_shape[1:] == grid.shape[1:]:
+        return array
+    whole = np.zeros((len(array), *grid.shape[1:]), array.dtype)
+    whole[:, *grid.crop[1:]] = array
+    return whole
+
+
+def _background(planes: int, grid: Grid, dtype: torch.dtype) -> Iterator[Labels]:
+    for _ in range(planes):
+        yield torch.zeros((1, *grid.shape[1:]), dtype=dtype).numpy()
+
+
+def _taps(shape: Sequence[int], new_shape: Sequence[int], axis: int | None) -> tuple[Taps, ...]:
+    """How each axis is interpolated: ``axis`` by nearest neighbour, one that keeps its length not.
+
+    (The nearest neighbour of a sample is itself, and linear taps would add a zero to it.)
+    """
+    return tuple(
+        nearest_taps(n, m) if i == axis or n == m else linear_taps(n, m)
+        for i, (n, m) in enumerate(zip(shape, new_shape, strict=True))
+    )
+
+
 def _fill(
     labels: Tensor,
     logits: Tensor,
     rule: LabelRule,
-    axis: int | None,
+    taps: Sequence[Taps],
     mix: Callable[[Tensor, Sequence[Taps]], Tensor],
 ) -> None:
-    """Interpolate ``logits`` to the shape of ``labels`` and decide, slab by slab."""
+    """Interpolate ``logits`` to the shape of ``labels`` and decide, slab by slab.
+
+    ``taps``: for each axis, of every label on the logits.
+    """
     box = _bounding_box(rule.may_be_foreground(logits))
     if box is None:
         return
-    taps, outputs = [], []
-    for i, (n_in, n_out) in enumerate(zip(logits.shape[1:], labels.shape, strict=True)):
-        t = nearest_taps(n_in, n_out) if i == axis else linear_taps(n_in, n_out)
-        touching = np.flatnonzero((t.high >= box[i].start) & (t.low < box[i].stop))
+    outputs = []
+    for t, foreground in zip(taps, box, strict=True):
+        touching = np.flatnonzero((t.high >= foreground.start) & (t.low < foreground.stop))
         if not len(touching):  # nearest neighbour can step over a thin foreground
             return
-        taps.append(t)
         outputs.append(slice(int(touching[0]), int(touching[-1]) + 1))
     slices, *plane = outputs
     depth = max(1, _SLAB_VOXELS // (len(logits) * math.prod(o.stop - o.start for o in plane)))

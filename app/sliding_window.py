@@ -1,4 +1,8 @@
-"""nnU-Net's sliding window: overlapping patches, logits averaged under a Gaussian."""
+"""nnU-Net's sliding window: overlapping patches, logits averaged under a Gaussian.
+
+``predict_logits`` holds the whole volume and its sums, and rounds as nnU-Net does.
+``predict_slabs`` goes along the first axis and holds one patch depth of either.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+
+from app.resample import advance
 
 _SIGMA = 1 / 8  # of the patch size
 _TRUNCATE = 4  # sigmas, scipy's default
@@ -89,11 +95,10 @@ def predict_logits(
     accumulates in float16, whatever the network's. ``on_window(done, of)`` is told of progress.
     """
     shape = volume.shape[1:]
-    missing = [max(p - n, 0) for n, p in zip(shape, patch_size, strict=True)]
-    before = [m // 2 for m in missing]
-    pads = [p for m, b in zip(missing[::-1], before[::-1], strict=True) for p in (b, m - b)]
-    if any(missing):
-        volume = F.pad(volume, pads)
+    padded, scan = _padded(shape, patch_size)
+    pads = [(s.start, p - s.stop) for s, p in zip(scan, padded, strict=True)]
+    if padded != list(shape):
+        volume = F.pad(volume, [side for pair in pads[::-1] for side in pair])
     weights = importance_map(patch_size, accumulate).to(volume.device)
     logits = torch.zeros((heads, *volume.shape[1:]), dtype=accumulate, device=volume.device)
     total = torch.zeros(volume.shape[1:], dtype=accumulate, device=volume.device)
@@ -105,4 +110,100 @@ def predict_logits(
         total[window] += weights
         on_window(done, len(todo))
     logits /= total
-    return logits[:, *(slice(b, b + n) for b, n in zip(before, shape, strict=True))]
+    return logits[:, *scan]
+
+
+def predict_slabs(
+    slabs: Iterator[Tensor],
+    shape: Sequence[int],
+    networks: Sequence[Callable[[Tensor], Tensor]],
+    patch_size: Sequence[int],
+    step_size: float,
+    heads: int,
+    on_window: Callable[[int, int], None],
+) -> Iterator[Tensor]:
+    """The mean of the networks' logits in float32, slab by slab along the first axis.
+
+    ``slabs`` are (channel, planes, y, x) of a volume of ``shape`` (z, y, x) and are asked for when
+    the next row of windows needs them. Yields (head, planes, y, x), every plane once and in order,
+    on the slabs' device; a yielded tensor is overwritten when the next one is asked for.
+    """
+    padded, scan = _padded(shape, patch_size)
+    rows, *columns = (
+        window_starts(n, p, step_size) for n, p in zip(padded, patch_size, strict=True)
+    )
+    corners = list(itertools.product(*columns))
+    of, done = len(rows) * len(corners) * len(networks), 0
+    planes = _Planes(slabs)
+    volume = planes.zeros((patch_size[0], *padded[1:]))
+    logits = volume.new_zeros((heads, *volume.shape[1:]))
+    weights = importance_map(patch_size, torch.float32).to(volume.device)
+    total_z, total_plane = _sums_of_weights(padded, patch_size, step_size, len(networks), volume)
+    fresh = patch_size[0]  # how many planes at the end of `volume` are new
+    for row, following in itertools.pairwise([*rows, padded[0]]):
+        inner = slice(max(patch_size[0] - fresh, scan[0].start), min(patch_size[0], scan[0].stop))
+        planes.fill(volume[:, inner, *scan[1:]])
+        for (y, x), network in itertools.product(corners, networks):
+            window = (..., slice(y, y + patch_size[1]), slice(x, x + patch_size[2]))
+            patch = network(volume[window][None].contiguous())[0]
+            logits[window] += patch.mul_(weights)
+            done += 1
+            on_window(done, of)
+        fresh = following - row
+        final = logits[:, :fresh]
+        final /= total_plane
+        final /= total_z[row:following]
+        yield final[:, scan[0] if len(rows) == 1 else slice(None), *scan[1:]]
+        for held in (volume, logits):
+            advance(held.movedim(1, 0), fresh)
+        logits[:, patch_size[0] - fresh :] = 0
+
+
+class _Planes:
+    """The planes of consecutive slabs, as many at a time as are wanted."""
+
+    def __init__(self, slabs: Iterator[Tensor]) -> None:
+        self._slabs = slabs
+        self._rest = next(slabs)
+
+    def zeros(self, shape: Sequence[int]) -> Tensor:
+        """A volume of zeros (channel, *shape) like the slabs."""
+        return self._rest.new_zeros((len(self._rest), *shape))
+
+    def fill(self, target: Tensor) -> None:
+        """Write the next planes into (channel, planes, y, x)."""
+        filled, wanted = 0, target.shape[1]
+        while filled < wanted:
+            if not self._rest.shape[1]:
+                self._rest = next(self._slabs)
+            part = self._rest[:, : wanted - filled]
+            target[:, filled : filled + part.shape[1]] = part
+            filled += part.shape[1]
+            self._rest = self._rest[:, part.shape[1] :]
+
+
+def _padded(shape: Sequence[int], patch_size: Sequence[int]) -> tuple[list[int], list[slice]]:
+    """The shape that holds a patch at least, and where the scan lies in it, amid zeros."""
+    padded = [max(n, p) for n, p in zip(shape, patch_size, strict=True)]
+    starts = [(p - n) // 2 for n, p in zip(shape, padded, strict=True)]
+    return padded, [slice(s, s + n) for s, n in zip(starts, shape, strict=True)]
+
+
+def _sums_of_weights(
+    shape: Sequence[int], patch_size: Sequence[int], step_size: float, passes: int, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Factors (z, 1, 1) and (y, x) of what ``passes`` importance maps over every window sum to.
+
+    The map is a product over axes and the windows are every combination of starts, so the sum of
+    products is the product of sums. (A map's smallest weight is some 4e-10, so that its clamp to
+    more than zero does nothing in float32.)
+    """
+    sums = []
+    for n, p in zip(shape, patch_size, strict=True):
+        line, gaussian = np.zeros(n), _gaussian(p)
+        for start in window_starts(n, p, step_size):
+            line[start : start + p] += gaussian / gaussian.max()
+        sums.append(torch.from_numpy(line))
+    z, y, x = sums
+    plane = y[:, None] * x * (_PEAK * passes)
+    return z[:, None, None].to(like), plane.to(like)

@@ -332,7 +332,7 @@ def test_a_mask_keeps_the_header(tmp_path: Path, name: str, version: int, order:
     mask = (np.arange(voxels.size) % 3).astype(np.uint8).reshape(voxels.shape)
     path = tmp_path / "mask.nii"
     with path.open("wb") as file:
-        nifti.write_mask(file, header, mask, compressed=False)
+        nifti.write_mask(file, header, mask.dtype, [mask], compressed=False)
 
     kind = NIB.Nifti1Header if version == 1 else NIB.Nifti2Header
     size = kind.sizeof_hdr
@@ -360,7 +360,7 @@ def test_nibabel_sees_the_same_grid(tmp_path: Path, name: str, version: int) -> 
     header, voxels = read(data)
     mask = (np.arange(voxels.size) % 3).astype(np.uint8).reshape(voxels.shape)
     with path.open("wb") as file:
-        nifti.write_mask(file, header, mask, compressed=True)
+        nifti.write_mask(file, header, mask.dtype, [mask], compressed=True)
     before, after = NIB.load(scan), NIB.load(path)
     assert type(after) is type(before)
     assert after.affine.tobytes() == before.affine.tobytes()
@@ -383,7 +383,7 @@ def test_itk_sees_the_same_grid(tmp_path: Path, name: str) -> None:
     header, voxels = read(data)
     labels = (np.arange(voxels.size) + 300).astype(np.uint16).reshape(voxels.shape)
     with mask.open("wb") as file:
-        nifti.write_mask(file, header, labels, compressed=True)
+        nifti.write_mask(file, header, labels.dtype, [labels], compressed=True)
     before, after = SITK.ReadImage(str(scan)), SITK.ReadImage(str(mask))
     for what in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
         assert getattr(after, what)() == getattr(before, what)(), what
@@ -395,5 +395,5 @@ def test_a_strided_mask_is_written_in_order() -> None:
     header, voxels = read(scan_bytes())
     labels = np.asfortranarray((np.arange(voxels.size) % 7).reshape(voxels.shape).astype(np.uint8))
     file = io.BytesIO()
-    nifti.write_mask(file, header, labels, compressed=True)
+    nifti.write_mask(file, header, labels.dtype, [labels], compressed=True)
     assert np.array_equal(read(file.getvalue())[1], labels)

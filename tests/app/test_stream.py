@@ -1,0 +1,156 @@
+"""app.stream: threads, clocks and orders, without a scan."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from app.model import Resampling
+from app.stream import StageClock, can_stream, finite, in_scan_order, write_behind
+from tests.app.small_model import CONFIG
+
+SPACING = (1.5, 1.5, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "transpose", "force", "streams"),
+    [
+        (SPACING, (0, 1, 2), None, True),
+        ((6.0, 1.5, 1.5), (0, 1, 2), None, True),  # sections along z, as nearly always
+        ((1.5, 6.0, 1.5), (0, 1, 2), None, False),
+        ((1.5, 6.0, 1.5), (0, 1, 2), False, True),
+        ((1.5, 6.0, 1.5), (1, 0, 2), None, True),
+        ((6.0, 1.5, 1.5), (2, 0, 1), None, False),
+        ((2.0, 2.0, 2.5), (0, 1, 2), True, False),
+    ],
+)
+def test_what_streams(
+    spacing: tuple[float, float, float],
+    transpose: tuple[int, int, int],
+    force: bool | None,
+    streams: bool,
+) -> None:
+    data = Resampling("default", 3, force)
+    config = replace(CONFIG, spacing=SPACING, transpose=transpose, resample_data=data)
+    assert can_stream(config, spacing) is streams
+
+
+def test_finite() -> None:
+    logits = torch.zeros((1, 2, 3, 3))
+    assert finite(logits) is logits
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        logits[0, 1, 2, 2] = bad
+        with pytest.raises(ValueError, match="not finite; check its weights"):
+            finite(logits)
+
+
+@pytest.mark.parametrize("transpose", [(0, 1, 2), (0, 2, 1), (2, 0, 1), (1, 2, 0), (2, 1, 0)])
+def test_parts_in_scan_order(transpose: tuple[int, int, int]) -> None:
+    whole = np.arange(4 * 5 * 6, dtype=np.uint8).reshape(4, 5, 6)
+    there = whole.transpose(transpose)
+    parts = iter([there[:1], there[1:3], there[3:]])
+    found = list(in_scan_order(parts, whole.shape, whole.dtype, transpose))
+    assert [len(part) for part in found] == ([1, 2, 1] if transpose[0] == 0 else [4])
+    assert np.array_equal(np.concatenate(found), whole)
+
+
+class TestWritingBehind:
+    def test_the_parts_arrive_in_order_while_others_are_made(self) -> None:
+        written: list[int] = []
+        seen: list[int] = []
+
+        def parts() -> Iterator[int]:
+            for number in range(20):
+                yield number
+                seen.append(number - len(written))
+
+        def write(arriving: Iterator[int]) -> None:
+            assert threading.current_thread() is not threading.main_thread()
+            for number in arriving:
+                time.sleep(0.002)
+                written.append(number)
+
+        write_behind(parts(), write)
+        assert written == list(range(20))
+        assert max(seen) <= 4  # two wait, one is being written, one has just been made
+
+    def test_a_part_that_cannot_be_made(self) -> None:
+        cleaned: list[int] = []
+
+        def parts() -> Iterator[int]:
+            yield from range(3)
+            raise ValueError("no more")
+
+        def write(arriving: Iterator[int]) -> None:
+            written: list[int] = []
+            try:
+                written.extend(arriving)
+            finally:
+                cleaned.append(len(written))
+
+        with pytest.raises(ValueError, match="no more"):
+            write_behind(parts(), write)
+        assert len(cleaned) == 1
+
+    @pytest.mark.parametrize("after", [0, 1, 5])
+    def test_a_part_that_cannot_be_written(self, after: int) -> None:
+        made: list[int] = []
+
+        def parts() -> Iterator[int]:
+            for number in range(1000):
+                made.append(number)
+                yield number
+                time.sleep(0.001)
+
+        def write(arriving: Iterator[int]) -> None:
+            for _ in range(after):
+                next(arriving)
+            raise OSError("disk full")
+
+        with pytest.raises(OSError, match="disk full"):
+            write_behind(parts(), write)
+        assert len(made) < 900
+
+    def test_the_last_part_cannot_be_written(self) -> None:
+        def write(arriving: Iterator[int]) -> None:
+            assert list(arriving) == [0, 1]
+            raise OSError("disk full")
+
+        with pytest.raises(OSError, match="disk full"):
+            write_behind(iter(range(2)), write)
+
+
+def test_a_stage_does_not_count_what_it_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def passes(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    clock = StageClock(("read", "network", "write"))
+
+    def read() -> Iterator[int]:
+        for number in range(3):
+            passes(1)
+            yield number
+        passes(0.5)
+
+    def network(slabs: Iterator[int]) -> Iterator[int]:
+        for number in slabs:
+            passes(10)
+            yield number
+
+    passes(1000)
+    with clock.stage("write"):
+        for _ in clock.timed("network", network(clock.timed("read", read()))):
+            passes(100)
+    passes(1000)
+    assert clock.laps == {"read": 3.5, "network": 30, "write": 300}
+    assert list(clock.laps) == ["read", "network", "write"]
