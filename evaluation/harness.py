@@ -16,7 +16,7 @@ from evaluation.gpu import devices
 from evaluation.gpu.curve_file import write_curve
 from evaluation.report import pictures, tables
 from evaluation.report.progress import Progress
-from evaluation.results import Record, Store, record, row, scored, write, write_csv
+from evaluation.results import Record, Store, record, row, scored, sha256, write, write_csv
 from evaluation.runners import LIMITS, Limits
 from evaluation.scoring.assess import assess, failed, reference_of
 from evaluation.scoring.profiles import PROFILES, Profile
@@ -54,6 +54,7 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
     """
     gpu = devices.find(plan.gpu)
     store = Store(plan.output)
+    scoring = PROFILES[plan.scoring]
     with store.locked(), contextlib.closing(plan.submission.runner(plan.limits, gpu)) as runner:
         described = runner.describe()
         settings = {
@@ -64,7 +65,9 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
             "scoring": plan.scoring,
             "gpu": gpu.uuid if gpu else None,
         }
-        prepare(store, settings, resume=plan.resume)
+        check_settings(store, settings, resume=plan.resume)
+        check_files(store, plan.cases, scoring)
+        begin(store, settings)
         progress = Progress(out, len(plan.cases))
         with Rig(
             runner,
@@ -76,7 +79,6 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
             progress.tick,
         ) as rig:
             environment = described | {"gpu": gpu and vars(gpu)} | host.facts()
-            scoring = PROFILES[plan.scoring]
             run = _Run(rig, plan.cases, store, scoring, environment, progress)
             records = run.all()
     for problem in pictures.draw(store, plan.cases, records, plan.scoring):
@@ -84,37 +86,70 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
     return records
 
 
-def prepare(store: Store, settings: dict[str, Any], *, resume: bool) -> None:
-    """Make a locked store ready: it is new, or it goes on with the same settings.
+def check_settings(store: Store, settings: dict[str, Any], *, resume: bool) -> None:
+    """See that the store is new, or that it goes on with the same settings.
 
     Raises EvaluationError when there are results and `resume` is not set, or when they were made
     with other settings.
     """
-    path = store.folder / "run.json"
-    if path.exists():
-        if not resume:
-            raise EvaluationError(
-                f"{store.folder}: holds an evaluation; --resume goes on with it, or choose another"
-                " --output"
-            )
-        try:
-            before = dict(json.loads(path.read_text()))
-        except (ValueError, TypeError) as error:
-            raise EvaluationError(f"{path}: damaged ({error}); choose another --output") from error
-        changed = [
-            f"{name} was {before.get(name)}, is {settings.get(name)}"
-            for name in sorted(before.keys() | settings.keys())
-            if before.get(name) != settings.get(name)
-        ]
-        if changed:
-            raise EvaluationError(
-                f"{store.folder}: cannot be resumed with other settings ({'; '.join(changed)});"
-                " use the same, or another --output"
-            )
-    # What a run that was killed has left of a case in work.
-    remove(store.work)
+    if not store.settings.exists():
+        return
+    if not resume:
+        raise EvaluationError(
+            f"{store.folder}: holds an evaluation; --resume goes on with it, or choose another"
+            " --output"
+        )
+    try:
+        before = dict(json.loads(store.settings.read_text()))
+    except (ValueError, TypeError) as error:
+        raise EvaluationError(
+            f"{store.settings}: damaged ({error}); choose another --output"
+        ) from error
+    changed = [
+        f"{name} was {before.get(name)}, is {settings.get(name)}"
+        for name in sorted(before.keys() | settings.keys())
+        if before.get(name) != settings.get(name)
+    ]
+    if changed:
+        raise EvaluationError(
+            f"{store.folder}: cannot be resumed with other settings ({'; '.join(changed)}); use the"
+            " same, or another --output"
+        )
+
+
+def check_files(store: Store, cases: Sequence[Case], scoring: Profile) -> None:
+    """Find now, and not hours later, a reference that cannot be used or a scan that was replaced.
+
+    Raises EvaluationError that names the file.
+    """
+    for case in cases:
+        known = _known(store, case)
+        if case.reference is not None and (known is None or not known.is_scored):
+            reference_of(case.reference, scoring)
+
+
+def _known(store: Store, case: Case) -> Record | None:
+    """Return what an earlier run has of a case; unscored if its reference has changed since."""
+    known = store.load(case.name)
+    if known is None or known.state is State.INFRA_ERROR:
+        return known
+    if known.scans_sha256 != tuple(sha256(scan) for scan in case.scans):
+        raise EvaluationError(
+            f"{case.scans[0]}: is not the scan that was measured; remove {store.path(case.name)}"
+            " to run it again"
+        )
+    if case.reference is None or known.reference_sha256 == sha256(case.reference):
+        return known
+    # A run that ended well may have been found to be bad by its mask alone: that is judged anew.
+    ended_well = known.state is State.BAD_OUTPUT and known.usage and known.usage.exit_code == 0
+    return replace(known, state=State.OK if ended_well else known.state, accuracy=None)
+
+
+def begin(store: Store, settings: dict[str, Any]) -> None:
+    """Make the store ready for a run."""
+    remove(store.work)  # what a run that was killed has left of a case
     store.work.mkdir(parents=True, exist_ok=True)
-    write(path, json.dumps(settings, indent=2) + "\n")
+    write(store.settings, json.dumps(settings, indent=2) + "\n")
 
 
 @dataclass(frozen=True)
@@ -130,7 +165,6 @@ class _Run:
 
     def all(self) -> list[Record]:
         """Measure and score what is missing, and write the tables; return all records."""
-        self._check_references()
         self.rig.runner.reap()
         records: list[Record] = []
         try:
@@ -148,15 +182,8 @@ class _Run:
             self._tabulate([*records, *(one for one in rest if one and one.is_complete)])
         return records
 
-    def _check_references(self) -> None:
-        """Find a reference that cannot be used now and not hours later."""
-        for case in self.cases:
-            known = self.store.load(case.name)
-            if case.reference is not None and not (known and known.is_scored):
-                reference_of(case.reference, self.scoring)
-
     def _case(self, case: Case) -> Record:
-        known = self.store.load(case.name)
+        known = _known(self.store, case)
         measured = known is None or known.state is State.INFRA_ERROR
         if known is None or measured:
             known = self._measured(case)
@@ -179,15 +206,7 @@ class _Run:
                 time.sleep(PAUSE_S)
         else:
             trial = replace(trial, message="; then: ".join(failures))
-        x, y, z = case.header.shape_zyx[::-1]
-        one = record(
-            trial,
-            case.name,
-            (x, y, z),
-            attempts=attempt,
-            started=started,
-            environment=self.environment,
-        )
+        one = record(trial, case, attempts=attempt, started=started, environment=self.environment)
         if trial.curve is not None and trial.outcome is not None:
             write_curve(self.store.curve(case.name), trial.curve, trial.outcome.started_s)
         write(self.store.log(case.name), trial.outcome.log if trial.outcome else trial.message)
@@ -203,7 +222,7 @@ class _Run:
         else:
             expected = reference_of(case.reference, self.scoring)
             judged = one.state, one.message, failed(expected, self.scoring)
-        one = scored(one, *judged)
+        one = scored(replace(one, reference_sha256=sha256(case.reference)), *judged)
         self.store.save(one)
         return one
 

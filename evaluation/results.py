@@ -7,6 +7,7 @@ measured again because its scoring was interrupted.
 
 import csv
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from evaluation.cases import Case
 from evaluation.errors import EvaluationError
 from evaluation.runners import Outcome
 from evaluation.scoring.assess import Accuracy
@@ -46,6 +48,8 @@ class Record:
     state: State
     message: str
     size_xyz: tuple[int, int, int]
+    scans_sha256: tuple[str, ...]  # one a channel
+    reference_sha256: str
     attempts: int
     started: str  # UTC, ISO 8601
     usage: Usage | None
@@ -66,21 +70,18 @@ class Record:
 
 
 def record(
-    trial: Trial,
-    case: str,
-    size_xyz: tuple[int, int, int],
-    *,
-    attempts: int,
-    started: str,
-    environment: dict[str, Any],
+    trial: Trial, case: Case, *, attempts: int, started: str, environment: dict[str, Any]
 ) -> Record:
     """Return the record of a trial, not yet scored."""
     outcome = trial.outcome
+    z, y, x = case.header.shape_zyx
     return Record(
-        case=case,
+        case=case.name,
         state=trial.state,
         message=trial.message,
-        size_xyz=size_xyz,
+        size_xyz=(x, y, z),
+        scans_sha256=tuple(sha256(path) for path in case.scans),
+        reference_sha256=sha256(case.reference) if case.reference else "",
         attempts=attempts,
         started=started,
         usage=None if outcome is None else _usage(outcome),
@@ -101,6 +102,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.work = folder / ".work"
+        self.settings = folder / "run.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -200,6 +202,12 @@ def write(path: Path, text: str) -> None:
     part.replace(path)
 
 
+def sha256(path: Path) -> str:
+    """Return a file's checksum."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def scored(one: Record, state: State, message: str, accuracy: Accuracy) -> Record:
     """Return a record with its score; a state that the run itself came to stays."""
     if one.state is State.OK and state is not State.OK:
@@ -236,6 +244,7 @@ def _record(content: dict[str, Any]) -> Record:
         "usage": None if usage is None else Usage(**usage),
         "vram": None if vram is None else Vram(**vram),
         "accuracy": None if accuracy is None else Accuracy(**accuracy),
+        "scans_sha256": tuple(content["scans_sha256"]),
         "log": tuple(content["log"]),
     }
     return Record(**content)

@@ -106,8 +106,8 @@ BEHAVIOURS = {
 
 def write_cases(folder: Path, names: list[str]) -> tuple[Path, Path]:
     """Write a scan and a reference for each name; return the folders of scans and of references."""
-    rng = np.random.default_rng(0)
     for name in names:
+        rng = np.random.default_rng(list(name.encode()))
         scan = np.where(lesion() == 1, 60, -100) + rng.normal(0, 5, SHAPE)
         save(folder / "scans" / f"{name}_0000.nii.gz", scan.astype(np.int16))
         save(folder / "labels" / f"{name}.nii.gz", lesion())

@@ -14,7 +14,7 @@ from typing import Any
 import docker
 import requests
 from docker.models.containers import Container
-from docker.types import DeviceRequest, LogConfig
+from docker.types import DeviceRequest, LogConfig, Mount
 
 from evaluation.runners import (
     COMMAND,
@@ -91,9 +91,7 @@ class DockerRunner:
         """See `Runner.run`."""
         created_s = time.monotonic()
         with _engine_errors(f"{job.name}: the container cannot be made"):
-            container = self.client.containers.create(
-                self.image.id, ["/bin/bash", "-c", COMMAND], **self._options(job)
-            )
+            container = self._create(job)
         self._last = container.id
         try:
             with _engine_errors(f"{job.name}: the engine failed"):
@@ -124,16 +122,26 @@ class DockerRunner:
         """Close the connection."""
         self.client.close()
 
+    def _create(self, job: Job) -> Container:
+        command = ["/bin/bash", "-c", COMMAND]
+        try:
+            return self.client.containers.create(self.image.id, command, **self._options(job))
+        except docker.errors.APIError as error:
+            if not error.is_client_error():
+                raise
+            # What is asked for is at fault, and would be so again.
+            raise InputError(f"{self.name}: the engine refuses it: {reason(error)}") from error
+
     def _options(self, job: Job) -> dict[str, Any]:
         limits = self.limits
         memory = f"{limits.memory_mib}m"
-        inputs = "ro" if limits.locked_down else "rw"
         options: dict[str, Any] = {
             "mem_limit": memory,
             "shm_size": f"{limits.shm_mib}m",
-            "volumes": [
-                f"{job.work.resolve()}/inputs:{WORKSPACE}/inputs:{inputs}",
-                f"{job.work.resolve()}/outputs:{WORKSPACE}/outputs:rw",
+            # Not "volumes", whose text knows no path with a colon.
+            "mounts": [
+                self._mount(job, "inputs", read_only=limits.locked_down),
+                self._mount(job, "outputs", read_only=False),
             ],
             "labels": {OWNER_LABEL: owner.token(), CASE_LABEL: job.name},
             "log_config": LogConfig(
@@ -158,6 +166,10 @@ class DockerRunner:
                 "init": True,
             }
         return options
+
+    def _mount(self, job: Job, folder: str, *, read_only: bool) -> Mount:
+        source = str(job.work.resolve() / folder)
+        return Mount(f"{WORKSPACE}/{folder}", source, type="bind", read_only=read_only)
 
     def _supervised(self, job: Job, container: Container, created_s: float) -> Outcome:
         """Start the container, watch it, and remove it."""

@@ -238,3 +238,37 @@ def test_what_a_killed_run_left_of_a_case_is_cleared_away(tmp_path: Path) -> Non
     save(left / "outputs" / "a.nii.gz", np.zeros(SHAPE, np.uint8))
     assert evaluation.run()["a"].state is State.OK
     assert not left.exists()
+
+
+def test_a_reference_that_has_changed_is_scored_against_anew_without_a_run(tmp_path: Path) -> None:
+    evaluation = Evaluation(tmp_path, "ab")
+
+    def act(job: Job) -> None:
+        if job.name == "a":
+            write_mask(job)
+        else:
+            save(job.work / "outputs" / "b.nii.gz", np.full(SHAPE, 7, np.uint8))
+
+    assert evaluation.run(act)["b"].state is State.BAD_OUTPUT
+    for name in "ab":
+        save(evaluation.labels / f"{name}.nii.gz", np.zeros(SHAPE, np.uint8))
+    found = evaluation.run(resume=True)
+    assert evaluation.ran == ""
+    assert found["a"].accuracy is not None
+    assert found["a"].accuracy.dsc == 0.0  # there is no lesion any more
+    assert found["b"].state is State.BAD_OUTPUT
+    assert found["b"].accuracy is not None
+    assert found["b"].accuracy.reference_ml == 0.0
+    assert evaluation.run(resume=True) == found
+
+
+def test_a_scan_that_has_changed_is_not_mixed_with_what_was_measured(tmp_path: Path) -> None:
+    evaluation = Evaluation(tmp_path, "a")
+    before = evaluation.run()
+    save(evaluation.scans / "a_0000.nii.gz", np.ones(SHAPE, np.int16))
+    with pytest.raises(
+        EvaluationError, match=r"a_0000\.nii\.gz: is not the scan .* remove .*a\.js"
+    ):
+        evaluation.run(resume=True)
+    (evaluation.output / "cases" / "a.json").unlink()
+    assert evaluation.run(resume=True)["a"].scans_sha256 != before["a"].scans_sha256

@@ -264,6 +264,22 @@ def test_an_image_that_is_not_there_is_named() -> None:
         DockerRunner(connect(), "no-such-image", SMALL, None)
 
 
+@pytest.mark.engine
+def test_what_an_engine_refuses_is_not_the_machines_failure(base: str, tmp_path: Path) -> None:
+    bench = Bench("docker", base, tmp_path)
+    with pytest.raises(InputError, match="the engine refuses it"):
+        bench.run("true", replace(SMALL, memory_mib=1, shm_mib=1))
+
+
+@pytest.mark.engine
+def test_a_path_may_hold_what_docker_takes_for_a_separator(base: str, tmp_path: Path) -> None:
+    folder = tmp_path / "a:b c,d=é"
+    folder.mkdir()
+    outcome = Bench("docker", base, folder).run("ls inputs; touch outputs/x")
+    assert outcome.exit_code == 0
+    assert "a_0000.nii.gz" in outcome.log
+
+
 def test_orphans_of_a_killed_harness_are_reaped(bench: Bench) -> None:
     script = (
         "from pathlib import Path; from tests.evaluation.runners.test_runners import Bench;"
