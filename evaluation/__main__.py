@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -24,13 +25,16 @@ from evaluation.trial import Rig
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return 0, 1 when a case or the run failed, 2 for bad usage."""
     given = parser().parse_args(arguments)
+    # A batch system or a closed session must not leave a stranger's container running.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         return int(given.do(given))
     except (EvaluationError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; what was measured is kept", file=sys.stderr)
+        print("interrupted; what `run` has measured is kept, see --resume", file=sys.stderr)
         return 130
 
 

@@ -3,7 +3,7 @@
 import statistics
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -12,6 +12,9 @@ import numpy as np
 
 from evaluation import host
 from evaluation.cases import Case, find
+from evaluation.errors import EvaluationError
+from evaluation.scoring.assess import check
+from evaluation.scoring.profiles import FLARE24
 from evaluation.states import State
 from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
 from evaluation.trial import Rig, Trial
@@ -52,11 +55,13 @@ def bench(rig: Rig, cases: Sequence[Case], repeat: int, out: TextIO) -> bool:
     print(f"machine  {host.description()}, {rig.gpu.name if rig.gpu else 'no GPU'}", file=out)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         tiny = _tiny_case(Path(folder))
-        startup_s = _startup_s(_runs(rig, tiny, repeat, Path(folder)), out)
+        mask = Path(folder) / tiny.mask_name
+        startup_s = _startup_s([rig.run(tiny, mask) for _ in range(repeat)], out)
         print(*HEAD, sep="\n", file=out, flush=True)
         passed = True
         for case in cases:
-            trials = _runs(rig, case, repeat, Path(folder))
+            mask = Path(folder) / case.mask_name
+            trials = [_judged(rig.run(case, mask), case) for _ in range(repeat)]
             line, good = _row(case, trials, startup_s)
             passed &= good
             print(line, file=out, flush=True)
@@ -65,8 +70,15 @@ def bench(rig: Rig, cases: Sequence[Case], repeat: int, out: TextIO) -> bool:
     return passed
 
 
-def _runs(rig: Rig, case: Case, repeat: int, folder: Path) -> list[Trial]:
-    return [rig.run(case, folder / case.mask_name) for _ in range(repeat)]
+def _judged(trial: Trial, case: Case) -> Trial:
+    """Return the trial; failed if FLARE 2024 would refuse its mask."""
+    if trial.mask is None:
+        return trial
+    try:
+        check(trial.mask, case.header, FLARE24)
+    except EvaluationError as error:
+        return replace(trial, state=State.BAD_OUTPUT, message=str(error))
+    return trial
 
 
 def _startup_s(trials: Sequence[Trial], out: TextIO) -> float | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.errors import EvaluationError
-from evaluation.volumes import Header, read_header
+from evaluation.volumes import Header, grid_difference, read_header
 
 SUFFIX = ".nii.gz"
 CHANNEL = re.compile(r"(.+)_(\d{4})")
@@ -23,6 +23,7 @@ class Case:
     scans: tuple[Path, ...]
     header: Header
     reference: Path | None = None
+    remark: str = ""  # what else there is to say of its files
 
     @property
     def mask_name(self) -> str:
@@ -38,36 +39,60 @@ def find(scans: Path, labels: Path | None = None) -> list[Case]:
     Raises EvaluationError that names the file when a scan or mask is missing, cannot be read, or
     the two differ in size: all of it before anything runs.
     """
-    files = [scans] if scans.is_file() else volumes_in(scans)
-    channels: dict[str, list[Path]] = {}
-    for path in files:
-        name = path.name.removesuffix(SUFFIX)
-        match = CHANNEL.fullmatch(name)
-        channels.setdefault(match.group(1) if match else name, []).append(path)
+    channels = _channels([scans] if scans.is_file() else volumes_in(scans))
     references = None if labels is None else _references(labels, list(channels))
     cases = []
     for name, paths in sorted(channels.items()):
         header = read_header(paths[0])
-        reference = references[name] if references else None
+        for channel in paths[1:]:
+            _same_size(channel, read_header(channel).shape_zyx, paths[0], header)
+        reference, remark = references[name] if references else None, ""
         if reference is not None:
-            shape = read_header(reference).shape_zyx
-            if shape != header.shape_zyx:
-                raise EvaluationError(
-                    f"{reference}: has {shape[::-1]} voxels (x, y, z), its scan {paths[0]} has"
-                    f" {header.shape_zyx[::-1]}; is it another case's?"
-                )
-        cases.append(Case(name, tuple(paths), header, reference))
+            of_reference = read_header(reference)
+            _same_size(reference, of_reference.shape_zyx, paths[0], header)
+            # Masks are held against the scan's grid, and scored voxel by voxel, as FLARE does.
+            difference = grid_difference(header, of_reference)
+            remark = f"{reference}: not on the scan's grid: its {difference}" if difference else ""
+        cases.append(Case(name, tuple(paths), header, reference, remark))
     return cases
 
 
-def volumes_in(folder: Path) -> list[Path]:
+def _same_size(path: Path, shape: tuple[int, ...], scan: Path, header: Header) -> None:
+    if shape != header.shape_zyx:
+        raise EvaluationError(
+            f"{path}: has {shape[::-1]} voxels (x, y, z), its scan {scan} has"
+            f" {header.shape_zyx[::-1]}; is it another case's?"
+        )
+
+
+def _channels(files: list[Path]) -> dict[str, list[Path]]:
+    """Return the files of each case; numbers that do not count from 0000 are part of its name."""
+    by_name = {path.name.removesuffix(SUFFIX): path for path in files}
+    found: dict[str, list[Path]] = {}
+    for name, path in by_name.items():
+        match = CHANNEL.fullmatch(name)
+        if match is None or f"{match.group(1)}_0000" not in by_name:
+            found.setdefault(name, []).append(path)
+        else:
+            found.setdefault(match.group(1), []).append(path)
+    for name, paths in found.items():
+        channels = [f"{name}_{i:04}{SUFFIX}" for i in range(len(paths))]
+        if len(paths) > 1 and [path.name for path in paths] != channels:
+            raise EvaluationError(
+                f"{paths[0].parent}: {', '.join(path.name for path in paths)}: expected"
+                f" {name}{SUFFIX}, or {name}_0000{SUFFIX} and so on, not both and without a gap"
+            )
+    return found
+
+
+def volumes_in(folder: Path, *, may_be_empty: bool = False) -> list[Path]:
     """Return a folder's .nii.gz files by name; raises EvaluationError when there are none."""
     if not folder.is_dir():
         raise EvaluationError(f"{folder}: no such folder")
     files = sorted(
         path for path in folder.iterdir() if path.name.endswith(SUFFIX) and path.name[0] != "."
     )
-    if not files:
+    if not files and not may_be_empty:
         raise EvaluationError(f"{folder}: holds no {SUFFIX} file")
     return files
 

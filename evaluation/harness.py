@@ -59,6 +59,7 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
         described = runner.describe()
         settings = {
             "submission": described.get("image_digest") or described["command"],
+            "source": described.get("source"),
             "limits": vars(plan.limits),
             "timeout_s": plan.timeout_s,
             "interval_s": plan.interval_s,
@@ -69,6 +70,9 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
         check_files(store, plan.cases, scoring)
         begin(store, settings)
         progress = Progress(out, len(plan.cases))
+        for case in plan.cases:
+            if case.remark:
+                progress.say(f"notice: {case.remark}")
         with Rig(
             runner,
             plan.limits,
@@ -140,9 +144,7 @@ def _known(store: Store, case: Case) -> Record | None:
         )
     if case.reference is None or known.reference_sha256 == sha256(case.reference):
         return known
-    # A run that ended well may have been found to be bad by its mask alone: that is judged anew.
-    ended_well = known.state is State.BAD_OUTPUT and known.usage and known.usage.exit_code == 0
-    return replace(known, state=State.OK if ended_well else known.state, accuracy=None)
+    return replace(known, accuracy=None)
 
 
 def begin(store: Store, settings: dict[str, Any]) -> None:
@@ -165,7 +167,6 @@ class _Run:
 
     def all(self) -> list[Record]:
         """Measure and score what is missing, and write the tables; return all records."""
-        self.rig.runner.reap()
         records: list[Record] = []
         try:
             for case in self.cases:

@@ -20,7 +20,7 @@ def score_folder(predictions: Path, labels: Path, output: Path, scoring: str) ->
     without a label is named and left alone. scoring: a profile's name. Raises EvaluationError when
     a folder is not there, or a label cannot be used.
     """
-    given = {path.name: path for path in volumes_in(predictions)}
+    given = {path.name: path for path in volumes_in(predictions, may_be_empty=True)}
     references = volumes_in(labels)
     output.mkdir(parents=True, exist_ok=True)  # which may fail now and not hours later
     jobs = [(given.pop(path.name, None), path, scoring) for path in references]

@@ -1,6 +1,7 @@
 """One measured run of a submission on one case: stage it, run it, measure it, collect its mask."""
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -25,12 +26,13 @@ from evaluation.gpu.curve import (
 from evaluation.gpu.devices import Gpu
 from evaluation.gpu.processes import contamination, foreign
 from evaluation.gpu.sampler import GpuLost, Sampler
-from evaluation.runners import InfrastructureError, Job, Limits, Outcome, Runner
+from evaluation.runners import InfrastructureError, Job, Limits, Outcome, Runner, printable
 from evaluation.states import State, of_outcome
 from evaluation.tolerances import VRAM_LIMIT_MIB
 
 OUTPUT_INTERVAL_S = 0.2  # between two looks at how much a submission has written
 FILES = 1000  # that a submission may leave in outputs/
+FREE_MIB = 512  # must stay free where the results go
 SHOWN = 3  # names in a message
 
 
@@ -90,6 +92,7 @@ class Rig:
     _quiet_s: float = 0.0  # since when the GPU is sampled and nothing of ours is on it
 
     def __enter__(self) -> Self:
+        self.runner.reap()  # what a harness that was killed has left would run beside ours
         self._start_sampling()
         return self
 
@@ -97,24 +100,34 @@ class Rig:
         self._stop_sampling()
 
     def run(self, case: Case, mask: Path) -> Trial:
-        """Run the submission on one case; its mask, if it writes one, is moved to `mask`."""
+        """Run the submission on one case; its mask, if it ends well, is copied to `mask`."""
         mask.unlink(missing_ok=True)
         with _folder(self.folder, case.name) as work:
             stage(case, work)
             try:
                 self._wait_for_quiet()
+                self._check_disk()
                 outcome = self.runner.run(Job(case.name, work, self.timeout_s, self._watch(work)))
+                self._check_disk()  # or what failed did so for want of space
                 vram, curve = self._vram(outcome)
             except (GpuLost, InfrastructureError) as error:
                 self._stop_sampling()  # the next run starts anew
                 return Trial(State.INFRA_ERROR, str(error))
             state, message = of_outcome(outcome, self.limits, self.timeout_s)
-            found, remark = _collect(work / "outputs", case.mask_name, mask)
-            if state is State.OK:
-                message = remark
-                if not found:
-                    state = State.NO_OUTPUT
+            if state is not State.OK:
+                return Trial(state, message, outcome, vram, curve)
+            found, message = _collect(work / "outputs", case.mask_name, mask)
+            if not found and outcome.oom_killed:
+                message += "; one of its processes was killed for memory"
+            state = State.OK if found else State.NO_OUTPUT
             return Trial(state, message, outcome, vram, curve, mask if found else None)
+
+    def _check_disk(self) -> None:
+        free_mib = shutil.disk_usage(self.folder).free / 2**20
+        if free_mib < FREE_MIB:
+            raise InfrastructureError(
+                f"{self.folder}: {free_mib:.0f} MiB are free, less than {FREE_MIB}; make room"
+            )
 
     def _start_sampling(self) -> None:
         if self.gpu is not None:
@@ -158,14 +171,22 @@ class Rig:
     def _vram(self, outcome: Outcome) -> tuple[Vram | None, Curve | None]:
         if self._sampler is None or outcome.runtime_s <= 0:  # it could not be started
             return None, None
+        try:
+            return self._measured(self._sampler, outcome)
+        except GpuLost:
+            raise
+        except EvaluationError as error:  # samples are missing
+            raise InfrastructureError(str(error)) from error
+
+    def _measured(self, sampler: Sampler, outcome: Outcome) -> tuple[Vram, Curve]:
         before_s, start_s, finish_s = outcome.created_s, outcome.started_s, outcome.finished_s
-        before = baseline(self._sampler.curve(before_s - BASELINE_S, before_s), before_s)
-        self._sampler.wait_for_baseline(before.mib, outcome.removed_s)
+        before = baseline(sampler.curve(before_s - BASELINE_S, before_s), before_s)
+        sampler.wait_for_baseline(before.mib, outcome.removed_s)
         until_s = self._quiet_s = time.monotonic()
-        curve = self._sampler.curve(before_s - BASELINE_S, until_s)
+        curve = sampler.curve(before_s - BASELINE_S, until_s)
         usage = asdict(measure(curve, start_s, finish_s, before))
         flare_max, flare_area = flare_numbers(curve, before_s, outcome.removed_s)
-        seen = self._sampler.processes(before_s - BASELINE_S, until_s)
+        seen = sampler.processes(before_s - BASELINE_S, until_s)
         others = foreign(seen, lambda one: self.runner.owns(one.cgroup or "", one.session))
         accounted = [p.accounted_mib for p in seen if p.accounted_mib is not None]
         vram = Vram(
@@ -212,9 +233,10 @@ def remove(folder: Path) -> None:
 
 
 def _collect(outputs: Path, name: str, to: Path) -> tuple[bool, str]:
-    """Move the mask out of outputs/; return whether there was one, and what else to say.
+    """Copy the mask out of outputs/; return whether there was one, and what else to say.
 
-    A submission may leave a link or a pipe under the mask's name: neither is followed.
+    A submission may leave a link or a pipe under the mask's name: neither is followed. A copy has
+    our owner and mode, and is on the disk before anything is said of it.
     """
     if outputs.is_symlink():  # a process, unlike a container, could put one there
         return False, "outputs/ was replaced by a link"
@@ -224,13 +246,25 @@ def _collect(outputs: Path, name: str, to: Path) -> tuple[bool, str]:
         return False, f"outputs/ cannot be listed any more ({error.strerror})"
     others = [other for other in present if other != name]
     more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
-    remark = f"not asked for: {', '.join(others[:SHOWN])}{more}" if others else ""
+    remark = f"not asked for: {printable(', '.join(others[:SHOWN]))}{more}" if others else ""
     if name not in present:
         return False, f"no {name} in outputs/" + (f"; {remark}" if remark else "")
-    if not stat.S_ISREG((outputs / name).lstat().st_mode):
+    try:
+        # A pipe would block without O_NONBLOCK.
+        source = os.open(outputs / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            return False, f"{name} in outputs/ is not a regular file"
+        return False, f"{name} in outputs/ cannot be read by this user ({error.strerror})"
+    if not stat.S_ISREG(os.fstat(source).st_mode):
+        os.close(source)
         return False, f"{name} in outputs/ is not a regular file"
-    to.parent.mkdir(parents=True, exist_ok=True)
-    (outputs / name).replace(to)
+    with os.fdopen(source, "rb") as mask:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with to.open("wb") as copy:
+            shutil.copyfileobj(mask, copy, 1 << 20)
+            copy.flush()
+            os.fsync(copy.fileno())
     return True, remark
 
 

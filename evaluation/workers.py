@@ -3,9 +3,16 @@
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
+
+from evaluation.errors import EvaluationError
+
+PARENT_INTERVAL_S = 1.0
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -19,7 +26,9 @@ def each(function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Res
     """
     workers = min(len(jobs), len(os.sched_getaffinity(0)))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_end_with, initargs=(os.getpid(),)
+    ) as pool:
         # A terminal's Ctrl-C reaches every process. A worker that is started while it is ignored
         # goes on ignoring it, from its first instruction on, and leaves it to us.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -27,4 +36,20 @@ def each(function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Res
             results = pool.map(function, jobs)
         finally:
             signal.signal(signal.SIGINT, before)
-        yield from results
+        try:
+            yield from results
+        except BrokenProcessPool as error:
+            raise EvaluationError(
+                "a worker process was killed, perhaps for memory; free some and start again"
+            ) from error
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent, which may be killed without a chance to say so."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_INTERVAL_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,5 +1,6 @@
 """Says on a terminal, or in a log file, how far a run is."""
 
+import contextlib
 import time
 from typing import TextIO
 
@@ -67,8 +68,9 @@ class Progress:
     def _write(self, line: str, end: str) -> None:
         # Clear what the live line has left of a longer one.
         start = "\r\x1b[K" if self._live else ""
-        self._stream.write(f"{start}{line}{end}")
-        self._stream.flush()
+        with contextlib.suppress(BrokenPipeError):  # nobody reads on: no reason to stop measuring
+            self._stream.write(f"{start}{line}{end}")
+            self._stream.flush()
 
 
 def _clock(seconds: float) -> str:

@@ -12,6 +12,7 @@ from evaluation.runners.cgroup import Reading
 WORKSPACE = "/workspace"  # the contract's folder in the image; it holds inputs/ and outputs/
 COMMAND = "sh predict.sh"
 LOG_BYTES = 256 * 1024  # of a submission's output are kept, from its end
+LINE_LENGTH = 300  # of what a submission says in a message
 TICK_S = 0.02
 TIMEOUT, MEMORY = "timeout", "memory"  # why a runner stops a submission
 
@@ -26,7 +27,11 @@ class InputError(EvaluationError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a submission may use; its output is bounded so that it cannot fill the disk."""
+    """What a submission may use.
+
+    output_mib bounds what outputs/ shows, looked at five times a second; the container's own root
+    file system is bounded by the engine's storage alone.
+    """
 
     profile: str
     memory_mib: int = 28 * 1024
@@ -84,7 +89,7 @@ class Outcome:
 
 
 class Runner(Protocol):
-    """A submission that can be run on a case. A runner may be used as a context manager."""
+    """A submission that can be run on a case."""
 
     def describe(self) -> dict[str, object]:
         """Return what runs and where: image digest, engine version, limits that are in force."""
@@ -109,13 +114,25 @@ class Runner(Protocol):
 def end_of(log: bytes) -> str:
     """Return the end of a log as text, at most LOG_BYTES of it, from the start of a line."""
     text = log[-LOG_BYTES:].decode(errors="replace")
-    return text if len(log) <= LOG_BYTES else text.partition("\n")[2]
+    if len(log) <= LOG_BYTES:
+        return text
+    # A log without line ends, a progress bar's for example, is not worth less.
+    return text.partition("\n")[2] or text
 
 
 def last_line(log: str) -> str:
-    """Return the last line of a log that is not blank, or "(no output)"."""
+    """Return the last line of a log that is not blank, printable, or "(no output)"."""
     lines = [line.strip() for line in log.splitlines()]
-    return next((line for line in reversed(lines) if line), "(no output)")
+    return printable(next((line for line in reversed(lines) if line), "(no output)"))
+
+
+def printable(text: str) -> str:
+    """Return what a submission said, or named a file, as one short line for terminal and table.
+
+    It could hold anything: escape sequences, line ends, bytes that are no text.
+    """
+    kept = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return kept if len(kept) <= LINE_LENGTH else f"{kept[: LINE_LENGTH - 1]}…"
 
 
 def supervise(

@@ -27,12 +27,14 @@ from evaluation.runners import (
     cgroup,
     end_of,
     owner,
+    printable,
     supervise,
 )
 
 OWNER_LABEL, CASE_LABEL = "flare.owner", "flare.case"
 ENGINE_TIMEOUT_S = 60.0  # for one answer; an engine that is silent for longer has failed
 LOG_LINES = 5000
+CLOCK_TOLERANCE_S = 0.02
 ENGINE_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
 # What the engine reports when the image has no such command, or one that cannot be executed.
 NOT_STARTED = (126, 127)
@@ -184,7 +186,7 @@ class DockerRunner:
         started_s = time.monotonic()
         waiter = _Waiter(container)
         container.reload()
-        group = cgroup.of_process(container.attrs["State"]["Pid"] or -1)
+        group = _group(container)
         stopped, reading = supervise(
             job, started_s, waiter.wait, lambda: group.read() if group else None
         )
@@ -199,10 +201,11 @@ class DockerRunner:
         state = container.attrs["State"]
         log = end_of(container.logs(tail=LOG_LINES))
         container.remove(force=True, v=True)
-        # The engine's stamps are of the wall clock, which may have been set in between: they can
-        # not lie outside of our own.
-        began = min(max(_seconds(state["StartedAt"]) + to_monotonic, start_called_s), started_s)
-        finished = min(max(_seconds(state["FinishedAt"]) + to_monotonic, began), ended_s)
+        began, finished = started_s, ended_s
+        # The engine's stamps are of the wall clock: if that was set meanwhile, ours have to do.
+        if abs(time.monotonic() - time.time() - to_monotonic) < CLOCK_TOLERANCE_S:
+            began = min(max(_seconds(state["StartedAt"]) + to_monotonic, start_called_s), started_s)
+            finished = min(max(_seconds(state["FinishedAt"]) + to_monotonic, began), ended_s)
         return Outcome(
             created_s=created_s,
             started_s=began,
@@ -217,6 +220,15 @@ class DockerRunner:
             measured_by=f"cgroup v{group.version}" if group and reading else "not measured",
             log=log,
         )
+
+
+def _group(container: Container) -> cgroup.Group | None:
+    """Return the container's control group; None where it has ended, or cannot be seen from here.
+
+    An engine in another PID namespace names a process of its own: here that is any process.
+    """
+    group = cgroup.of_process(container.attrs["State"]["Pid"] or -1)
+    return group if group is not None and container.id in str(group.memory) else None
 
 
 class _Waiter:
@@ -276,7 +288,7 @@ def _engine_errors(what: str) -> Iterator[None]:
 def reason(error: Exception) -> str:
     """Return what the engine, or the connection to it, said, as one line."""
     text = error.explanation if isinstance(error, docker.errors.APIError) else str(error)
-    return " ".join(str(text).split())
+    return printable(" ".join(str(text).split()))
 
 
 def _seconds(stamp: str) -> float:

@@ -57,10 +57,11 @@ def load(client: docker.DockerClient, archive: Path) -> str:
     except OSError as error:
         raise EvaluationError(f"{archive}: cannot be read ({error.strerror})") from error
     names = sorted(tag for image in images for tag in image.tags)
-    # Podman puts a registry of its own in front.
-    if not any(name == expected or name.endswith(f"/{expected}") for name in names):
+    # Podman puts "localhost" in front, which is nobody's registry.
+    found = [name for name in names if name in (expected, f"localhost/{expected}")]
+    if not found:
         raise EvaluationError(
             f"{archive}: holds {', '.join(names) or 'an image without a name'}, expected {expected}"
             f" like the archive: docker tag IMAGE {expected}, then docker save {expected}"
         )
-    return expected
+    return str(found[0])

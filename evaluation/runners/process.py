@@ -66,7 +66,8 @@ class ProcessRunner:
         """Return the command, and which limits are not in force for want of rights."""
         probe = _Enclosure(self.limits)
         not_enforced = ["shm_mib", "tmp_mib"]
-        not_enforced += [] if probe.group else ["pids"]
+        # Without a group memory is watched, but what clears its environment escapes.
+        not_enforced += [] if probe.group else ["pids", "memory_mib"]
         probe.end()
         if self.limits.locked_down:
             not_enforced += ["capabilities", "privileges", "read-only inputs"]

@@ -16,7 +16,7 @@ the two are counted apart:
   and F1 is the harmonic mean of both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +28,7 @@ from evaluation.scoring.metrics import check_shapes, check_spacing
 
 CONNECTIVITY: Final = 26
 LISTED = 100  # so many lesions and false positives, the worst of them, are described one by one
+CHUNK_VOXELS = 2**18  # about so many labels are looked at together: what they need is bounded
 
 Triple = tuple[int, int, int]
 
@@ -95,14 +96,11 @@ class Detection:
 class _Components:
     """The connected components of a mask in a crop; `sizes`, `low` and `high` start with the first.
 
-    labels: the crop, 0 outside, components from 1. voxels: (n,) flat indices of the mask's voxels
-    in the crop. owners: (n,) their components, from 0. sizes: (count,) voxels. low, high:
-    (count, 3), boxes in the crop, from low to one past the last voxel.
+    labels: the crop, 0 outside, components from 1. sizes: (count,) voxels. low, high: (count, 3),
+    boxes in the crop, from low to one past the last voxel.
     """
 
     labels: NDArray[np.unsignedinteger]
-    voxels: NDArray[np.int64]
-    owners: NDArray[np.int64]
     sizes: NDArray[np.int64]
     low: NDArray[np.int64]
     high: NDArray[np.int64]
@@ -176,14 +174,40 @@ def _crop(*masks: NDArray[np.generic]) -> tuple[slice, ...]:
 def _components(mask: NDArray[np.generic]) -> _Components:
     inside = np.ascontiguousarray(mask != 0)
     labels, count = cc3d.connected_components(inside, connectivity=CONNECTIVITY, return_N=True)
-    voxels = np.flatnonzero(inside)
-    owners = labels.ravel()[voxels].astype(np.int64) - 1
+    sizes = np.zeros(count, np.int64)
     low = np.full((count, 3), np.iinfo(np.int64).max)
     high = np.zeros((count, 3), np.int64)
-    for axis, index in enumerate(np.unravel_index(voxels, inside.shape)):
-        np.minimum.at(low[:, axis], owners, index)
-        np.maximum.at(high[:, axis], owners, index + 1)
-    return _Components(labels, voxels, owners, np.bincount(owners, minlength=count), low, high)
+    # As cc3d.statistics, which takes longer than all the rest where lesions are few and small.
+    for starts, lengths, (owners,) in _runs(labels):
+        np.add.at(sizes, owners, lengths)
+        ends = np.unravel_index(starts + lengths - 1, labels.shape)
+        for axis, index in enumerate(np.unravel_index(starts, labels.shape)):
+            np.minimum.at(low[:, axis], owners, index)
+            np.maximum.at(high[:, axis], owners, ends[axis] + 1)
+    return _Components(labels, sizes, low, high)
+
+
+def _runs(
+    *volumes: NDArray[np.unsignedinteger],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    """Find the runs along x in which no volume's label changes and none is 0, chunk by chunk.
+
+    volumes: labels, C-contiguous and of one shape (z, y, x). Yields the flat indices of the runs'
+    first voxels (n,), their lengths (n,), and their components from 0 in each volume (volumes, n).
+    """
+    width = volumes[0].shape[2]
+    at_once = max(1, CHUNK_VOXELS // max(1, width)) * width
+    for start in range(0, volumes[0].size, at_once or 1):
+        chunks = [v.reshape(-1)[start : start + at_once].reshape(-1, width) for v in volumes]
+        first = np.ones(chunks[0].shape, np.bool_)
+        first[:, 1:] = chunks[0][:, 1:] != chunks[0][:, :-1]
+        for chunk in chunks[1:]:
+            first[:, 1:] |= chunk[:, 1:] != chunk[:, :-1]
+        starts = np.flatnonzero(first)
+        lengths = np.diff(starts, append=first.size)
+        labels = np.stack([chunk.reshape(-1)[starts] for chunk in chunks])
+        inside = labels.all(axis=0)
+        yield starts[inside] + start, lengths[inside], labels[:, inside].astype(np.int64) - 1
 
 
 def _contingency(
@@ -193,12 +217,36 @@ def _contingency(
 
     Only these pairs: the full table of two noisy masks would not fit into memory.
     """
-    under = predicted.labels.ravel()[lesions.voxels].astype(np.int64) - 1
-    both = under >= 0
-    pair = lesions.owners[both] * predicted.sizes.size + under[both]
-    pairs, shared = np.unique(pair, return_counts=True)
-    lesion, touching = np.divmod(pairs, predicted.sizes.size)
+    count = predicted.sizes.size
+    pairs, shared = np.empty((2, 0), np.int64)
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    waiting = 0
+    for _, lengths, (lesion, touching) in _runs(lesions.labels, predicted.labels):
+        if lengths.size:
+            found.append(_totals(lesion * count + touching, lengths))
+            waiting += found[-1][0].size
+        # A pair in many chunks is found in each. To add these up after every one would be slow.
+        if waiting > max(pairs.size, CHUNK_VOXELS):
+            pairs, shared = _merged((pairs, shared), *found)
+            found, waiting = [], 0
+    pairs, shared = _merged((pairs, shared), *found)
+    lesion, touching = np.divmod(pairs, max(1, count))
     return lesion, touching, shared
+
+
+def _totals(
+    keys: NDArray[np.int64], counts: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return each key once, in order, with the sum of its counts."""
+    unique, index = np.unique(keys, return_inverse=True)
+    return unique, np.bincount(index, counts, minlength=unique.size).astype(np.int64)
+
+
+def _merged(
+    *parts: tuple[NDArray[np.int64], NDArray[np.int64]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    keys, counts = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return _totals(keys, counts)
 
 
 def _described(

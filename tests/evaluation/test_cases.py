@@ -57,3 +57,26 @@ def test_a_mask_of_another_size_is_found_before_anything_runs(tmp_path: Path) ->
     save(labels / "a.nii.gz", np.zeros((24, 20, 9), np.uint8))
     with pytest.raises(EvaluationError, match=r"a\.nii\.gz: has \(24, 20, 9\) voxels"):
         find(scans, labels)
+
+
+def test_numbers_that_do_not_start_at_0000_are_names(tmp_path: Path) -> None:
+    for name in ("T_0001", "T_0002"):
+        save(tmp_path / f"{name}.nii.gz", lesion())
+    assert [case.name for case in find(tmp_path)] == ["T_0001", "T_0002"]
+
+
+@pytest.mark.parametrize("names", [("x", "x_0000"), ("x_0000", "x_0002")])
+def test_files_that_could_be_one_case_or_two_are_refused(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        save(tmp_path / f"{name}.nii.gz", lesion())
+    with pytest.raises(EvaluationError, match=r"expected x\.nii\.gz, or x_0000\.nii\.gz"):
+        find(tmp_path)
+
+
+def test_a_mask_off_its_scans_grid_is_said(tmp_path: Path) -> None:
+    scans, labels = write_cases(tmp_path, ["a"])
+    assert find(scans, labels)[0].remark == ""
+    save(labels / "a.nii.gz", lesion(), np.diag([0.8, -0.8, 2.5, 1.0]))
+    assert "not on the scan's grid: its direction" in find(scans, labels)[0].remark

@@ -119,7 +119,6 @@ MISUSE = {
     f"bench {PROCESS} --scans {{0}}/file": "{0}/file: not a NIfTI file",
     "score --predictions {0}/absent": "{0}/absent: no such folder",
     "score --labels {0}/absent": "{0}/absent: no such folder",
-    "score --predictions {0}/empty": "{0}/empty: holds no .nii.gz file",
     "score --labels {0}/empty": "{0}/empty: holds no .nii.gz file",
     "score --output {0}/file": "{0}/file",
     # Numbers and names.
@@ -314,7 +313,7 @@ def test_ctrl_c_keeps_what_was_measured_and_the_run_can_be_resumed(
     os.killpg(run.pid, signal.SIGINT)  # as a terminal sends it, to the whole group
     _, said = run.communicate(timeout=30)
     assert run.returncode == 130
-    assert said == "interrupted; what was measured is kept\n"
+    assert said == "interrupted; what `run` has measured is kept, see --resume\n"
     assert states(place.output) == {"a": "ok", "b": "ok"}
     assert "Summary of 2 cases." in (place.output / "tables.md").read_text()
     assert list((place.output / ".work").iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -159,7 +160,7 @@ def test_a_mask_does_not_make_a_failed_run_good(tmp_path: Path) -> None:
 
     trial = one_run(tmp_path, Scripted(act))
     assert (trial.state, trial.message) == (State.NONZERO_EXIT, "exit code 3: done")
-    assert trial.mask is not None
+    assert trial.mask is None
 
 
 def test_nothing_is_left_when_a_run_is_interrupted(tmp_path: Path) -> None:
@@ -310,3 +311,34 @@ def test_a_process_that_takes_its_outputs_away_has_written_none(tmp_path: Path, 
     assert trial.state is State.NO_OUTPUT
     assert TRICKS[name].says in trial.message
     assert not mask.exists()
+
+
+def test_a_file_name_that_is_no_text_is_said_in_text(tmp_path: Path) -> None:
+    def act(job: Job) -> None:
+        write_mask(job)
+        (job.work / "outputs" / "a\udcff\x1b[31m\nred").touch()
+
+    trial = one_run(tmp_path, Scripted(act))
+    assert trial.state is State.OK
+    assert trial.message.isprintable()
+    trial.message.encode("utf-8")
+
+
+def test_a_mask_is_copied_without_the_rights_that_it_came_with(tmp_path: Path) -> None:
+    def act(job: Job) -> None:
+        write_mask(job)
+        (job.work / "outputs" / f"{job.name}.nii.gz").chmod(0o4755)
+
+    mask = one_run(tmp_path, Scripted(act)).mask
+    assert mask is not None
+    assert mask.stat().st_mode & 0o7111 == 0
+
+
+def test_a_full_disk_is_not_the_submissions_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr("evaluation.trial.shutil.disk_usage", lambda _: usage)
+    trial = one_run(tmp_path, Scripted(write_mask))
+    assert trial.state is State.INFRA_ERROR
+    assert "1 MiB are free" in trial.message

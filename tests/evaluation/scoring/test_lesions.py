@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -163,6 +165,27 @@ def test_descriptions_are_bounded_and_counts_are_not() -> None:
     missed, false = detect(empty, grid, SPACING), detect(grid, empty, SPACING)
     assert missed.reference_lesions == false.false_positives == 1000
     assert len(missed.worst_lesions) == len(false.worst_false_positives) == lesions.LISTED
+
+
+def test_pairs_are_added_up_over_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [random_pair(seed) for seed in range(20)]
+    expected = [detect(*pair, SPACING) for pair in pairs]
+    for voxels in (1, 7, 100):
+        monkeypatch.setattr(lesions, "CHUNK_VOXELS", voxels)
+        assert [detect(*pair, SPACING) for pair in pairs] == expected
+
+
+def test_a_dense_pair_needs_little_more_than_its_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lesions, "CHUNK_VOXELS", 2**14)
+    dense = np.ones((64, 128, 128), np.bool_)
+    tracemalloc.start()
+    found = detect(dense, dense, SPACING)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    (lesion,) = found.worst_lesions
+    assert (lesion.low_zyx, lesion.high_zyx, lesion.dice) == ((0, 0, 0), dense.shape, 1.0)
+    # Two arrays of labels with up to 4 bytes a voxel, and a copy of a mask.
+    assert peak_bytes < 10 * dense.size
 
 
 @pytest.mark.parametrize("turned", [np.asfortranarray, lambda m: m[::-1, ::-1].copy()[::-1, ::-1]])
