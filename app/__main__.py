@@ -24,15 +24,24 @@ if TYPE_CHECKING:
 
     from app.predict import Predictor
 
+_VRAM_BUDGET_MIB = 4096  # FLARE's bound
+_TIME_BUDGET_HELP = "since process start (one case) or case start; larger steps if need be (off)"
 _WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Segment every case of the input; returns the exit code."""
-    args = _parser().parse_args(arguments)
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.exact and args.time_budget is not None:
+        parser.error("--time-budget may enlarge the step, so that the mask is not that of --exact")
     # Threads that wait should sleep, not spin: where another program or a CPU quota takes a core
     # away, spinning makes a CPU run several times slower. Read once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # torch's CPU allocator should ask the kernel for huge pages: otherwise the activations of every
+    # window, which are freed and mapped anew, fault page by page. Measured on the 5.6M network: 25
+    # times fewer page faults, a fifth less time. Read by c10 when it first allocates.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         model = load_model(args.model or _only_model())
         cases, errors = find_cases(args.input, args.output, len(model.config.channels))
@@ -56,13 +65,15 @@ def _run(
     scan: Future[list[Image]],
 ) -> int:
     """Go through the cases; the next scan is read while one is segmented."""
+    from app.budget import BudgetError
     from app.predict import Options, Predictor
 
     try:
         device = _device(args.device)
-        options = Options(device, args.exact, args.step_size, args.tta)
+        budget_mib = _vram_budget(args.vram_budget, device)
+        options = Options(device, args.exact, args.step_size, args.tta, budget_mib)
         predictor = Predictor(model, options)
-    except ModelError as error:
+    except (ModelError, BudgetError) as error:
         return _fail(error)
     except Exception as error:  # no memory for the weights, say
         return _fail(f"{model.folder}: {_one_line(error)}")
@@ -70,9 +81,12 @@ def _run(
     progress = _Progress()
     failed = 0
     for number, case in enumerate(cases):
+        # The contract is one case per process, so starting up counts for the first one.
+        began = time.perf_counter() - (_seconds_since_process_start() if number == 0 else 0)
+        deadline = None if args.time_budget is None else began + args.time_budget
         following = reader.submit(_read, cases[number + 1]) if case is not cases[-1] else scan
         try:
-            laps = _predict(predictor, case, scan, progress)
+            laps = _predict(predictor, case, scan, progress, deadline)
         except ImageError as error:
             failed = _fail(error)
         except Exception as error:
@@ -85,15 +99,28 @@ def _run(
 
 
 def _predict(
-    predictor: Predictor, case: Case, scan: Future[list[Image]], progress: _Progress
+    predictor: Predictor,
+    case: Case,
+    scan: Future[list[Image]],
+    progress: _Progress,
+    deadline: float | None,
 ) -> dict[str, float]:
     start = time.perf_counter()
     images = scan.result()
     waited_s = time.perf_counter() - start
     for note in [n for image in images for n in image.notes]:
         _warn(f"{case.files[0]}: {note}")
+    plan = predictor.plan(images)
+    if plan.peak:
+        print(f"{case.name}: {plan}")
+
+    def warn(message: str) -> None:
+        progress.clear()
+        _warn(f"{case.files[0]}: {message}")
+
     try:
-        return {"read": waited_s, **predictor.predict(images, case.output, progress.show)}
+        laps = predictor.predict(images, case.output, progress.show, warn, deadline)
+        return {"read": waited_s, **laps}
     finally:
         progress.clear()
 
@@ -110,6 +137,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--exact", action="store_true", help="nnU-Net's own arithmetic; slower")
     add("--step-size", type=_step_size, default=0.5, help="between windows, in patches (0.5)")
     add("--tta", action="store_true", help="mirror along the axes that training allowed")
+    add(
+        "--vram-budget", type=_positive_mib, metavar="MIB", help="on a GPU, context included (4096)"
+    )
+    add("--time-budget", type=_seconds, metavar="S", help=_TIME_BUDGET_HELP)
     return parser
 
 
@@ -120,6 +151,22 @@ def _step_size(text: str) -> float:
         value = 0.0
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"should be more than 0 and at most 1, found {text!r}")
+    return value
+
+
+def _positive_mib(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"should be a whole number of MiB, found {text!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"should be a positive number of seconds, found {text!r}")
     return value
 
 
@@ -154,6 +201,15 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         _warn("no usable NVIDIA GPU found, running on the CPU, which is much slower")
     return torch.device("cpu")
+
+
+def _vram_budget(mib: int | None, device: torch.device) -> int | None:
+    """The default on CUDA; None on a CPU, where there is none to keep to."""
+    if device.type == "cuda":
+        return mib or _VRAM_BUDGET_MIB
+    if mib is not None:
+        _warn("--vram-budget does nothing on the CPU")
+    return None
 
 
 def _read(case: Case) -> list[Image]:

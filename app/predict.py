@@ -5,8 +5,9 @@ By default as a stream (app.stream); at once where ``exact`` asks for nnU-Net's 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from app.budget import Needs, Plan, limit_memory, make_plan
+from app.buffers import stream_buffers, whole_buffers
+from app.deadline import Deadline, TooSlow, Work
 from app.image import Image, write_mask, write_planes
 from app.labels import DIFFERENCE_RULE, label_dtype, label_rule
+from app.live_bytes import peak_of
 from app.model import Member, Model, ModelError
 from app.networks import UNet, build_network, fold_two_class_head
 from app.preprocess import prepare, preprocess, preprocess_slabs
@@ -28,22 +33,58 @@ from app.stream import StageClock, can_stream, finite, in_scan_order, write_behi
 STAGES = ("preprocess", "network", "restore", "write")
 
 
+def _unheard(message: str) -> None:
+    """Nobody listens."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How to predict, besides the model.
 
     ``exact`` follows nnU-Net's arithmetic step by step; ``step_size`` is the largest step between
-    windows, in patch sizes; ``tta`` mirrors along the axes that training allowed.
+    windows, in patch sizes; ``tta`` mirrors along the axes that training allowed;
+    ``vram_budget_mib``: memory is planned for that much, context included; None: it is not.
     """
 
     device: torch.device
     exact: bool = False
     step_size: float = 0.5
     tta: bool = False
+    vram_budget_mib: int | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to go through a scan; if it fails for want of memory or time, there is another.
+
+    ``deadline`` is on time.perf_counter's clock; None: there is all the time in the world.
+    """
+
+    plan: Plan
+    step_size: float
+    deadline: float | None = None
+    warn: Callable[[str], None] = _unheard
+
+    def after(self, reason: torch.OutOfMemoryError | TooSlow) -> Attempt:
+        """The next attempt, announced; raises ``reason`` if there is none."""
+        if isinstance(reason, TooSlow):
+            self.warn(str(reason))
+            deadline = None if reason.last else self.deadline
+            return replace(self, step_size=reason.step_size, deadline=deadline)
+        plan = self.plan.smaller()
+        if plan is None:
+            raise reason
+        cause = ". ".join(" ".join(str(reason).split()).split(". ")[:2])
+        self.warn(f"allocation failed ({cause}) with {self.plan}; starting again with {plan}")
+        return replace(self, plan=plan)
 
 
 class Predictor:
-    """A loaded model, ready for any number of scans. Raises ModelError if weights do not fit."""
+    """A loaded model, ready for any number of scans.
+
+    Raises BudgetError, before the device is touched, if not even one window fits into the budget;
+    ModelError if weights do not fit the network.
+    """
 
     def __init__(self, model: Model, options: Options) -> None:
         self.config, self.options = model.config, options
@@ -52,50 +93,106 @@ class Predictor:
         one_channel = not options.exact and self.rule.regions is None and self.heads == 2
         if one_channel:
             self.rule, self.heads = DIFFERENCE_RULE, 1
+        self._needs = None
+        if options.vram_budget_mib is not None:
+            self._needs = self._measured_needs()
+            self._needs.check(options.vram_budget_mib)
+            if options.device.type == "cuda":
+                limit_memory(options.vram_budget_mib, options.device)
         self.networks = [
             _load_network(model, member, one_channel, self.compute_dtype, options.device)
             for member in model.config.members
         ]
 
+    def plan(self, channels: Sequence[Image]) -> Plan:
+        """How much of this scan's way will be on the device at a time."""
+        config, budget_mib = self.config, self.options.vram_budget_mib
+        if self._needs is None or budget_mib is None:
+            return Plan()
+        shape = tuple(channels[0].voxels.shape[i] for i in config.transpose)
+        spacing = tuple(channels[0].spacing_zyx[i] for i in config.transpose)
+        if self._streams(channels):
+            buffers = stream_buffers(shape, spacing, config, self.heads)
+            return make_plan(budget_mib, self._needs, buffers)
+        whole = whole_buffers(shape, spacing, config, self.heads, self.options.exact)
+        return make_plan(budget_mib, self._needs, whole, batches=False)
+
     @torch.inference_mode()
     def predict(
-        self, channels: Sequence[Image], output: Path, on_window: Callable[[int, int], None]
+        self,
+        channels: Sequence[Image],
+        output: Path,
+        on_window: Callable[[int, int], None],
+        warn: Callable[[str], None] = _unheard,
+        deadline: float | None = None,
     ) -> dict[str, float]:
         """Segment one scan and write its mask; returns the seconds spent in each stage.
 
-        ``channels`` share one grid; ``on_window(done, of)`` is told of progress. Raises ImageError
-        or ValueError with one line for the user; no partial file is left.
+        ``channels`` share one grid; ``on_window(done, of)`` is told of progress. After a failed
+        allocation, or where ``deadline`` (on time.perf_counter's clock) would be missed, ``warn``
+        gets a line and the scan starts again. Raises ImageError or ValueError with one line for
+        the user, torch.OutOfMemoryError if the smallest plan fails; no partial file is left.
         """
         clock = StageClock(STAGES)
-        if self.options.exact or not can_stream(self.config, channels[0].spacing_zyx):
-            mask = self._at_once(channels, on_window, clock)
+        attempt = Attempt(self.plan(channels), self.options.step_size, deadline, warn)
+        while True:
+            try:
+                self._segment(channels, output, on_window, clock, attempt)
+                return clock.laps
+            except (torch.OutOfMemoryError, TooSlow) as reason:
+                attempt = attempt.after(reason)
+            gc.collect()  # only now nothing refers to the tensors of the attempt that failed
+            if self.options.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _streams(self, channels: Sequence[Image]) -> bool:
+        return not self.options.exact and can_stream(self.config, channels[0].spacing_zyx)
+
+    def _segment(
+        self,
+        channels: Sequence[Image],
+        output: Path,
+        on_window: Callable[[int, int], None],
+        clock: StageClock,
+        attempt: Attempt,
+    ) -> None:
+        if not self._streams(channels):
+            mask = self._at_once(channels, on_window, clock, attempt)
             with clock.stage("write"):
                 write_mask(output, mask, channels[0])
-            return clock.laps
-        parts = self._slab_by_slab(channels, on_window, clock)
+            return
+        parts = self._slab_by_slab(channels, on_window, clock, attempt)
         dtype = _numpy(label_dtype(self.config))
-        with clock.stage(
-            "write"
-        ):  # what is left of it: the stages before it do most of the waiting
+        # What is left of writing: the stages before it do most of the waiting.
+        with clock.stage("write"):
             write_behind(parts, lambda arriving: write_planes(output, arriving, dtype, channels[0]))
-        return clock.laps
 
     def _slab_by_slab(
-        self, channels: Sequence[Image], on_window: Callable[[int, int], None], clock: StageClock
+        self,
+        channels: Sequence[Image],
+        on_window: Callable[[int, int], None],
+        clock: StageClock,
+        attempt: Attempt,
     ) -> Iterator[Labels]:
         """The mask in parts along the scan's first axis, each made when it is asked for."""
-        config, voxels = self.config, [c.voxels for c in channels]
+        config, voxels, plan = self.config, [c.voxels for c in channels], attempt.plan
         with clock.stage("preprocess"):
             scan = prepare(voxels, channels[0].spacing_zyx, config, exact=False)
-        slabs = clock.timed("preprocess", preprocess_slabs(scan, config, self.options.device))
+        device = self._buffers(plan)
+        slabs = preprocess_slabs(scan, config, device, plan.sections)
+        slabs = clock.timed("preprocess", slabs)
+        watch = self._deadline(attempt, scan.shape, clock, clock.so_far())
+        if watch is not None:
+            slabs, on_window = watch.feeding(slabs), _both(watch.on_window, on_window)
         logits = predict_slabs(
             slabs,
             scan.shape,
-            [self._one_pass(n) for n in self.networks],
+            [self._one_pass(n, plan.on_host) for n in self.networks],
             config.patch_size,
-            self.options.step_size,
+            attempt.step_size,
             self.heads,
             on_window,
+            plan.windows,
         )
         logits = clock.timed("network", map(finite, logits))
         dtype = label_dtype(config)
@@ -104,25 +201,40 @@ class Predictor:
         return clock.timed("restore", parts)
 
     def _at_once(
-        self, channels: Sequence[Image], on_window: Callable[[int, int], None], clock: StageClock
+        self,
+        channels: Sequence[Image],
+        on_window: Callable[[int, int], None],
+        clock: StageClock,
+        attempt: Attempt | None = None,
     ) -> Labels:
         """The whole mask, with the logits of the whole scan in memory."""
-        config, exact, device = self.config, self.options.exact, self.options.device
+        config, exact, before = self.config, self.options.exact, clock.so_far()
+        attempt = attempt or Attempt(self.plan(channels), self.options.step_size)
         with clock.stage("preprocess"):
             voxels = [c.voxels for c in channels]
+            device = self._buffers(attempt.plan)
             volume, grid = preprocess(voxels, channels[0].spacing_zyx, config, exact, device)
+        watch = self._deadline(attempt, volume.shape[1:], clock, before)
+        if watch is not None:
+            on_window = _both(watch.on_window, on_window)
         with clock.stage("network"):
-            logits = self._logits(volume, on_window)
+            logits = self._logits(volume, on_window, attempt)
             del volume
         with clock.stage("restore"):
             if exact:
                 logits = logits.cpu()
             return restore(logits, self.rule, config, grid, label_dtype(config), exact)
 
-    def _logits(self, volume: Tensor, on_window: Callable[[int, int], None]) -> Tensor:
+    def _logits(
+        self,
+        volume: Tensor,
+        on_window: Callable[[int, int], None],
+        attempt: Attempt | None = None,
+    ) -> Tensor:
         """Mean logits of the ensemble, float16 when exact, else float32."""
         total: Tensor | None = None
         members = len(self.networks)
+        attempt = attempt or Attempt(Plan(), self.options.step_size)
         for number, network in enumerate(self.networks):
 
             def progress(done: int, of: int, before: int = number) -> None:
@@ -130,9 +242,9 @@ class Predictor:
 
             logits = predict_logits(
                 volume,
-                self._one_pass(network),
+                self._one_pass(network, attempt.plan.on_host),
                 self.config.patch_size,
-                self.options.step_size,
+                attempt.step_size,
                 self.heads,
                 torch.float16 if self.options.exact else torch.float32,
                 progress,
@@ -143,14 +255,56 @@ class Predictor:
             total /= members
         return finite(total)
 
-    def _one_pass(self, network: UNet) -> Callable[[Tensor], Tensor]:
-        """The network as the sliding window calls it: precision and augmentation decided."""
+    def _one_pass(self, network: UNet, on_host: bool = False) -> Callable[[Tensor], Tensor]:
+        """The network as the sliding window calls it: precision and augmentation decided.
+
+        ``on_host``: windows come from there and their logits go back.
+        """
 
         def run(x: Tensor) -> Tensor:
             logits: Tensor = network(x)
             return logits if self.options.exact else logits.float()
 
-        return mirrored(run, self.config.mirror_axes) if self.options.tta else run
+        passes = mirrored(run, self.config.mirror_axes) if self.options.tta else run
+        return (lambda x: passes(x.to(self.options.device)).cpu()) if on_host else passes
+
+    def _buffers(self, plan: Plan) -> torch.device:
+        """Where all but the network is."""
+        return torch.device("cpu") if plan.on_host else self.options.device
+
+    def _deadline(
+        self, attempt: Attempt, shape: Sequence[int], clock: StageClock, before: dict[str, float]
+    ) -> Deadline | None:
+        if attempt.deadline is None:
+            return None
+        passes = len(self.networks)
+        work = Work(tuple(shape), self.config.patch_size, attempt.step_size, passes, self.heads)
+        finish = torch.cuda.synchronize if self.options.device.type == "cuda" else _nothing
+        return Deadline(attempt.deadline, work, clock, before, finish, attempt.warn)
+
+    def _measured_needs(self) -> Needs:
+        """What the network needs, found on the meta device."""
+        config = self.config
+        network = build_network(replace(config.network, heads=self.heads))
+        _set_precision(network, self.compute_dtype)
+        weights = sum(p.nbytes for p in network.parameters()) * len(config.members)
+        shape = (1, len(config.channels), *config.patch_size)
+        _, window = peak_of(self._one_pass(network), shape)
+        return Needs(weights, len(config.members), window, config.patch_size)
+
+
+def _both(
+    first: Callable[[int, int], None], second: Callable[[int, int], None]
+) -> Callable[[int, int], None]:
+    def call(done: int, of: int) -> None:
+        first(done, of)
+        second(done, of)
+
+    return call
+
+
+def _nothing() -> None:
+    """A CPU has done what it was asked to."""
 
 
 def _compute_dtype(options: Options) -> torch.dtype:
@@ -190,11 +344,16 @@ def _load_network(
     network.requires_grad_(False)
     if one_channel:
         fold_two_class_head(network)
+    _set_precision(network, dtype)
+    return network.to(device)
+
+
+def _set_precision(network: UNet, dtype: torch.dtype) -> None:
+    """Convolutions in ``dtype``, see `_load_network`."""
     for module in network.modules():
         keep = module is network.first and dtype is torch.bfloat16
         if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)) and not keep:
             module.to(dtype)
-    return network.to(device)
 
 
 def _numpy(dtype: torch.dtype) -> np.dtype[Any]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from app.model import ModelConfig, Normalization
 from app.resample import (
+    SLAB_SECTIONS,
     Sampling,
     resample_slabs,
     resample_spline,
@@ -132,11 +133,14 @@ def preprocess(
     return torch.stack(resampled), scan.grid
 
 
-def preprocess_slabs(scan: Prepared, config: ModelConfig, device: torch.device) -> Iterator[Tensor]:
+def preprocess_slabs(
+    scan: Prepared, config: ModelConfig, device: torch.device, at_a_time: int = SLAB_SECTIONS
+) -> Iterator[Tensor]:
     """The same in float32, in slabs (channel, planes, y, x) that follow each other along z.
 
     Sections go to ``device`` as they are stored and become float32 there. The separated axis must
-    be the first one or None. Only a band of sections is held, whatever the length of the scan.
+    be the first one or None. Only a band of sections is held, whatever the length of the scan;
+    ``at_a_time`` of them are new in a slab.
     """
     resampling = config.resample_data
     like_torch = resampling.function == "torch"
@@ -150,7 +154,7 @@ def preprocess_slabs(scan: Prepared, config: ModelConfig, device: torch.device) 
             return normaliser(_float32(volume[i], device), i)
 
         shapes = volume.shape, scan.shape
-        return resample_slabs(section, *shapes, sampling, separated, clip, device)
+        return resample_slabs(section, *shapes, sampling, separated, clip, device, at_a_time)
 
     channels = [slabs(v, n) for v, n in zip(scan.volumes, scan.normalisers, strict=True)]
     for parts in zip(*channels, strict=True):

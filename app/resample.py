@@ -29,8 +29,8 @@ ANISOTROPY_THRESHOLD = 3  # nnU-Net's ANISO_THRESHOLD
 _SPLINE_PADDING = 12  # scipy pads by this before the spline filter when mode is "nearest"
 # Samples on either side of a cubic spline's four that still count: what the pole leaves beyond
 # them is 0.27**16 = 7e-10 of a sample, a hundredth of float32's rounding.
-_BAND = 16
-_SLAB_SECTIONS = 16  # read, and made, between two slabs
+BAND = 16
+SLAB_SECTIONS = 16  # read, and made, between two slabs
 
 
 def resampled_shape(
@@ -136,14 +136,14 @@ class Sampling:
     ) -> tuple[slice, NDArray[np.float64]]:
         """The inputs that some outputs (None: all) need and their (outputs, inputs) weights.
 
-        What lies beyond ``_BAND`` is added to the outermost input, so rows still sum to one.
+        What lies beyond ``BAND`` is added to the outermost input, so rows still sum to one.
         """
         like = _torch_coordinates if self.like_torch else _coordinates
         c = like(n_in, n_out)
         if outputs is None:
             return slice(0, n_in), _rows(c, n_in, self.order)
         c = c[outputs]
-        reach = _BAND if self.order == 3 else 0
+        reach = BAND if self.order == 3 else 0
         first = max(math.floor(c[0]) - 1 - reach, 0)
         last = min(math.floor(c[-1]) + 3 + reach, n_in)
         return slice(first, last), _rows(c - first, last - first, self.order)
@@ -252,17 +252,19 @@ def resample_slabs(
     separated: bool,
     limits: tuple[float, float] | None,
     device: torch.device,
+    at_a_time: int = SLAB_SECTIONS,
 ) -> Iterator[Tensor]:
     """Resample one channel in float32, given and made section by section along its first axis.
 
     As ``resample_spline`` (within float32's rounding) or ``resample_torch``; ``limits`` clip the
     result, as the range of the whole input cannot be known on the way. Yields the result in order
-    in slabs of some planes, each a new tensor. Asks for a section at most once, in order.
+    in slabs that are new tensors: at most ``at_a_time`` planes, of about as many new sections at
+    most. Asks for a section at most once, in order.
     """
     n0, *plane = shape
     m0, *new_plane = new_shape
     in_plane = _in_plane(plane, new_plane, sampling, separated, torch.float32, device)
-    depth = min(max(round(_SLAB_SECTIONS * m0 / n0), 1), _SLAB_SECTIONS)
+    depth = min(max(round(at_a_time * m0 / n0), 1), at_a_time)
     bands = [
         _band(n0, m0, sampling, separated, slice(start, min(start + depth, m0)))
         for start in range(0, m0, depth)

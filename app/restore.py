@@ -30,8 +30,8 @@ from app.resample import (
     separated_axis,
 )
 
-_SLAB_VOXELS = 2**21  # interpolated at a time: what fits a processor's cache is fastest
-_SLAB_PLANES = 4  # of logits that are looked at together in a stream
+SLAB_VOXELS = 2**21  # interpolated at a time: what fits a processor's cache is fastest
+SLAB_PLANES = 4  # of logits that are looked at together in a stream
 
 Labels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -83,7 +83,7 @@ def restore_slabs(
     yield from _background(start, grid, dtype)
     held, first, done = None, 0, 0  # `held` are the planes from `first` on; `done` those restored
     for slab in slabs:
-        for part in slab.split(_SLAB_PLANES, 1):
+        for part in slab.split(SLAB_PLANES, 1):
             known = part if held is None else torch.cat((held, part), 1)
             end = first + known.shape[1]
             ready = int(np.searchsorted(taps_z.high, end))
@@ -145,7 +145,7 @@ def _fill(
             return
         outputs.append(slice(int(touching[0]), int(touching[-1]) + 1))
     slices, *plane = outputs
-    depth = max(1, _SLAB_VOXELS // (len(logits) * math.prod(o.stop - o.start for o in plane)))
+    depth = max(1, SLAB_VOXELS // (len(logits) * math.prod(o.stop - o.start for o in plane)))
     for start in range(slices.start, slices.stop, depth):
         slab = (slice(start, min(start + depth, slices.stop)), *plane)
         inputs, parts = zip(*(_cut(t, out) for t, out in zip(taps, slab, strict=True)), strict=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,19 +122,25 @@ def predict_slabs(
     step_size: float,
     heads: int,
     on_window: Callable[[int, int], None],
+    batch: int = 1,
 ) -> Iterator[Tensor]:
     """The mean of the networks' logits in float32, slab by slab along the first axis.
 
     ``slabs`` are (channel, planes, y, x) of a volume of ``shape`` (z, y, x) and are asked for when
     the next row of windows needs them. Yields (head, planes, y, x), every plane once and in order,
-    on the slabs' device; a yielded tensor is overwritten when the next one is asked for.
+    on the slabs' device; a yielded tensor is overwritten when the next one is asked for. Windows
+    of one row go through a network in batches of at most ``batch``.
     """
     padded, scan = _padded(shape, patch_size)
     rows, *columns = (
         window_starts(n, p, step_size) for n, p in zip(padded, patch_size, strict=True)
     )
-    corners = list(itertools.product(*columns))
-    of, done = len(rows) * len(corners) * len(networks), 0
+    row_windows = [
+        (..., *(slice(s, s + p) for s, p in zip(c, patch_size[1:], strict=True)))
+        for c in itertools.product(*columns)
+    ]
+    groups = [row_windows[i : i + batch] for i in range(0, len(row_windows), batch)]
+    of, done = len(rows) * len(row_windows) * len(networks), 0
     planes = _Planes(slabs)
     volume = planes.zeros((patch_size[0], *padded[1:]))
     logits = volume.new_zeros((heads, *volume.shape[1:]))
@@ -143,11 +150,9 @@ def predict_slabs(
     for row, following in itertools.pairwise([*rows, padded[0]]):
         inner = slice(max(patch_size[0] - fresh, scan[0].start), min(patch_size[0], scan[0].stop))
         planes.fill(volume[:, inner, *scan[1:]])
-        for (y, x), network in itertools.product(corners, networks):
-            window = (..., slice(y, y + patch_size[1]), slice(x, x + patch_size[2]))
-            patch = network(volume[window][None].contiguous())[0]
-            logits[window] += patch.mul_(weights)
-            done += 1
+        for group, network in itertools.product(groups, networks):
+            _add_logits(logits, volume, group, network, weights)
+            done += len(group)
             on_window(done, of)
         fresh = following - row
         final = logits[:, :fresh]
@@ -157,6 +162,43 @@ def predict_slabs(
         for held in (volume, logits):
             advance(held.movedim(1, 0), fresh)
         logits[:, patch_size[0] - fresh :] = 0
+
+
+def _add_logits(
+    logits: Tensor,
+    volume: Tensor,
+    group: Sequence[tuple[Any, ...]],
+    network: Callable[[Tensor], Tensor],
+    weights: Tensor,
+) -> None:
+    """Run one batch of windows and add what comes out of it to the sums."""
+    patches = network(torch.stack([volume[window] for window in group]))
+    patches *= weights
+    for window, patch in zip(group, patches, strict=True):
+        logits[window] += patch
+
+
+def window_count(shape: Sequence[int], patch_size: Sequence[int], step_size: float) -> int:
+    """How many windows a volume of ``shape`` takes, padding included."""
+    padded, _ = _padded(shape, patch_size)
+    starts = (window_starts(n, p, step_size) for n, p in zip(padded, patch_size, strict=True))
+    return math.prod(len(s) for s in starts)
+
+
+def larger_steps(shape: Sequence[int], patch_size: Sequence[int], step_size: float) -> list[float]:
+    """Steps above ``step_size``, up to 1, in order: the smallest for each number of windows."""
+    padded, _ = _padded(shape, patch_size)
+    steps = {1.0}
+    for n, p in zip(padded, patch_size, strict=True):
+        for intervals in range(1, len(window_starts(n, p, step_size))):
+            # Rounded up: at the very step a rounding error could ask for one window more.
+            steps.add((n - p) / (p * intervals) * (1 + 1e-9))
+    found, fewest = [], window_count(shape, patch_size, step_size)
+    for step in sorted(s for s in steps if step_size < s <= 1):
+        if window_count(shape, patch_size, step) < fewest:
+            fewest = window_count(shape, patch_size, step)
+            found.append(step)
+    return found
 
 
 class _Planes:

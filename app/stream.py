@@ -23,7 +23,7 @@ from torch import Tensor
 
 from app.model import ModelConfig
 from app.resample import separated_axis
-from app.restore import Labels
+from app.restore import SLAB_PLANES, Labels
 
 _WAITING = 2  # parts of the mask between the stream and the thread that writes them
 _PATIENCE_S = 0.05
@@ -44,7 +44,7 @@ def can_stream(config: ModelConfig, spacing_zyx: Sequence[float]) -> bool:
 
 def finite(logits: Tensor) -> Tensor:
     """The logits themselves; raises ValueError if one of them is not a number."""
-    if not torch.isfinite(logits).all():
+    if not all(torch.isfinite(part).all() for part in logits.split(SLAB_PLANES, 1)):
         raise ValueError("the network gave logits that are not finite; check its weights")
     return logits
 
@@ -148,6 +148,11 @@ class StageClock:
                 except StopIteration:
                     return
             yield slab
+
+    def so_far(self) -> dict[str, float]:
+        """Seconds in each stage until now, the current one included."""
+        self._charge()
+        return self.laps.copy()
 
     def _charge(self) -> None:
         now = time.perf_counter()

@@ -210,7 +210,7 @@ def test_slabs_leave_no_seam(
     at_once = restore(used, Counting(None), config, grid, torch.uint8, exact)
     assert len(slabs) == 1
     ((depth, *_),) = slabs
-    monkeypatch.setattr(restore_module, "_SLAB_VOXELS", voxels)
+    monkeypatch.setattr(restore_module, "SLAB_VOXELS", voxels)
     slabs.clear()
     assert np.array_equal(restore(used, Counting(None), config, grid, torch.uint8, exact), at_once)
     assert len(slabs) > 1

@@ -1,0 +1,175 @@
+"""The memory plan against the bytes that are alive while scans go through the same code.
+
+On the CPU, where every tensor but labels counts, be it one that would be on the host.
+The network runs on the meta device; its logits say lesion everywhere, the most that restoring can
+be asked to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from app import predict
+from app.image import Image, read_image
+from app.live_bytes import LiveBytes
+from app.model import Model, ModelConfig, Normalization, Resampling
+from app.networks import build_network
+from app.predict import Options, Predictor
+from app.sliding_window import window_count
+from tests.app.published import PUBLISHED
+from tests.app.small_model import NETWORK, with_channels
+from tests.nnunet_models import write_scan
+
+CPU = torch.device("cpu")
+SLICES = (55, 100, 150, 215, 334, 448, 499, 554, 1500)  # the papers' cases and a whole body
+
+
+class OnDevice(LiveBytes):
+    """Labels are made on the host."""
+
+    def _add(self, tensor: Tensor) -> None:
+        if tensor.dtype not in (torch.uint8, torch.uint16):
+            super()._add(tensor)
+
+
+class Enough(Exception):
+    """From the third row of windows on nothing new happens."""
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    """One section of 512 x 512, which is repeated as often as a test wants."""
+    section = np.random.default_rng(0).integers(-200, 300, (1, 512, 512))
+    return read_image(write_scan(tmp_path / "X.mha", section, (2.0, 0.75, 0.75)))
+
+
+@pytest.fixture(autouse=True)
+def _meta_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict, "_compute_dtype", lambda options: torch.float16)
+
+    def load(model: Model, member: object, one_channel: bool, dtype: torch.dtype, _: object):  # type: ignore[no-untyped-def]
+        heads = 1 if one_channel else model.config.network.heads
+        network = build_network(replace(model.config.network, heads=heads))
+        predict._set_precision(network, dtype)
+        runs = 0
+        shape = len(model.config.channels), *model.config.patch_size
+        inputs = {n: torch.empty((n, *shape), device="meta") for n in (1, 2, 4, 8, 16)}
+
+        def run(x: Tensor) -> Tensor:
+            nonlocal runs
+            runs += 1
+            if runs < 3 and len(x) in inputs:  # the same bytes every time
+                network(inputs[len(x)])
+            return torch.ones((len(x), heads, *x.shape[2:]), dtype=dtype)
+
+        return run
+
+    def written(file: Path, planes: Iterator[Any], *_: object) -> None:
+        for _plane in planes:
+            pass
+
+    monkeypatch.setattr(predict, "_load_network", load)
+    monkeypatch.setattr(predict, "write_planes", written)
+    monkeypatch.setattr(predict, "write_mask", written)
+
+
+def peak_and_plan(
+    config: ModelConfig, scan: list[Image], folder: Path, rows: int = 9, **options: Any
+) -> tuple[int, int]:
+    """Live bytes with cuDNN's workspace during some rows of windows, and what the plan foresees."""
+    predictor = Predictor(Model(folder, config), Options(CPU, step_size=1.0, **options))
+    plan = predictor.plan(scan)
+    assert plan.needs is not None
+    assert plan.buffers is not None
+    assert not plan.on_host
+    beside = plan.buffers.beside_network(plan.sections) + plan.windows * plan.needs.window
+    foreseen = max(beside, plan.buffers.without_network(plan.sections))
+    spacing = zip(scan[0].voxels.shape, scan[0].spacing_zyx, config.spacing, strict=True)
+    _, *plane = (round(n * s / t) for n, s, t in spacing)
+    row = window_count((1, *plane), config.patch_size, 1.0) * len(config.members)
+
+    def stop(done: int, of: int) -> None:
+        if done > rows * row:
+            raise Enough
+
+    with OnDevice() as count, contextlib.suppress(Enough):
+        predictor.predict(scan, folder / "mask.mha", stop)
+    return count.peak_with_workspace, foreseen
+
+
+def long(image: Image, slices: int) -> Image:
+    """The same section again and again, without the memory."""
+    shape, strides = image.voxels.shape[1:], image.voxels.strides[1:]
+    voxels = np.lib.stride_tricks.as_strided(image.voxels, (slices, *shape), (0, *strides))
+    return replace(image, voxels=voxels)
+
+
+@pytest.mark.parametrize("slices", SLICES)
+@pytest.mark.parametrize("config", PUBLISHED.values(), ids=PUBLISHED)
+def test_published_networks_on_all_sizes(
+    config: ModelConfig, slices: int, image: Image, tmp_path: Path
+) -> None:
+    peak, foreseen = peak_and_plan(
+        config, [long(image, slices)], tmp_path, rows=2, vram_budget_mib=4096
+    )
+    assert 0.9 * foreseen < peak <= foreseen
+
+
+FOURTEEN = tuple(f"organ {n}" for n in range(14))
+SMALL = replace(with_channels(1), spacing=(4.0, 1.5, 1.5), patch_size=(16, 32, 32))
+VARIANTS: dict[str, tuple[ModelConfig, dict[str, Any]]] = {
+    "two classes": (SMALL, {}),
+    "many classes": (
+        replace(SMALL, labels=FOURTEEN, network=replace(NETWORK, heads=14)),
+        {},
+    ),
+    "regions": (replace(SMALL, labels=("a", "b"), region_values=(1, 2)), {}),
+    "two channels": (
+        replace(with_channels(2), spacing=(4.0, 1.5, 1.5), patch_size=(16, 32, 32)),
+        {},
+    ),
+    "finer than the scan": (replace(SMALL, spacing=(1.0, 0.6, 0.6)), {}),
+    "sections of the scan are much thinner": (replace(SMALL, spacing=(12.0, 4.0, 4.0)), {}),
+    "separate z": (replace(SMALL, spacing=(6.0, 1.0, 1.0)), {}),
+    "mirrored": (SMALL, {"tta": True}),
+    "two members": (replace(SMALL, members=SMALL.members * 2), {}),
+    "a patch wider than the scan": (
+        replace(SMALL, spacing=(4.0, 9.0, 9.0), patch_size=(16, 64, 64)),
+        {},
+    ),
+    "exact": (SMALL, {"exact": True}),
+    "exact, two members": (replace(SMALL, members=SMALL.members * 2), {"exact": True}),
+    "exact, like torch": (
+        replace(SMALL, resample_data=Resampling("torch", 1, None)),
+        {"exact": True},
+    ),
+    "masked z-score": (
+        replace(SMALL, normalization=(Normalization("ZScoreNormalization", True),)),
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_other_models(name: str, image: Image, tmp_path: Path) -> None:
+    config, options = VARIANTS[name]
+    scan = [long(image, 60)] * len(config.channels)
+    peak, foreseen = peak_and_plan(config, scan, tmp_path, vram_budget_mib=100_000, **options)
+    assert 0.4 * foreseen < peak <= foreseen
+
+
+@pytest.mark.parametrize("config", [SMALL, replace(SMALL, spacing=(4.0, 1.0, 1.0))])
+def test_sections_across_another_axis(config: ModelConfig, image: Image, tmp_path: Path) -> None:
+    """No stream: sections are 6 mm apart along y."""
+    scan = replace(long(image, 60), spacing_zyx=(1.0, 6.0, 1.0))
+    peak, foreseen = peak_and_plan(config, [scan], tmp_path, vram_budget_mib=100_000)
+    assert 0.4 * foreseen < peak <= foreseen
