@@ -28,7 +28,7 @@ from evaluation.scoring.metrics import check_shapes, check_spacing
 
 CONNECTIVITY: Final = 26
 LISTED = 100  # so many lesions and false positives, the worst of them, are described one by one
-CHUNK_VOXELS = 2**18  # about so many labels are looked at together: what they need is bounded
+SLAB_VOXELS = 2**20  # about so many labels are looked at together: what they need is bounded
 
 Triple = tuple[int, int, int]
 
@@ -125,7 +125,7 @@ def detect(
     crop = _crop(prediction, reference)
     start = np.array([part.start for part in crop])
     predicted, lesions = _components(prediction[crop]), _components(reference[crop])
-    lesion, touching, shared = _contingency(lesions, predicted)
+    lesion, touching, shared = _contingency(reference[crop], lesions, predicted)
     count = lesions.sizes.size
     cover = np.bincount(lesion, predicted.sizes[touching], minlength=count)
     dice = 2 * np.bincount(lesion, shared, minlength=count) / (lesions.sizes + cover)
@@ -178,7 +178,7 @@ def _components(mask: NDArray[np.generic]) -> _Components:
     low = np.full((count, 3), np.iinfo(np.int64).max)
     high = np.zeros((count, 3), np.int64)
     # As cc3d.statistics, which takes longer than all the rest where lesions are few and small.
-    for starts, lengths, (owners,) in _runs(labels):
+    for starts, lengths, (owners,) in _runs(inside, labels):
         np.add.at(sizes, owners, lengths)
         ends = np.unravel_index(starts + lengths - 1, labels.shape)
         for axis, index in enumerate(np.unravel_index(starts, labels.shape)):
@@ -188,30 +188,38 @@ def _components(mask: NDArray[np.generic]) -> _Components:
 
 
 def _runs(
-    *volumes: NDArray[np.unsignedinteger],
+    mask: NDArray[np.generic], *volumes: NDArray[np.unsignedinteger]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
-    """Find the runs along x in which no volume's label changes and none is 0, chunk by chunk.
+    """Find the runs along x in which no volume's label changes and none is 0, slab by slab.
 
-    volumes: labels, C-contiguous and of one shape (z, y, x). Yields the flat indices of the runs'
-    first voxels (n,), their lengths (n,), and their components from 0 in each volume (volumes, n).
+    mask: (z, y, x), not 0 wherever all labels are not: much faster to search than they are.
+    volumes: labels, C-contiguous, of the same shape. Yields the flat indices of the runs' first
+    voxels (n,), their lengths (n,), and their components from 0 in each volume (volumes, n).
     """
-    width = volumes[0].shape[2]
-    at_once = max(1, CHUNK_VOXELS // max(1, width)) * width
-    for start in range(0, volumes[0].size, at_once or 1):
-        chunks = [v.reshape(-1)[start : start + at_once].reshape(-1, width) for v in volumes]
-        first = np.ones(chunks[0].shape, np.bool_)
-        first[:, 1:] = chunks[0][:, 1:] != chunks[0][:, :-1]
-        for chunk in chunks[1:]:
-            first[:, 1:] |= chunk[:, 1:] != chunk[:, :-1]
+    _, height, width = mask.shape
+    slices = max(1, SLAB_VOXELS // max(1, height * width))
+    row_starts = np.arange(slices * height * width) % max(1, width) == 0
+    for z in range(0, len(mask), slices):
+        voxels = np.flatnonzero(mask[z : z + slices] != 0)
+        for volume in volumes:
+            inside = volume[z : z + slices].reshape(-1)[voxels] != 0
+            voxels = voxels if inside.all() else voxels[inside]
+        if not voxels.size:
+            continue
+        labels = [volume[z : z + slices].reshape(-1)[voxels] for volume in volumes]
+        first = row_starts[voxels]
+        first[0] = True
+        first[1:] |= voxels[1:] != voxels[:-1] + 1
+        for own in labels:
+            first[1:] |= own[1:] != own[:-1]
         starts = np.flatnonzero(first)
-        lengths = np.diff(starts, append=first.size)
-        labels = np.stack([chunk.reshape(-1)[starts] for chunk in chunks])
-        inside = labels.all(axis=0)
-        yield starts[inside] + start, lengths[inside], labels[:, inside].astype(np.int64) - 1
+        lengths = np.diff(starts, append=voxels.size)
+        owners = np.array([own[starts] for own in labels], np.int64) - 1
+        yield z * height * width + voxels[starts], lengths, owners
 
 
 def _contingency(
-    lesions: _Components, predicted: _Components
+    reference: NDArray[np.generic], lesions: _Components, predicted: _Components
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return lesion, predicted lesion and number of shared voxels for every pair that shares any.
 
@@ -221,12 +229,11 @@ def _contingency(
     pairs, shared = np.empty((2, 0), np.int64)
     found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     waiting = 0
-    for _, lengths, (lesion, touching) in _runs(lesions.labels, predicted.labels):
-        if lengths.size:
-            found.append(_totals(lesion * count + touching, lengths))
-            waiting += found[-1][0].size
-        # A pair in many chunks is found in each. To add these up after every one would be slow.
-        if waiting > max(pairs.size, CHUNK_VOXELS):
+    for _, lengths, (lesion, touching) in _runs(reference, lesions.labels, predicted.labels):
+        found.append(_totals(lesion * count + touching, lengths))
+        waiting += found[-1][0].size
+        # A pair in many slabs is found in each. To add these up after every one would be slow.
+        if waiting > max(pairs.size, SLAB_VOXELS):
             pairs, shared = _merged((pairs, shared), *found)
             found, waiting = [], 0
     pairs, shared = _merged((pairs, shared), *found)

@@ -167,16 +167,16 @@ def test_descriptions_are_bounded_and_counts_are_not() -> None:
     assert len(missed.worst_lesions) == len(false.worst_false_positives) == lesions.LISTED
 
 
-def test_pairs_are_added_up_over_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_are_added_up_over_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = [random_pair(seed) for seed in range(20)]
     expected = [detect(*pair, SPACING) for pair in pairs]
-    for voxels in (1, 7, 100):
-        monkeypatch.setattr(lesions, "CHUNK_VOXELS", voxels)
+    for voxels in (1, 500):
+        monkeypatch.setattr(lesions, "SLAB_VOXELS", voxels)
         assert [detect(*pair, SPACING) for pair in pairs] == expected
 
 
 def test_a_dense_pair_needs_little_more_than_its_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lesions, "CHUNK_VOXELS", 2**14)
+    monkeypatch.setattr(lesions, "SLAB_VOXELS", 2**14)
     dense = np.ones((64, 128, 128), np.bool_)
     tracemalloc.start()
     found = detect(dense, dense, SPACING)
