@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     # A batch system or a closed session must not leave a stranger's container running.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+            signal.signal(number, signal.default_int_handler)
     try:
         return int(given.do(given))
     except (EvaluationError, OSError) as error:

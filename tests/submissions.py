@@ -11,6 +11,9 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
+# Starts a program that heeds Ctrl-C, which what is started in the background may have inherited
+# to ignore.
+HEEDING = ("env", "--default-signal=INT")
 SHAPE = (24, 20, 10)  # x, y, z
 AFFINE = np.diag([-0.8, -0.8, 2.5, 1.0])
 

@@ -20,6 +20,7 @@ from evaluation.report import pictures
 from tests import engine
 from tests.submissions import (
     BEHAVIOURS,
+    HEEDING,
     SHAPE,
     Behaviour,
     lesion,
@@ -279,7 +280,7 @@ def states(output: Path) -> dict[str, str]:
 def start(place: Place, options: list[str]) -> subprocess.Popen[str]:
     command = [word.format(place.folder) for word in FOLDERS["run"].split()]
     return subprocess.Popen(
-        [sys.executable, "-m", "evaluation", "run", *command, *options],
+        [*HEEDING, sys.executable, "-m", "evaluation", "run", *command, *options],
         cwd=place.folder / "submission",
         env={**os.environ, "PYTHONPATH": str(engine.ROOT)},
         stdout=subprocess.PIPE,
@@ -301,8 +302,9 @@ def left_running(place: Place) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_keeps_what_was_measured_and_the_run_can_be_resumed(
-    place: Place, interrupted: list[str]
+    place: Place, interrupted: list[str], number: signal.Signals
 ) -> None:
     run = start(place, interrupted)
     for _ in range(6000):
@@ -310,7 +312,7 @@ def test_ctrl_c_keeps_what_was_measured_and_the_run_can_be_resumed(
             break
         time.sleep(0.01)
     time.sleep(1.5)  # the submission has started by now
-    os.killpg(run.pid, signal.SIGINT)  # as a terminal sends it, to the whole group
+    os.killpg(run.pid, number)  # as a terminal sends it, to the whole group
     _, said = run.communicate(timeout=30)
     assert run.returncode == 130
     assert said == "interrupted; what `run` has measured is kept, see --resume\n"

@@ -24,7 +24,7 @@ from evaluation.__main__ import main
 from evaluation.workers import each
 from tests import engine
 from tests.evaluation.report.test_tables import cells
-from tests.submissions import BEHAVIOURS, SHAPE, lesion, save
+from tests.submissions import BEHAVIOURS, HEEDING, SHAPE, lesion, save
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
 
@@ -206,7 +206,7 @@ def test_scores_are_those_of_the_organisers(folders: Folders) -> None:
 
 def process(folders: Folders, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "evaluation", *folders.command()],
+        [*HEEDING, sys.executable, "-m", "evaluation", *folders.command()],
         cwd=engine.ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

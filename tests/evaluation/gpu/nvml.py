@@ -76,11 +76,11 @@ class FakeNvml:
 
     fail_code: the answer of the fail_call-th memory call of a process and of all later ones.
     init_code: nvmlInit's answer. lost_s, hang_s: stamps from which the GPUs are lost, or calls
-    hang. api: "v1" lacks the v2 call. library: what `compile_library` returned.
+    hang. api: "v1" lacks the v2 call. built: what `compile_library` returned.
     """
 
     folder: Path
-    library: Path
+    built: Path
     devices: Sequence[FakeDevice] = (FakeDevice("GPU-1"),)
     reserved_mib: float = 500.0
     latency_s: float = 0.0
@@ -98,7 +98,7 @@ class FakeNvml:
 
     def environment(self) -> dict[str, str]:
         """What a process needs to meet this driver; nvidia-ml-py loads it by its bare name."""
-        return {"LD_LIBRARY_PATH": str(self.library.parent), "FAKE_NVML": str(self.folder)}
+        return {"LD_LIBRARY_PATH": str(self.built.parent), "FAKE_NVML": str(self.folder)}
 
     def play(self, segments: Sequence[Segment], start_s: float | None = None) -> Played:
         """Replay segments on the first device, from start_s (default: now) on."""

@@ -65,7 +65,7 @@ def test_broken_gpu_is_named_and_does_not_hide_the_other(fake: FakeNvml) -> None
 
 def test_without_nvml_there_is_no_gpu(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
     # A file that is no library hides a real one, should this machine have it.
-    (fake.folder / fake.library.name).touch()
+    (fake.folder / fake.built.name).touch()
     monkeypatch.setenv("LD_LIBRARY_PATH", str(fake.folder))
     assert devices.find(None) is None
     with pytest.raises(EvaluationError, match="GPU GPU-1 is not here: there is no GPU"):

@@ -54,7 +54,7 @@ class Setting:
         save(self.source / "mask.nii.gz", lesion())
 
     def write(self, middle: str = "", others: tuple[int, ...] = ()) -> Submission:
-        library = str(self.fake.library)
+        library = str(self.fake.built)
         text = SUBMISSION.format(
             root=str(engine.ROOT), library=library, middle=middle, others=list(others)
         )
