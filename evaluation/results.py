@@ -60,7 +60,7 @@ class Record:
 
     @property
     def is_scored(self) -> bool:
-        """Whether nothing is left to do: infra_error is not scored but tried again."""
+        """Whether it has been held against its reference; infra_error never is."""
         return self.accuracy is not None
 
     @property

@@ -2,24 +2,12 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.runners import LIMITS, MEMORY, TIMEOUT, Outcome
+from evaluation.runners import LIMITS, MEMORY, TIMEOUT
 from evaluation.states import State, of_outcome
+from tests.evaluation.scripted import ENDED_WELL
 
 LIMIT = LIMITS["flare"]
-CLEAN = Outcome(
-    created_s=0.0,
-    started_s=1.0,
-    finished_s=3.0,
-    removed_s=4.0,
-    exit_code=0,
-    stopped=None,
-    oom_killed=False,
-    forks_refused=0,
-    cpu_s=None,
-    peak_ram_mib=None,
-    measured_by="not measured",
-    log="loading\nwent wrong\n\n",
-)
+CLEAN = replace(ENDED_WELL, log="loading\nwent wrong\n\n")
 
 
 @pytest.mark.parametrize(
