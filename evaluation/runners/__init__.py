@@ -148,7 +148,8 @@ def supervise(
     """
     last = read()
     while not ended(TICK_S):
-        last = read() or last
+        reading = read()
+        last = reading.after(last) if reading else last
         reason = job.watch()
         if reason is None and time.monotonic() - started_s > job.timeout_s:
             reason = TIMEOUT

@@ -29,6 +29,21 @@ class Reading:
     oom_kills: int
     forks_refused: int
 
+    def after(self, earlier: "Reading | None") -> "Reading":
+        """Return this reading with what an earlier one knew better.
+
+        All four only grow, but a group is removed controller by controller: a reading in the
+        midst of that lacks some.
+        """
+        if earlier is None:
+            return self
+        return Reading(
+            cpu_s=_greater(self.cpu_s, earlier.cpu_s),
+            peak_ram_mib=_greater(self.peak_ram_mib, earlier.peak_ram_mib),
+            oom_kills=max(self.oom_kills, earlier.oom_kills),
+            forks_refused=max(self.forks_refused, earlier.forks_refused),
+        )
+
 
 @dataclass(frozen=True)
 class Group:
@@ -73,21 +88,34 @@ class Group:
         """Return the files into which a process writes 0 to enter the group."""
         return [folder / "cgroup.procs" for folder in self._folders()]
 
-    def members(self) -> list[int]:
-        """Return the PIDs of the group's processes."""
-        try:
-            return [int(line) for line in (self.pids / "cgroup.procs").read_text().split()]
-        except OSError:
-            return []
+    def members(self) -> set[int]:
+        """Return the PIDs of the group's processes, one that has half entered included."""
+        found = set()
+        for folder in self._folders():
+            try:
+                found |= {int(line) for line in (folder / "cgroup.procs").read_text().split()}
+            except OSError:
+                continue
+        return found - {0}  # of another PID namespace: not ours to name
 
     def end(self) -> None:
         """Kill whatever is left in the group and remove it."""
         deadline = time.monotonic() + KILL_TIMEOUT_S
-        while (left := self.members()) and time.monotonic() < deadline:
-            kill(left)
+        kill(self.members())
+        while not self._removed() and time.monotonic() < deadline:
+            # The kernel has not let go of its last process yet, or another has entered.
             time.sleep(0.005)
+            kill(self.members())
+
+    def _removed(self) -> bool:
         for folder in self._folders():
-            _remove(folder, deadline)
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return False
+        return True
 
     def _folders(self) -> list[Path]:
         return list(dict.fromkeys((self.memory, self.cpuacct, self.pids)))
@@ -162,14 +190,8 @@ def _unified() -> bool:
     return (ROOT / "cgroup.controllers").exists()
 
 
-def _remove(folder: Path, deadline: float) -> None:
-    while folder.exists():
-        try:
-            folder.rmdir()
-        except OSError:  # the kernel has not let go of its last process yet
-            if time.monotonic() > deadline:
-                return
-            time.sleep(0.005)
+def _greater(first: float | None, second: float | None) -> float | None:
+    return max((value for value in (first, second) if value is not None), default=None)
 
 
 def _number(path: Path) -> int | None:

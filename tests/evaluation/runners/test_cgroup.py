@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_a_group_is_read(fake: Fake) -> None:
 def test_a_group_that_is_gone_has_no_reading(fake: Fake) -> None:
     group = cgroup._beneath("flare-gone")
     assert group.read() is None
-    assert group.members() == []
+    assert group.members() == set()
 
 
 def test_what_an_older_kernel_does_not_count_is_not_0(fake: Fake) -> None:
@@ -95,6 +96,13 @@ def test_what_an_older_kernel_does_not_count_is_not_0(fake: Fake) -> None:
     for name in ("cpu.stat", "cpuacct.usage"):
         (group.cpuacct / name).unlink(missing_ok=True)
     assert group.read() == Reading(cpu_s=None, peak_ram_mib=100.0, oom_kills=2, forks_refused=7)
+
+
+def test_a_reading_in_the_midst_of_removal_takes_nothing_away() -> None:
+    partial = Reading(cpu_s=2.0, peak_ram_mib=None, oom_kills=0, forks_refused=0)
+    assert partial.after(FULL) == replace(FULL, cpu_s=2.0)
+    assert FULL.after(partial) == replace(FULL, cpu_s=2.0)
+    assert FULL.after(None) == FULL
 
 
 def test_limits_are_written_swap_included(fake: Fake) -> None:
@@ -263,13 +271,16 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
+@pytest.mark.parametrize("entered", [0, -1])
 def test_the_end_of_a_group_is_that_of_its_processes(
-    fake: Fake, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+    fake: Fake, sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, entered: int
 ) -> None:
+    """Of one that has entered a single controller yet, too."""
     monkeypatch.setattr(cgroup, "KILL_TIMEOUT_S", 0.2)  # the list here never gets shorter
     group = fake.make("flare-a")
-    (group.pids / "cgroup.procs").write_text(f"{sleeper.pid}\n")
-    assert group.members() == [sleeper.pid]
+    # 0 stands for a process of another PID namespace; as a target of kill it would be ourselves.
+    group.entrances()[entered].write_text(f"0\n{sleeper.pid}\n")
+    assert group.members() == {sleeper.pid}
     group.end()
     assert sleeper.wait(10) == -9
 

@@ -25,6 +25,7 @@ from evaluation.runners import (
     cgroup,
     end_of,
 )
+from evaluation.runners.cgroup import Group
 from evaluation.runners.docker import DockerRunner, connect
 from evaluation.runners.process import OWNER_VARIABLE, ProcessRunner
 from evaluation.runners.processes import with_variable
@@ -172,6 +173,28 @@ def test_an_error_in_watching_leaves_nothing_behind(bench: Bench) -> None:
         bench.run("sleep 765.4", watch=watch)
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
     assert "sleep 765.4" not in listed.stdout
+
+
+def test_a_submission_that_has_half_entered_its_groups_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = cgroup.create("flare-probe")
+    if probe is None:
+        pytest.skip("no right to control groups")
+    probe.end()
+    bench = Bench("process", None, tmp_path)
+    blocked = tmp_path / "blocked"
+    os.mkfifo(blocked)  # whoever writes here waits for a reader that never comes
+    monkeypatch.setattr(Group, "entrances", lambda group: [group.memory / "cgroup.procs", blocked])
+
+    def watch() -> str | None:
+        if any(group.members() for group in cgroup.existing("flare-")):
+            raise KeyboardInterrupt
+        return None
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.run("true", watch=watch)
+    assert not cgroup.existing("flare-")
 
 
 def test_of_a_chatty_submission_the_end_is_kept(bench: Bench) -> None:
