@@ -42,7 +42,7 @@ class LiveBytes(TorchDispatchMode):
     ) -> Any:
         """Run one operation and count what it made."""
         kwargs = kwargs or {}
-        result = _without_kernel(op, args)
+        result = _without_kernel(op, args, kwargs)
         if result is None and torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), _COMPOSITE):
             with self:  # inference mode hands over whole composites
                 return op._op_dk(_COMPOSITE, *args, **kwargs)
@@ -84,7 +84,7 @@ def peak_of(run: Callable[[Tensor], Tensor], shape: Sequence[int]) -> tuple[int,
     return bytes_.peak, bytes_.peak_with_workspace
 
 
-def _without_kernel(op: Any, args: Sequence[Any]) -> Any:
+def _without_kernel(op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """What an operation gives on the meta device, for those that our networks consist of.
 
     torch has kernels for these; but the first call of one of them imports its compiler, which
@@ -97,9 +97,8 @@ def _without_kernel(op: Any, args: Sequence[Any]) -> Any:
         return first
     if op is aten.convolution.default:
         return first.new_empty(_convolved(*args[:8]))
-    if op is aten.native_batch_norm.default:
-        moments = first.new_empty(first.shape[1], dtype=torch.float32)
-        return first.new_empty(first.shape), moments, moments.new_empty(moments.shape)
+    if op is aten.native_batch_norm.out:
+        return kwargs["out"], kwargs["save_mean"], kwargs["save_invstd"]
     if op is aten.cat.default:
         shape, axis = list(first.shape), args[1] if len(args) > 1 else 0
         shape[axis] = sum(t.shape[axis] for t in args[0])

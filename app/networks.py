@@ -14,6 +14,24 @@ from torch import Tensor, nn
 from app.model import Network
 
 
+class InstanceNorm(nn.InstanceNorm3d):
+    """Instance norm that overwrites its input, so that one activation less is alive.
+
+    To the kernel, which is the one of torch's own function, the channels of every sample are the
+    channels of one batch norm. Inference only.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Channels that lie together do so within a sample only.
+        as_one = x.is_contiguous() or len(x) == 1
+        parts = (x.view(1, -1, *x.shape[2:]),) if as_one else x.split(1)
+        weight, bias = (p.repeat(len(x) // len(parts)) for p in (self.weight, self.bias))
+        for part in parts:
+            out = part, torch.empty_like(weight), torch.empty_like(bias)
+            torch.native_batch_norm(part, weight, bias, None, None, True, 0.0, self.eps, out=out)
+        return x
+
+
 class ConvNormAct(nn.Module):
     """Convolution with 'same' padding, instance norm, leaky ReLU (``activate=False``: none).
 
@@ -35,7 +53,7 @@ class ConvNormAct(nn.Module):
         padding = ((kz - 1) // 2, (ky - 1) // 2, (kx - 1) // 2)
         bias = config.conv_bias if bias is None else bias
         self.conv = nn.Conv3d(channels_in, channels_out, kernel, stride, padding, bias=bias)
-        self.norm = nn.InstanceNorm3d(channels_out, eps=config.norm_eps, affine=True)
+        self.norm = InstanceNorm(channels_out, eps=config.norm_eps, affine=True)
         self.act = nn.LeakyReLU(config.negative_slope, inplace=True) if activate else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -234,6 +252,13 @@ def fold_two_class_head(network: UNet) -> None:
     head.weight = nn.Parameter(weight[1:] - weight[:1], requires_grad=False)
     head.bias = nn.Parameter(bias[1:] - bias[:1], requires_grad=False)
     head.out_channels = 1
+
+
+def drop_cancelled_biases(network: UNet) -> None:
+    """Take away the biases that instance norm subtracts again with the mean."""
+    for module in network.modules():
+        if isinstance(module, ConvNormAct):
+            module.conv.bias = None
 
 
 def _stages(

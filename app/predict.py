@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from app.budget import Needs, Plan, limit_memory, make_plan
 from app.buffers import stream_buffers, whole_buffers
@@ -23,14 +21,15 @@ from app.deadline import Deadline, TooSlow, Work
 from app.image import Image, write_mask, write_planes
 from app.labels import DIFFERENCE_RULE, label_dtype, label_rule
 from app.live_bytes import peak_of
-from app.model import Member, Model, ModelError
-from app.networks import UNet, build_network, fold_two_class_head
+from app.loading import compute_dtype, load_network, set_precision
+from app.model import Model
+from app.networks import UNet, build_network
 from app.preprocess import prepare, preprocess, preprocess_slabs
 from app.restore import Labels, restore, restore_slabs
 from app.sliding_window import mirrored, predict_logits, predict_slabs
 from app.stream import StageClock, can_stream, finite, in_scan_order, write_behind
 
-STAGES = ("preprocess", "network", "restore", "write")
+STAGES = ("preprocess", "device", "network", "restore", "write")
 
 
 def _unheard(message: str) -> None:
@@ -82,13 +81,13 @@ class Attempt:
 class Predictor:
     """A loaded model, ready for any number of scans.
 
-    Raises BudgetError, before the device is touched, if not even one window fits into the budget;
-    ModelError if weights do not fit the network.
+    The device is not touched before the first scan is ready for it. Raises BudgetError if not even
+    one window fits into the budget; ModelError if weights do not fit the network.
     """
 
     def __init__(self, model: Model, options: Options) -> None:
         self.config, self.options = model.config, options
-        self.compute_dtype = _compute_dtype(options)
+        self.compute_dtype = compute_dtype(options.device, options.exact)
         self.rule, self.heads = label_rule(model.config), model.config.network.heads
         one_channel = not options.exact and self.rule.regions is None and self.heads == 2
         if one_channel:
@@ -97,10 +96,8 @@ class Predictor:
         if options.vram_budget_mib is not None:
             self._needs = self._measured_needs()
             self._needs.check(options.vram_budget_mib)
-            if options.device.type == "cuda":
-                limit_memory(options.vram_budget_mib, options.device)
-        self.networks = [
-            _load_network(model, member, one_channel, self.compute_dtype, options.device)
+        self._networks = [
+            load_network(model, member, options.device, options.exact, one_channel)
             for member in model.config.members
         ]
 
@@ -145,6 +142,12 @@ class Predictor:
             if self.options.device.type == "cuda":
                 torch.cuda.empty_cache()
 
+    def networks(self) -> list[UNet]:
+        """The networks on the device; the first call is the first to touch it."""
+        if self.options.device.type == "cuda" and self.options.vram_budget_mib is not None:
+            limit_memory(self.options.vram_budget_mib, self.options.device)
+        return [network.to(self.options.device) for network in self._networks]
+
     def _streams(self, channels: Sequence[Image]) -> bool:
         return not self.options.exact and can_stream(self.config, channels[0].spacing_zyx)
 
@@ -178,8 +181,9 @@ class Predictor:
         config, voxels, plan = self.config, [c.voxels for c in channels], attempt.plan
         with clock.stage("preprocess"):
             scan = prepare(voxels, channels[0].spacing_zyx, config, exact=False)
-        device = self._buffers(plan)
-        slabs = preprocess_slabs(scan, config, device, plan.sections)
+            slabs = preprocess_slabs(scan, config, self._buffers(plan), plan.sections)
+        with clock.stage("device"):
+            networks = self.networks()
         slabs = clock.timed("preprocess", slabs)
         watch = self._deadline(attempt, scan.shape, clock, clock.so_far())
         if watch is not None:
@@ -187,7 +191,7 @@ class Predictor:
         logits = predict_slabs(
             slabs,
             scan.shape,
-            [self._one_pass(n, plan.on_host) for n in self.networks],
+            [self._one_pass(n, plan.on_host) for n in networks],
             config.patch_size,
             attempt.step_size,
             self.heads,
@@ -210,6 +214,8 @@ class Predictor:
         """The whole mask, with the logits of the whole scan in memory."""
         config, exact, before = self.config, self.options.exact, clock.so_far()
         attempt = attempt or Attempt(self.plan(channels), self.options.step_size)
+        with clock.stage("device"):
+            self.networks()
         with clock.stage("preprocess"):
             voxels = [c.voxels for c in channels]
             device = self._buffers(attempt.plan)
@@ -233,12 +239,12 @@ class Predictor:
     ) -> Tensor:
         """Mean logits of the ensemble, float16 when exact, else float32."""
         total: Tensor | None = None
-        members = len(self.networks)
+        networks = self.networks()
         attempt = attempt or Attempt(Plan(), self.options.step_size)
-        for number, network in enumerate(self.networks):
+        for number, network in enumerate(networks):
 
             def progress(done: int, of: int, before: int = number) -> None:
-                on_window(before * of + done, members * of)
+                on_window(before * of + done, len(networks) * of)
 
             logits = predict_logits(
                 volume,
@@ -251,8 +257,8 @@ class Predictor:
             )
             total = logits if total is None else total.add_(logits)
         assert total is not None
-        if members > 1:
-            total /= members
+        if len(networks) > 1:
+            total /= len(networks)
         return finite(total)
 
     def _one_pass(self, network: UNet, on_host: bool = False) -> Callable[[Tensor], Tensor]:
@@ -277,7 +283,7 @@ class Predictor:
     ) -> Deadline | None:
         if attempt.deadline is None:
             return None
-        passes = len(self.networks)
+        passes = len(self._networks)
         work = Work(tuple(shape), self.config.patch_size, attempt.step_size, passes, self.heads)
         finish = torch.cuda.synchronize if self.options.device.type == "cuda" else _nothing
         return Deadline(attempt.deadline, work, clock, before, finish, attempt.warn)
@@ -286,7 +292,7 @@ class Predictor:
         """What the network needs, found on the meta device."""
         config = self.config
         network = build_network(replace(config.network, heads=self.heads))
-        _set_precision(network, self.compute_dtype)
+        set_precision(network, self.compute_dtype)
         weights = sum(p.nbytes for p in network.parameters()) * len(config.members)
         shape = (1, len(config.channels), *config.patch_size)
         _, window = peak_of(self._one_pass(network), shape)
@@ -305,55 +311,6 @@ def _both(
 
 def _nothing() -> None:
     """A CPU has done what it was asked to."""
-
-
-def _compute_dtype(options: Options) -> torch.dtype:
-    """What convolutions compute in: nnU-Net's autocast on CUDA, float32 on a CPU when exact."""
-    if options.device.type == "cuda":
-        return torch.float16
-    return torch.bfloat16 if not options.exact and _cpu_has_bfloat16() else torch.float32
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 natively; emulated, it is slower than float32."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def _load_network(
-    model: Model, member: Member, one_channel: bool, dtype: torch.dtype, device: torch.device
-) -> UNet:
-    """One member on ``device``: convolutions in ``dtype``, instance norms in float32 (autocast).
-
-    With bfloat16 the first convolution stays in float32: eight bits would round a scan to some
-    4 HU, which instance norm amplifies where a patch is nearly constant, in air for example.
-    """
-    file = model.weights_file(member)
-    network = build_network(model.config.network)
-    try:
-        weights = {name: tensor.float() for name, tensor in load_file(file).items()}
-        network.load_state_dict(weights, assign=True)
-    except (SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(
-            f"{file}: does not fit the network in model.json ({reason}); export it again"
-        ) from None
-    network.requires_grad_(False)
-    if one_channel:
-        fold_two_class_head(network)
-    _set_precision(network, dtype)
-    return network.to(device)
-
-
-def _set_precision(network: UNet, dtype: torch.dtype) -> None:
-    """Convolutions in ``dtype``, see `_load_network`."""
-    for module in network.modules():
-        keep = module is network.first and dtype is torch.bfloat16
-        if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)) and not keep:
-            module.to(dtype)
 
 
 def _numpy(dtype: torch.dtype) -> np.dtype[Any]:

@@ -140,7 +140,7 @@ def preprocess_slabs(
 
     Sections go to ``device`` as they are stored and become float32 there. The separated axis must
     be the first one or None. Only a band of sections is held, whatever the length of the scan;
-    ``at_a_time`` of them are new in a slab.
+    ``at_a_time`` of them are new in a slab. ``device`` is first touched when a slab is asked for.
     """
     resampling = config.resample_data
     like_torch = resampling.function == "torch"
@@ -157,8 +157,7 @@ def preprocess_slabs(
         return resample_slabs(section, *shapes, sampling, separated, clip, device, at_a_time)
 
     channels = [slabs(v, n) for v, n in zip(scan.volumes, scan.normalisers, strict=True)]
-    for parts in zip(*channels, strict=True):
-        yield torch.stack(parts)
+    return (torch.stack(parts) for parts in zip(*channels, strict=True))
 
 
 def _resample(

@@ -26,7 +26,7 @@ APP = ["-m", "app"]
 # The app as on a CPU without bfloat16.
 APP_IN_FLOAT32 = [
     "-c",
-    "import sys; from app import __main__, predict; predict._cpu_has_bfloat16 = lambda: False; "
+    "import sys; from app import __main__, loading; loading.cpu_has_bfloat16 = lambda: False; "
     "sys.exit(__main__.main())",
 ]
 VARIANTS = ([*APP_IN_FLOAT32, "--exact"], APP, APP_IN_FLOAT32)

@@ -173,7 +173,8 @@ def test_a_harness_that_is_killed_at_any_moment_loses_and_leaves_nothing(
 def test_a_container_of_a_running_harness_is_left_alone(tmp_path: Path) -> None:
     """Reaping must not touch what another harness, still alive, is measuring."""
     good = BEHAVIOURS["good"]
-    slow = Behaviour("ok", f"sleep 8; {good.script}", make=good.make)
+    held = "while [ ! -e inputs/go ]; do sleep 0.1; done"
+    slow = Behaviour("ok", f"{held}; {good.script}", make=good.make)
     source = write_submission(tmp_path / "submission", {"slow": slow, "good": good})
     write_cases(tmp_path, ["slow"])
     image = engine.build_image(source)
@@ -194,6 +195,8 @@ def test_a_container_of_a_running_harness_is_left_alone(tmp_path: Path) -> None:
         assert process.poll() is None
         busy = evaluate(tmp_path, option(image.name), "--resume")
         assert "another evaluation writes there" in busy.stderr
+        (inputs,) = (tmp_path / "results" / ".work").glob("*/inputs")
+        (inputs / "go").touch()
         assert process.wait(60) == 0
         assert rows(tmp_path)["slow"]["status"] == "ok"
         labels = '{{.Label "' + CASE_LABEL + '"}}'

@@ -32,6 +32,7 @@ from evaluation.runners.processes import Tree, with_variable
 
 GROUP_PREFIX = "flare-"
 OWNER_VARIABLE, RUN_VARIABLE = "FLARE_OWNER", "FLARE_RUN"
+PATIENCE_S = 10.0  # with a log that a process outside of the group still holds open
 OF_THE_CASE = ("inputs", "outputs")  # everything else of the submission is linked in
 
 
@@ -216,11 +217,11 @@ class _Tail:
             while chunk := os.read(stream.fileno(), 1 << 16):
                 self._kept += chunk
                 if len(self._kept) > 4 * LOG_BYTES:
-                    del self._kept[:-LOG_BYTES]
+                    del self._kept[: -2 * LOG_BYTES]  # more than is shown, so that it shows as cut
 
     def text(self) -> str:
         """Return the log's end, once every process that could write to it has ended."""
-        self._thread.join(timeout=1.0)
+        self._thread.join(timeout=PATIENCE_S)
         return end_of(bytes(self._kept))
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from app import predict
+from app import loading, predict, preprocess
 from app.budget import CONTEXT, LIBRARIES, MIB, BudgetError, Needs, Plan, limit_memory, make_plan
 from app.buffers import StreamBuffers, stream_buffers, whole_buffers
 from app.image import Image, read_image
@@ -35,8 +36,8 @@ def ignore(done: int, of: int) -> None:
 
 @pytest.fixture
 def _no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "_load_network", lambda *_: None)
-    monkeypatch.setattr(predict, "_compute_dtype", lambda options: torch.float16)
+    monkeypatch.setattr(predict, "load_network", lambda *_: None)
+    monkeypatch.setattr(predict, "compute_dtype", lambda *_: torch.float16)
 
 
 def planned(config: ModelConfig, shape: tuple[int, int, int], budget_mib: int) -> Plan:
@@ -122,18 +123,47 @@ def test_refusal_names_every_part() -> None:
     )
 
 
-def test_refusal_comes_before_the_gpu_is_touched(
+def test_refusal_comes_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    touched: list[str] = []
-    monkeypatch.setattr(predict, "limit_memory", lambda *_: touched.append("limit"))
-    monkeypatch.setattr(predict, "_load_network", lambda *_: touched.append("weights"))
+    loaded: list[str] = []
+    monkeypatch.setattr(predict, "load_network", lambda *_: loaded.append("weights"))
     model = load_model(write_model(tmp_path / "model"))
     with pytest.raises(BudgetError, match="--vram-budget 600: one window needs"):
         Predictor(model, Options(torch.device("cuda"), vram_budget_mib=600))
-    assert touched == []
+    assert loaded == []
     Predictor(model, Options(torch.device("cuda"), vram_budget_mib=700))
-    assert touched == ["limit", "weights"]
+    assert loaded == ["weights"]
+
+
+def test_the_gpu_is_touched_only_when_a_scan_is_ready_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Touched(Exception):
+        pass
+
+    def touch(*_: object) -> None:
+        raise Touched
+
+    ready: list[tuple[float, float]] = []
+
+    def limits(*arguments: Any) -> tuple[float, float]:
+        ready.append(original(*arguments))
+        return ready[-1]
+
+    original = preprocess.limits
+    monkeypatch.setattr(preprocess, "limits", limits)  # the last look at the whole scan
+    monkeypatch.setattr(predict, "limit_memory", touch)
+    model = load_model(write_model(tmp_path / "model"))
+    predictor = Predictor(model, Options(torch.device("cuda"), vram_budget_mib=700))
+    scan = tmp_path / "X_0000.nii.gz"
+    write_scan(scan, smooth_noise((12, 40, 40), 0), CONFIG.spacing)
+    channels = [read_image(scan)]
+    predictor.plan(channels)
+    assert not ready
+    with pytest.raises(Touched):
+        predictor.predict(channels, tmp_path / "X.nii.gz", ignore)
+    assert len(ready) == 1
 
 
 def test_torch_is_held_to_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +223,7 @@ Segment = Callable[..., tuple[bytes, list[str]]]
 @pytest.fixture
 def segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Segment:
     """Predicts with a plan of so many windows a batch; gives the mask's file and the warnings."""
-    monkeypatch.setattr(predict, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(loading, "cpu_has_bfloat16", lambda: False)
     model = load_model(write_model(tmp_path / "model"))
     voxels = smooth_noise((30, 40, 36), 0)
     (tmp_path / "out").mkdir()

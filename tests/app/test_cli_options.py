@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from app import __main__ as command
-from app import predict
+from app import loading, predict
 from app.model import load_model
 from app.networks import UNet
 from tests.app.small_model import NETWORK, write_model
@@ -57,7 +57,7 @@ def test_default_and_exact_agree_in_float32(
     random weights cross zero everywhere, so more voxels are undecided than in a trained model.
     Measured: 0.15 %.
     """
-    monkeypatch.setattr(predict, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(loading, "cpu_has_bfloat16", lambda: False)
     default = segment(model, scan, tmp_path / "default.nii.gz")
     exact = segment(model, scan, tmp_path / "exact.nii.gz", "--exact")
     assert 0.1 < exact.mean() < 0.9
@@ -68,7 +68,7 @@ def test_default_and_exact_agree_in_bfloat16(
     model: Path, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Eight bits in the convolutions, on any CPU; measured: 0.4 %."""
-    monkeypatch.setattr(predict, "_cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(loading, "cpu_has_bfloat16", lambda: True)
     default = segment(model, scan, tmp_path / "default.nii.gz")
     exact = segment(model, scan, tmp_path / "exact.nii.gz", "--exact")
     assert 0 < disagreement(default, exact) < 0.012
@@ -89,7 +89,7 @@ def test_default_and_exact_agree_in_bfloat16(
 def test_kinds_of_models(
     changes: dict[str, Any], scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(loading, "cpu_has_bfloat16", lambda: False)
     folder = write_model(tmp_path / "model", **changes)
     default = segment(folder, scan, tmp_path / "default.nii.gz")
     exact = segment(folder, scan, tmp_path / "exact.nii.gz", "--exact")

@@ -8,7 +8,7 @@ be asked to do.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from app import predict
 from app.image import Image, read_image
 from app.live_bytes import LiveBytes
+from app.loading import set_precision
 from app.model import Model, ModelConfig, Normalization, Resampling
 from app.networks import build_network
 from app.predict import Options, Predictor
@@ -52,14 +53,27 @@ def image(tmp_path: Path) -> Image:
     return read_image(write_scan(tmp_path / "X.mha", section, (2.0, 0.75, 0.75)))
 
 
+class Called(nn.Module):
+    """A function in the place of a network."""
+
+    def __init__(self, run: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x)
+
+
 @pytest.fixture(autouse=True)
 def _meta_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "_compute_dtype", lambda options: torch.float16)
+    monkeypatch.setattr(predict, "compute_dtype", lambda *_: torch.float16)
 
-    def load(model: Model, member: object, one_channel: bool, dtype: torch.dtype, _: object):  # type: ignore[no-untyped-def]
+    def load(
+        model: Model, member: object, device: object, exact: object, one_channel: bool
+    ) -> nn.Module:
         heads = 1 if one_channel else model.config.network.heads
         network = build_network(replace(model.config.network, heads=heads))
-        predict._set_precision(network, dtype)
+        set_precision(network, torch.float16)
         runs = 0
         shape = len(model.config.channels), *model.config.patch_size
         inputs = {n: torch.empty((n, *shape), device="meta") for n in (1, 2, 4, 8, 16)}
@@ -69,15 +83,15 @@ def _meta_network(monkeypatch: pytest.MonkeyPatch) -> None:
             runs += 1
             if runs < 3 and len(x) in inputs:  # the same bytes every time
                 network(inputs[len(x)])
-            return torch.ones((len(x), heads, *x.shape[2:]), dtype=dtype)
+            return torch.ones((len(x), heads, *x.shape[2:]), dtype=torch.float16)
 
-        return run
+        return Called(run)
 
     def written(file: Path, planes: Iterator[Any], *_: object) -> None:
         for _plane in planes:
             pass
 
-    monkeypatch.setattr(predict, "_load_network", load)
+    monkeypatch.setattr(predict, "load_network", load)
     monkeypatch.setattr(predict, "write_planes", written)
     monkeypatch.setattr(predict, "write_mask", written)
 

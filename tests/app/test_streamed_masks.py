@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from app import predict
+from app import loading, predict
 from app.image import Image, ImageError, read_image
 from app.model import Normalization, Resampling, load_model
 from app.predict import Options, Predictor
@@ -129,7 +129,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
 
 @pytest.fixture(autouse=True)
 def _float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(loading, "cpu_has_bfloat16", lambda: False)
 
 
 def ignore(done: int, of: int) -> None:
@@ -157,7 +157,7 @@ def test_the_logits_agree_in_float32(case: Case) -> None:
         streamed = torch.cat(list(preprocess_slabs(scan, p.config, CPU)), 1)
         assert scan.grid == grid
         torch.testing.assert_close(streamed, data, rtol=0, atol=3e-6 * float(data.abs().max()))
-        networks = [p._one_pass(n) for n in p.networks]
+        networks = [p._one_pass(n) for n in p.networks()]
         geometry = (p.config.patch_size, p.options.step_size, p.heads)
         slabs = predict_slabs(iter([streamed]), scan.shape, networks, *geometry, ignore)
         logits = torch.cat([s.clone() for s in slabs], 1)
@@ -215,7 +215,7 @@ def test_crops_of_real_scans(
     """The stand-in model. In bfloat16 the last bit of an input can flip one of eight, and that a
     voxel whose logit is nearly zero; measured on whole scans: 384 of 26 million in one, 0 in four.
     """
-    monkeypatch.setattr(predict, "_cpu_has_bfloat16", lambda: bfloat16)
+    monkeypatch.setattr(loading, "cpu_has_bfloat16", lambda: bfloat16)
     source = real_data / "ct" / f"{name}_ct.nii.gz"
     scan = [read_image(crop_scan(source, tmp_path / "scan.nii.gz", (160, 160, 60)))]
     predictor = Predictor(load_model(ROOT / "weights" / "standin"), Options(CPU))

@@ -27,7 +27,7 @@ from evaluation.runners import (
 )
 from evaluation.runners.cgroup import Group
 from evaluation.runners.docker import DockerRunner, connect
-from evaluation.runners.process import OWNER_VARIABLE, ProcessRunner
+from evaluation.runners.process import OWNER_VARIABLE, ProcessRunner, _Tail
 from evaluation.runners.processes import with_variable
 from evaluation.trial import stage
 from tests import engine
@@ -343,6 +343,19 @@ def test_without_control_groups_memory_is_still_watched(
     hog = bench.run("x=$(head -c 200M /dev/zero | tr '\\0' x); sleep 100")
     assert hog.stopped == "memory"
     assert not with_variable(OWNER_VARIABLE)
+
+
+def test_a_log_that_was_let_go_in_part_starts_with_a_whole_line() -> None:
+    line = b"0123456789\n"
+    for more in range(len(line)):  # wherever the last cut fell
+        said = b"x" * more + line * (4 * LOG_BYTES // len(line) + 1)
+        process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        tail = _Tail(process)
+        assert process.stdin is not None
+        process.stdin.write(said)
+        process.stdin.close()
+        assert tail.text().startswith("0123456789\n")
+        process.wait()
 
 
 @pytest.mark.parametrize("size", [0, 10, LOG_BYTES, LOG_BYTES + 1])
