@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.exact and args.time_budget is not None:
         parser.error("--time-budget may enlarge the step, so that the mask is not that of --exact")
+    if args.exact and args.crop_to_body:
+        parser.error("--crop-to-body moves the windows, so that the mask is not that of --exact")
     # Threads that wait should sleep, not spin: where another program or a CPU quota takes a core
     # away, spinning makes a CPU run several times slower. Read once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -71,7 +73,9 @@ def _run(
     try:
         device = _device(args.device)
         budget_mib = _vram_budget(args.vram_budget, device)
-        options = Options(device, args.exact, args.step_size, args.tta, budget_mib)
+        options = Options(
+            device, args.exact, args.step_size, args.tta, budget_mib, args.crop_to_body
+        )
         predictor = Predictor(model, options)
     except (ModelError, BudgetError) as error:
         return _fail(error)
@@ -140,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--vram-budget", type=_positive_mib, metavar="MIB", help="on a GPU, context included (4096)"
     )
+    add("--crop-to-body", action="store_true", help="spare the air around it (CT); masks differ")
     add("--time-budget", type=_seconds, metavar="S", help=_TIME_BUDGET_HELP)
     return parser
 

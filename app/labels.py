@@ -52,6 +52,11 @@ def label_rule(config: ModelConfig) -> LabelRule:
     return LabelRule(config.region_values)
 
 
+def is_two_class(rule: LabelRule, heads: int) -> bool:
+    """Whether two heads compete, so that `DIFFERENCE_RULE` says the same with one."""
+    return rule.regions is None and heads == 2
+
+
 def label_dtype(config: ModelConfig) -> torch.dtype:
     """uint8; uint16 where nnU-Net writes it, from label 255 on."""
     highest = max(config.region_values or (len(config.labels) - 1,))

@@ -55,8 +55,13 @@ def load_network(
     if not exact:
         drop_cancelled_biases(network)
         if device.type == "cpu":
-            network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            lay_channels_together(network)
     return network
+
+
+def lay_channels_together(network: UNet) -> None:
+    """Let a voxel's channels be neighbours in memory, in weights and so in what they make."""
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 def set_precision(network: UNet, dtype: torch.dtype) -> None:

@@ -19,10 +19,10 @@ from app.budget import Needs, Plan, limit_memory, make_plan
 from app.buffers import stream_buffers, whole_buffers
 from app.deadline import Deadline, TooSlow, Work
 from app.image import Image, write_mask, write_planes
-from app.labels import DIFFERENCE_RULE, label_dtype, label_rule
+from app.labels import DIFFERENCE_RULE, is_two_class, label_dtype, label_rule
 from app.live_bytes import peak_of
 from app.loading import compute_dtype, load_network, set_precision
-from app.model import Model
+from app.model import Model, ModelError
 from app.networks import UNet, build_network
 from app.preprocess import prepare, preprocess, preprocess_slabs
 from app.restore import Labels, restore, restore_slabs
@@ -42,7 +42,8 @@ class Options:
 
     ``exact`` follows nnU-Net's arithmetic step by step; ``step_size`` is the largest step between
     windows, in patch sizes; ``tta`` mirrors along the axes that training allowed;
-    ``vram_budget_mib``: memory is planned for that much, context included; None: it is not.
+    ``vram_budget_mib``: memory is planned for that much, context included; None: it is not;
+    ``body``: a CT's air around the body is not looked at and gets no label.
     """
 
     device: torch.device
@@ -50,6 +51,7 @@ class Options:
     step_size: float = 0.5
     tta: bool = False
     vram_budget_mib: int | None = None
+    body: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,20 @@ class Predictor:
     """A loaded model, ready for any number of scans.
 
     The device is not touched before the first scan is ready for it. Raises BudgetError if not even
-    one window fits into the budget; ModelError if weights do not fit the network.
+    one window fits into the budget; ModelError if weights do not fit the network, or the options
+    not the model.
     """
 
     def __init__(self, model: Model, options: Options) -> None:
         self.config, self.options = model.config, options
+        if options.body and model.config.normalization[0].scheme != "CTNormalization":
+            raise ModelError(
+                f"model {model.config.name}: its first channel is not normalised as CT, so a body "
+                "cannot be told from air; leave out --crop-to-body"
+            )
         self.compute_dtype = compute_dtype(options.device, options.exact)
         self.rule, self.heads = label_rule(model.config), model.config.network.heads
-        one_channel = not options.exact and self.rule.regions is None and self.heads == 2
+        one_channel = not options.exact and is_two_class(self.rule, self.heads)
         if one_channel:
             self.rule, self.heads = DIFFERENCE_RULE, 1
         self._needs = None
@@ -179,8 +187,9 @@ class Predictor:
     ) -> Iterator[Labels]:
         """The mask in parts along the scan's first axis, each made when it is asked for."""
         config, voxels, plan = self.config, [c.voxels for c in channels], attempt.plan
+        spacing_zyx = channels[0].spacing_zyx
         with clock.stage("preprocess"):
-            scan = prepare(voxels, channels[0].spacing_zyx, config, exact=False)
+            scan = prepare(voxels, spacing_zyx, config, False, self.options.body)
             slabs = preprocess_slabs(scan, config, self._buffers(plan), plan.sections)
         with clock.stage("device"):
             networks = self.networks()
@@ -219,7 +228,9 @@ class Predictor:
         with clock.stage("preprocess"):
             voxels = [c.voxels for c in channels]
             device = self._buffers(attempt.plan)
-            volume, grid = preprocess(voxels, channels[0].spacing_zyx, config, exact, device)
+            volume, grid = preprocess(
+                voxels, channels[0].spacing_zyx, config, exact, device, self.options.body
+            )
         watch = self._deadline(attempt, volume.shape[1:], clock, before)
         if watch is not None:
             on_window = _both(watch.on_window, on_window)

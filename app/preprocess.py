@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from app.crop import body_box, nonzero_box
 from app.model import ModelConfig, Normalization
 from app.resample import (
     SLAB_SECTIONS,
@@ -91,16 +92,22 @@ class Prepared:
 
 
 def prepare(
-    channels: Sequence[Voxels], spacing_zyx: Sequence[float], config: ModelConfig, exact: bool
+    channels: Sequence[Voxels],
+    spacing_zyx: Sequence[float],
+    config: ModelConfig,
+    exact: bool,
+    body: bool = False,
 ) -> Prepared:
     """What must be known of (z, y, x) voxels of each channel before the first is computed.
 
     ``exact`` takes means and deviations with NumPy's float32 rounding as nnU-Net does, on a float
-    copy of the scan; otherwise in float64, section by section. Raises ValueError.
+    copy of the scan; otherwise in float64, section by section. ``body`` crops a CT to the body, not
+    to what is not zero. Raises ValueError.
     """
     volumes = [c.transpose(config.transpose) for c in channels]
     spacing = tuple(spacing_zyx[i] for i in config.transpose)
-    grid = Grid(volumes[0].shape, nonzero_box(volumes), spacing)
+    crop = body_box(volumes[0]) if body else nonzero_box(volumes)
+    grid = Grid(volumes[0].shape, crop, spacing)
     new_shape = resampled_shape(grid.cropped_shape, spacing, config.spacing)
     if min(new_shape) < 1:
         raise ValueError(
@@ -118,13 +125,14 @@ def preprocess(
     config: ModelConfig,
     exact: bool,
     device: torch.device,
+    body: bool = False,
 ) -> tuple[Tensor, Grid]:
     """(z, y, x) voxels of each channel to the network's float32 input (channel, z, y, x).
 
     ``exact`` resamples in float64 as nnU-Net does; otherwise float32, which differs from it by
-    less than 0.001 HU. The result lies on ``device``.
+    less than 0.001 HU. The result lies on ``device``. ``body``: see `prepare`.
     """
-    scan = prepare(channels, spacing_zyx, config, exact)
+    scan = prepare(channels, spacing_zyx, config, exact, body)
     dtype = torch.float64 if exact else torch.float32
     resampled = [
         _resample(v, n, scan, config, dtype, device)
@@ -195,30 +203,6 @@ def _resample(
 def _float32(voxels: Voxels, device: torch.device) -> Tensor:
     """A float32 copy on ``device``."""
     return torch.from_numpy(voxels).to(device).to(torch.float32, copy=True)
-
-
-def nonzero_box(volumes: Sequence[Voxels]) -> tuple[slice, ...]:
-    """Bounding box of the voxels that are not zero in any channel; all of it if every one is."""
-    depth, *plane = volumes[0].shape
-    rows, columns = (np.zeros(n, bool) for n in plane)
-
-    def occupied(i: int) -> bool:
-        for volume in volumes:
-            section = volume[i] != 0
-            np.logical_or(rows, section.any(1), out=rows)
-            np.logical_or(columns, section.any(0), out=columns)
-        return any(v[i].any() for v in volumes)
-
-    first = next((i for i in range(depth) if occupied(i)), None)
-    if first is None:
-        return tuple(slice(0, n) for n in volumes[0].shape)
-    last = next(i for i in range(depth - 1, -1, -1) if occupied(i))
-    for i in range(first, last):
-        if rows[[0, -1]].all() and columns[[0, -1]].all():
-            break  # no wider than this
-        occupied(i)
-    inside = [np.flatnonzero(line) for line in (rows, columns)]
-    return slice(first, last + 1), *(slice(int(i[0]), int(i[-1]) + 1) for i in inside)
 
 
 def limits(volume: Voxels, normaliser: Normaliser) -> tuple[float, float]:

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from app.crop import body_box, nonzero_box
 from app.model import ModelConfig, Normalization, Resampling
-from app.preprocess import Grid, nonzero_box, normalise, preprocess
+from app.preprocess import Grid, normalise, preprocess
 from tests.app.small_model import CONFIG, CT, SPACING, with_channels
 
 Array = NDArray[Any]
@@ -140,6 +141,15 @@ def test_nonzero_box_is_that_of_any_channel(
 ) -> None:
     channels = [inside(box) for box in boxes] or [np.zeros(SHAPE, np.int16)]
     assert nonzero_box(channels) == tuple(slice(*e) for e in expected)
+
+
+def test_the_body_is_what_is_not_air() -> None:
+    air = np.full(SHAPE, -1000, np.int16)
+    assert body_box(air) == tuple(slice(0, n) for n in SHAPE)
+    air[1:3, 2:4, 5] = -100  # fat
+    air[2, 6, 2] = 30
+    air[0, 0, 0] = -500
+    assert body_box(air) == (slice(1, 3), slice(2, 7), slice(2, 6))
 
 
 def test_statistics_are_those_of_the_crop() -> None:
