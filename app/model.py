@@ -126,6 +126,11 @@ class Model:
         """The member's ``.safetensors`` file."""
         return self.folder / member.file
 
+    def check_weights(self) -> None:
+        """Raise ModelError unless every weights file is there with the manifest's checksum."""
+        for member in self.config.members:
+            _check_weights(self.weights_file(member), member.sha256)
+
 
 def save_manifest(folder: Path, config: ModelConfig) -> None:
     """Write ``model.json`` into ``folder`` after checking it; raises ModelError."""
@@ -136,7 +141,7 @@ def save_manifest(folder: Path, config: ModelConfig) -> None:
 
 
 def load_model(folder: Path) -> Model:
-    """Read and check ``folder/model.json`` and the checksum of every weights file.
+    """Read and check ``folder/model.json``; the weights are for `Model.check_weights`.
 
     Raises ModelError with one line that names the file, the finding and the remedy.
     """
@@ -157,10 +162,7 @@ def load_model(folder: Path) -> Model:
         )
     config = _parse(manifest, ModelConfig, content, "")
     _check(manifest, config)
-    model = Model(folder, config)
-    for member in config.members:
-        _check_weights(model.weights_file(member), member.sha256)
-    return model
+    return Model(folder, config)
 
 
 def sha256_of(file: Path) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from app import __main__ as command
 from app import loading, predict
-from app.model import load_model
+from app.model import Normalization, load_model
 from app.networks import UNet
 from tests.app.small_model import NETWORK, write_model
 from tests.nnunet_models import smooth_noise, write_scan
@@ -200,10 +200,15 @@ def test_a_run_on_the_cpu_that_nobody_asked_for_is_said(
 
 IMPORTS = """
 import json, sys
+before = set(sys.modules)
 from app.__main__ import main
 code = main(sys.argv[1:])
-print(json.dumps([code, sorted({name.partition(".")[0] for name in sys.modules})]))
+new = {name.partition(".")[0] for name in set(sys.modules) - before - {"__mp_main__"}}
+print(json.dumps([code, sorted(new - set(sys.stdlib_module_names))]))
 """
+# What the app asks for, and what torch imports for itself (pynvml: only where it is installed).
+IMPORTED = {"app", "isal", "numpy", "safetensors", "torch", "torchgen", "typing_extensions"}
+TRIED_BY_TORCH = {"pynvml"}
 
 
 def test_a_run_on_nifti_imports_little(model: Path, scan: Path, tmp_path: Path) -> None:
@@ -229,9 +234,32 @@ def test_a_run_on_nifti_imports_little(model: Path, scan: Path, tmp_path: Path) 
     code, modules = json.loads(done.stdout.splitlines()[-1])
     assert code == 0
     assert (tmp_path / "X.nii.gz").exists()
-    assert "torch" in modules
-    heavy = {"SimpleITK", "scipy", "nibabel", "skimage", "pandas", "matplotlib"}
-    assert heavy.isdisjoint(modules)
+    assert set(modules) - TRIED_BY_TORCH == IMPORTED
+
+
+def test_the_air_around_a_body_is_not_looked_at(model: Path, tmp_path: Path) -> None:
+    """The mask is that of a scan cropped to the body, in its place."""
+    body = np.random.default_rng(0).integers(-100, 300, (20, 40, 36), dtype=np.int16)
+    margins = ((2, 1), (9, 4), (3, 12))
+    in_air = np.pad(body, margins, constant_values=-1000)
+    in_air[0, 0, :5] = -600  # foam
+    masks = {}
+    for name, voxels in {"body": body, "in_air": in_air}.items():
+        scan = write_scan(tmp_path / f"{name}.nii.gz", voxels, (3.0, 2.0, 2.0))
+        output = tmp_path / f"{name}_mask.nii.gz"
+        masks[name] = segment(model, scan, output, "--crop-to-body")
+    assert 0 < masks["body"].sum() < masks["body"].size
+    np.testing.assert_array_equal(masks["in_air"], np.pad(masks["body"], margins))
+
+
+def test_what_is_not_ct_has_no_air(
+    tmp_path: Path, scan: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    normalization = (Normalization("ZScoreNormalization", use_mask=False),)
+    model = write_model(tmp_path / "mr", normalization=normalization)
+    arguments = ["--model", model, "--input", scan, "--output", tmp_path / "out", "--crop-to-body"]
+    assert command.main([str(a) for a in arguments]) == 1
+    assert "leave out --crop-to-body" in capsys.readouterr().err
 
 
 def test_wrong_arguments_do_not_wait_for_torch() -> None:

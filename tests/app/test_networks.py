@@ -6,9 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from app.model import Network
-from app.networks import UNet, build_network, fold_two_class_head
+from app.networks import (
+    InstanceNorm,
+    UNet,
+    build_network,
+    drop_cancelled_biases,
+    fold_two_class_head,
+)
 from tests.app.small_model import NETWORK, ONES, THREES, TWOS, random_weights
 
 FLARE_FEATURES = (32, 64, 128, 256, 320, 320)
@@ -166,3 +173,36 @@ def test_each_convolution_computes_in_the_precision_of_its_weights(config: Netwo
                     module.to(torch.float32 if keep and module is network.first else torch.bfloat16)
             results.append(float((network(volume).float() - exact).abs().mean()))
     assert 0 < results[0] < 0.7 * results[1]
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_instance_norm_in_place_is_that_of_torch(
+    samples: int, layout: torch.memory_format, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(samples)
+    x = torch.randn((samples, 5, 6, 7, 8), generator=generator).to(dtype)
+    x += 0.2 * torch.arange(samples * 5).view(samples, 5, 1, 1, 1)
+    norm = InstanceNorm(5, eps=1e-5, affine=True).requires_grad_(False)
+    norm.weight.copy_(torch.rand(5, generator=generator) + 0.5)
+    norm.bias.copy_(torch.randn(5, generator=generator))
+    expected = F.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=1e-5)
+    given = x.contiguous(memory_format=layout)
+    found = norm(given)
+    assert found.data_ptr() == given.data_ptr()
+    if layout is torch.contiguous_format:
+        assert torch.equal(found, expected)
+    else:
+        epsilon = torch.finfo(dtype).eps
+        torch.testing.assert_close(found, expected, rtol=8 * epsilon, atol=8 * epsilon)
+
+
+@pytest.mark.parametrize("config", [NETWORK, TINY_RESIDUAL])
+def test_the_biases_that_are_dropped_did_nothing(config: Network) -> None:
+    network, lean = with_weights(config), with_weights(config)
+    drop_cancelled_biases(lean)
+    x = torch.randn((1, config.input_channels, 16, 32, 32), generator=torch.manual_seed(0))
+    expected = network(x)
+    assert sum(p.numel() for p in lean.parameters()) < sum(p.numel() for p in network.parameters())
+    torch.testing.assert_close(lean(x), expected, rtol=1e-4, atol=1e-4)
