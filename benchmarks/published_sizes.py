@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "--programs",
         nargs="+",
         choices=(APP, PREVIOUS, NNUNET),
-        help="default: all that are there (nnunet: after `make oracle`; previous: see there)",
+        help="default: all there are (nnunet: `make oracle`; previous: a tag or --previous)",
     )
     add(
         "--previous",
