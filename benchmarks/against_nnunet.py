@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks.machine import Run, description, peak_mib, timed
 from benchmarks.programs import (
+    DEVICE,
     ROOT,
     STAGES,
     Command,
@@ -104,7 +105,8 @@ def _table(
 
     names = list(columns)
     ready = [columns[n]["ready"] for n in names]
-    first = [sum(columns[n][s] for s in ("ready", "read", "preprocess")) for n in names]
+    to_first = ("ready", DEVICE, "read", "preprocess")
+    first = [sum(columns[n].get(s, 0.0) for s in to_first) for n in names]
     rest = [totals[n][0] - columns[n]["network"] for n in names]
     lines = [
         f"{scan.name}, {description()}; medians of {repeats} cold processes; seconds. The app "

@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NNUNET = ROOT / ".venv-nnunet" / "bin"
 STAGES = ("read", "preprocess", "network", "restore", "write")
+DEVICE = "device"  # a stage that only some versions of the app have: what the first touch takes
 Command = list[str | Path]
 _LARGER_STEP = re.compile(r"starting again with step ([\d.]+) \((\d+) windows\)")
 
@@ -47,13 +48,17 @@ def nnunet_stages(output: str) -> dict[str, float]:
 
 
 def app_stages(output: str) -> dict[str, float]:
-    """Seconds per stage that the app logs itself, and ``ready``; ValueError if it does not."""
+    """Seconds per stage that the app logs itself, and ``ready``; ValueError if it does not.
+
+    DEVICE is among them where the app names it.
+    """
     stages = {s: float(t) for s, t in re.findall(r"(\w+) ([\d.]+) s[,\s]", output)}
     ready = re.search(r"ready ([\d.]+) s after process start", output)
     missing = [s for s in STAGES if s not in stages] + ["ready"] * (ready is None)
     if missing or ready is None:
         raise ValueError(f"no time for {', '.join(missing)} in {output[-500:]!r}")
-    return {**{s: stages[s] for s in STAGES}, "ready": float(ready[1])}
+    known = {s: stages[s] for s in (DEVICE, *STAGES) if s in stages}
+    return {**known, "ready": float(ready[1])}
 
 
 @dataclass(frozen=True)

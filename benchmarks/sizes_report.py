@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.programs import STAGES
+from benchmarks.programs import DEVICE, STAGES
 from benchmarks.scans import SPACING_RULE, slice_spacing_mm
 from benchmarks.sizes_record import APP, NNUNET, PREVIOUS, STAGED, Case, Measurement, case
 from benchmarks.sizes_targets import UNMEASURED, cpu_targets, gpu_targets, ratio, targets_table
@@ -96,7 +96,8 @@ class Report:
             Column("step", [_cell(a, a.step, "{:.3g}") for a in apps]),
             *self._compared(rows, "wall_s", "s", "{:.2f}"),
         ]
-        for stage in ("ready", *STAGES):
+        device = [DEVICE] if any(DEVICE in a.stages for a in apps) else []
+        for stage in ("ready", *device, *STAGES):
             title = "start-up" if stage == "ready" else stage
             columns.append(Column(title, [_cell(a, a.stages.get(stage), "{:.2f}") for a in apps]))
         columns += self._compared(rows, "peak_mib", "MiB", "{:.0f}")

@@ -26,6 +26,8 @@ LARGER = (
 
 def test_the_apps_own_stages() -> None:
     assert app_stages(SAID) == {**STAGES, "ready": 1.25}
+    with_device = SAID.replace("x: read", "x: device 0.75 s, read")
+    assert app_stages(with_device) == {**STAGES, "ready": 1.25, "device": 0.75}
 
 
 @pytest.mark.parametrize("gone", ["ready 1.25 s", "restore 0.18 s"])

@@ -73,6 +73,14 @@ def test_on_a_cpu() -> None:
     ]
 
 
+def test_a_version_that_times_the_device_has_a_column_for_it() -> None:
+    assert " | device | " not in Report(ON_CPU, CPU_RUNS).text()
+    timed = replace(CPU_RUNS[0], stages={**STAGES, "device": 0.75})
+    text = Report(ON_CPU, [timed]).text()
+    assert "| start-up | device | read |" in text
+    assert rows(text, "119 x")[0][5:8] == ["", "1.00", "0.75"]
+
+
 def test_what_was_not_measured_meets_nothing() -> None:
     text = Report(ON_CPU, CPU_RUNS[:1]).text()
     (cells,) = rows(text, "119 x 2.5 mm")
