@@ -4,10 +4,11 @@
 # make lint      ruff and mypy
 # make oracle    nnU-Net itself in .venv-nnunet: the tests compare with it, training runs it
 # make benchmark the README's tables; the last one needs a Docker engine
+# make benchmark-sizes  both published networks (on a CPU one), all published sizes: takes long
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
-.PHONY: install oracle run test lint benchmark
+.PHONY: install oracle run test lint benchmark benchmark-sizes
 
 install: .venv/installed
 oracle: .venv-nnunet/installed
@@ -39,3 +40,6 @@ benchmark: install oracle
 	.venv/bin/python -m benchmarks.cost_of_default --output runs/benchmark
 	.venv/bin/python -m benchmarks.scoring --output runs/benchmark
 	.venv/bin/python -m benchmarks.harness_overhead --output runs/benchmark
+
+benchmark-sizes: install oracle
+	.venv/bin/python -m benchmarks.published_sizes --output runs/benchmark

@@ -8,8 +8,6 @@ worst case for restoring), takes the two demonstration scans, and writes a Markd
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import shutil
 import statistics
 import sys
@@ -19,24 +17,22 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import Run, description, peak_mib, timed
+from benchmarks.programs import (
+    DEVICE,
+    ROOT,
+    STAGES,
+    Command,
+    app_command,
+    app_stages,
+    nnunet_command,
+    nnunet_environment,
+    nnunet_stages,
+    nnunet_stages_command,
+)
+from benchmarks.published import HUANG, train
 from evaluation import volumes
 from evaluation.samples import fetch
-from tests.nnunet_models import HUANG_5_6M, dataset, plans, run_oracle
 from training.export import export
-
-ROOT = Path(__file__).resolve().parent.parent
-NNUNET = ROOT / ".venv-nnunet" / "bin"
-Command = tuple[list[str | Path], dict[str, str]]  # and its environment
-STAGES = ("read", "preprocess", "network", "restore", "write")
-# Huang's published plans: 3x2x2 mm, patch 96x128x128, four stages, 5.603M parameters.
-SPACING = (3.0, 2.0, 2.0)
-PATCH_SIZE = (96, 128, 128)
-INTENSITIES = {
-    "mean": -52.232,
-    "std": 268.799,
-    "percentile_00_5": -900.0,
-    "percentile_99_5": 619.0,
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (sample,) = (s for s in fetch(ROOT / "runs" / "samples") if s.name == args.case)
     work = args.output / "work"
     shutil.rmtree(work, ignore_errors=True)
-    trained = _random_trained_folder(work)
+    trained = work / "trained"
+    train(HUANG.plans(), trained)
     export([trained], work / "model")
     report = _compare(trained, work, sample.scan, args.repeats)
     (args.output / "against_nnunet.md").write_text(report)
@@ -59,14 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compare(trained: Path, work: Path, scan: Path, repeats: int) -> str:
-    environment = {k: str(work) for k in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
-    whole: dict[str, Command] = {
-        "nnU-Net": (_nnunet_predict(trained, work, scan), environment),
-        "app --exact": (_app(work, scan, "--exact"), {"PYTHONPATH": str(ROOT)}),
-        "app": (_app(work, scan), {"PYTHONPATH": str(ROOT)}),
+    environment, path = nnunet_environment(work), {"PYTHONPATH": str(ROOT)}
+    inputs = work / "inputs"
+    inputs.mkdir()
+    shutil.copy(scan, inputs)
+    whole: dict[str, tuple[Command, dict[str, str]]] = {
+        "nnU-Net": (nnunet_command(trained, inputs, work / "nnunet", "cpu"), environment),
+        "app --exact": (_app(work, scan, "--exact"), path),
+        "app": (_app(work, scan), path),
     }
-    script = ROOT / "benchmarks" / "nnunet_stages.py"
-    stages = [NNUNET / "python", script, trained, scan, work / "staged"]
+    stages = nnunet_stages_command(trained, scan, work / "staged", "cpu")
     runs: dict[str, list[Run]] = {name: [] for name in whole}
     staged: list[Run] = []
     imports: list[float] = []
@@ -76,9 +75,9 @@ def _compare(trained: Path, work: Path, scan: Path, repeats: int) -> str:
         for name, command in whole.items():
             runs[name].append(timed(*command))
     columns = {
-        name: _median_stages([_app_stages(r) for r in runs[name]]) for name in list(whole)[1:]
+        name: _median_stages([app_stages(r.output) for r in runs[name]]) for name in list(whole)[1:]
     }
-    columns = {"nnU-Net": _median_stages([_nnunet_stages(r) for r in staged]), **columns}
+    columns = {"nnU-Net": _median_stages([nnunet_stages(r.output) for r in staged]), **columns}
     walls = {name: statistics.median(r.wall_s for r in of) for name, of in runs.items()}
     totals = {name: (walls[name], peak_mib(*command)) for name, command in whole.items()}
     differ = [
@@ -106,7 +105,8 @@ def _table(
 
     names = list(columns)
     ready = [columns[n]["ready"] for n in names]
-    first = [sum(columns[n][s] for s in ("ready", "read", "preprocess")) for n in names]
+    to_first = ("ready", DEVICE, "read", "preprocess")
+    first = [sum(columns[n].get(s, 0.0) for s in to_first) for n in names]
     rest = [totals[n][0] - columns[n]["network"] for n in names]
     lines = [
         f"{scan.name}, {description()}; medians of {repeats} cold processes; seconds. The app "
@@ -131,56 +131,13 @@ def _table(
     return "\n".join(lines) + "\n"
 
 
-def _nnunet_predict(trained: Path, work: Path, scan: Path) -> list[str | Path]:
-    """nnU-Net's own command line, with its worker processes."""
-    inputs = work / "inputs"
-    inputs.mkdir(exist_ok=True)
-    shutil.copy(scan, inputs)
-    program = NNUNET / "nnUNetv2_predict_from_modelfolder"
-    files: list[str | Path] = ["-i", inputs, "-o", work / "nnunet", "-m", trained, "-f", "0"]
-    return [program, *files, "-device", "cpu", "--disable_tta", "--disable_progress_bar"]
-
-
-def _app(work: Path, scan: Path, *options: str) -> list[str | Path]:
-    output = work / f"app{''.join(options)}.nii.gz"
-    files: list[str | Path] = ["--input", scan, "--output", output, "--model", work / "model"]
-    return [sys.executable, "-m", "app", *files, "--device", "cpu", *options]
-
-
-def _nnunet_stages(run: Run) -> dict[str, float]:
-    stages: dict[str, float] = json.loads(run.output.rpartition("STAGES ")[2])
-    return stages
-
-
-def _app_stages(run: Run) -> dict[str, float]:
-    """The stages that the app logs itself."""
-    stages = {s: float(t) for s, t in re.findall(r"(\w+) ([\d.]+) s[,\s]", run.output)}
-    (ready,) = re.findall(r"ready ([\d.]+) s after process start", run.output)
-    return {**{s: stages[s] for s in STAGES}, "ready": float(ready)}
+def _app(work: Path, scan: Path, *options: str) -> Command:
+    mask = work / f"app{''.join(options)}.nii.gz"
+    return app_command(work / "model", scan, mask, "cpu", *options)
 
 
 def _median_stages(runs: list[dict[str, float]]) -> dict[str, float]:
     return {stage: statistics.median(r[stage] for r in runs) for stage in runs[0]}
-
-
-def _random_trained_folder(work: Path) -> Path:
-    """The published 5.6M network as nnU-Net's trainer would leave it, with random weights."""
-    huang = plans(SPACING, PATCH_SIZE, architecture=HUANG_5_6M)
-    huang["foreground_intensity_properties_per_channel"]["0"] |= INTENSITIES
-    trained = work / "trained"
-    trained.mkdir(parents=True)
-    job = {
-        "do": "build",
-        "folder": str(trained),
-        "plans": huang,
-        "dataset": dataset(),
-        "configuration": "3d_fullres",
-        "folds": ["0"],
-        "seed": 0,
-        "mirror_axes": [0, 1, 2],
-    }
-    run_oracle([job], work)
-    return trained
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from evaluation import host
+from evaluation.gpu.devices import Gpu
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,10 @@ class Run:
     output: str
 
 
-def description() -> str:
-    """CPU, cores and memory of this machine."""
-    return f"{host.description()}, no GPU used"
+def description(gpu: Gpu | None = None) -> str:
+    """CPU, cores and memory of this machine, and the GPU that is used."""
+    used = f"{gpu.name}, driver {gpu.driver}" if gpu else "no GPU used"
+    return f"{host.description()}, {used}"
 
 
 def timed(command: Sequence[str | Path], env: dict[str, str] | None = None) -> Run:

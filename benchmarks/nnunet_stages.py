@@ -1,6 +1,7 @@
 """One case through nnU-Net's own functions with a clock around each stage.
 
-Runs in nnU-Net's environment as a cold process: ``python nnunet_stages.py TRAINED FILE OUTPUT``.
+Runs in nnU-Net's environment as a cold process:
+``python nnunet_stages.py TRAINED FILE OUTPUT DEVICE``.
 Prints one JSON object: seconds since process start and per stage.
 """
 
@@ -39,9 +40,9 @@ def main():
     from nnunetv2.inference import export_prediction, predict_from_raw_data
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
-    trained, file, output = sys.argv[1:]
+    trained, file, output, device = sys.argv[1:]
     predictor = predict_from_raw_data.nnUNetPredictor(
-        use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False
+        use_mirroring=False, device=torch.device(device), allow_tqdm=False
     )
     predictor.initialize_from_trained_model_folder(trained, ("0",))
     stages["ready"] = since_process_start()

@@ -1,0 +1,126 @@
+"""The targets of the benchmark of published sizes, and whether measurements meet them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.scans import CPU_SLICES
+from benchmarks.sizes_record import APP, NNUNET, STAGED, Case
+
+GPU_SLICES = 554
+Cases = Callable[[str, int, str], Case]  # of network, slices and program
+UNMEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a paper reports of the longest scan, and what is asked of the app there."""
+
+    wall_s: float
+    peak_mb: float
+    area: float
+    asked_wall_s: float
+    asked_peak_mib: float
+    asked_area_mib_s: float
+
+
+PAPERS = {
+    "huang": Published(24.57, 4639, 113978, 4, 1300, 3000),
+    "dkfz": Published(73.8, 6836, 388930, 12, 2200, 18000),
+}
+FASTER, SMALLER_AREA = 5.0, 10.0  # than nnU-Net's own predictor
+CPU_WALL, CPU_REST, CPU_PEAK = 0.35, 0.15, 0.5  # of nnU-Net's
+
+
+@dataclass(frozen=True)
+class Target:
+    """One demand: `value` is what was measured, which `bound` bounds from above or below."""
+
+    what: str
+    bound: float
+    unit: str
+    value: float | None
+    published: str = ""
+    at_least: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """In a word or two."""
+        if self.value is None:
+            return UNMEASURED
+        good = self.value >= self.bound if self.at_least else self.value <= self.bound
+        return "met" if good else "missed"
+
+    def row(self) -> str:
+        """A line of the table that `targets_table` begins."""
+        bound = f"at {'least' if self.at_least else 'most'} {self.bound:g}{self.unit}"
+        value = UNMEASURED if self.value is None else f"{_digits(self.value)}{self.unit}"
+        cells = (self.what, bound, self.published, value, self.verdict)
+        return f"| {' | '.join(cells)} |"
+
+
+def targets_table(targets: list[Target]) -> list[str]:
+    """Markdown lines."""
+    head = ["| target | asked for | published | measured | |", "|---|---|---|---:|---|"]
+    return head + [target.row() for target in targets]
+
+
+def cpu_targets(cases: Cases) -> list[Target]:
+    """Against nnU-Net's cold process on the same CPU, Huang's network."""
+    app, nnunet = (cases("huang", CPU_SLICES, p) for p in (APP, NNUNET))
+    staged = cases("huang", CPU_SLICES, STAGED)
+    rest_s = app.rest_s(app.stages.get("network"))
+    theirs_s = nnunet.rest_s(staged.stages.get("network"))
+    scan = f"huang, 512 x 512 x {CPU_SLICES}: "
+    rest = f"{scan}everything but the network, of nnU-Net's "
+    return [
+        Target(
+            f"{scan}whole process, of nnU-Net's", CPU_WALL, "x", ratio(app.wall_s, nnunet.wall_s)
+        ),
+        Target(f"{rest}everything but the network", CPU_REST, "x", ratio(rest_s, theirs_s)),
+        Target(f"{rest}whole process", CPU_REST, "x", ratio(rest_s, nnunet.wall_s)),
+        Target(
+            f"{scan}peak RSS, of nnU-Net's", CPU_PEAK, "x", ratio(app.peak_mib, nnunet.peak_mib)
+        ),
+    ]
+
+
+def gpu_targets(cases: Cases) -> list[Target]:
+    """The papers' longest scan, both networks, and nnU-Net on the same GPU."""
+    found = []
+    for network, paper in PAPERS.items():
+        app, nnunet = (cases(network, GPU_SLICES, p) for p in (APP, NNUNET))
+        scan = f"{network}, 512 x 512 x {GPU_SLICES}: "
+        faster, smaller = ratio(nnunet.wall_s, app.wall_s), ratio(nnunet.area_mib_s, app.area_mib_s)
+        found += [
+            Target(
+                f"{scan}whole process", paper.asked_wall_s, " s", app.wall_s, f"{paper.wall_s:g} s"
+            ),
+            Target(
+                f"{scan}peak VRAM, context included",
+                paper.asked_peak_mib,
+                " MiB",
+                app.peak_mib,
+                f"{paper.peak_mb:g} MB",
+            ),
+            Target(
+                f"{scan}area",
+                paper.asked_area_mib_s,
+                " MiB s",
+                app.area_mib_s,
+                f"{paper.area:g}",
+            ),
+            Target(f"{scan}nnU-Net's time : the app's", FASTER, "x", faster, at_least=True),
+            Target(f"{scan}nnU-Net's area : the app's", SMALLER_AREA, "x", smaller, at_least=True),
+        ]
+    return found
+
+
+def ratio(a: float | None, b: float | None) -> float | None:
+    """a / b where both were measured."""
+    return None if a is None or b is None or b <= 0 else a / b
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,72 @@
+"""Which versions are compared, and the app of an earlier one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import subprocess
+import tarfile
+from io import BytesIO
+from pathlib import Path
+
+from benchmarks.programs import NNUNET, ROOT
+from evaluation.errors import EvaluationError
+
+_NNUNET_VERSIONS = (
+    "from importlib.metadata import version as v; print(v('nnunetv2') + ', torch ' + v('torch'))"
+)
+
+
+def app_version() -> str:
+    """Commit of this checkout, where it is one, and torch's version."""
+    return f"{_git('describe', '--always', '--dirty') or 'of no commit'}, {_torch()}"
+
+
+def nnunet_version() -> str:
+    """nnU-Net's version and its torch's."""
+    command = [str(NNUNET / "python"), "-c", _NNUNET_VERSIONS]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def newest_release() -> str | None:
+    """The newest tag before this commit; None if there is none, or no repository."""
+    tags = _git("tag", "--merged", "HEAD", "--no-contains", "HEAD", "--sort=-creatordate")
+    return tags.splitlines()[0] if tags else None
+
+
+def previous_app(reference: str, folder: Path) -> tuple[Path, str]:
+    """A folder that holds the app/ of a git reference, and its version in words.
+
+    reference: also a folder that holds an app/ already. Raises EvaluationError.
+    """
+    given = Path(reference)
+    if (given / "app" / "__main__.py").is_file():
+        return given.resolve(), f"in {given}, {_torch()}"
+    command = ["git", "-C", str(ROOT), "archive", reference, "app"]
+    try:
+        done = subprocess.run(command, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", None) or str(error).encode()
+        raise EvaluationError(
+            f"--previous {reference}: neither a folder with an app/ nor a git reference "
+            f"({said.decode(errors='replace').strip()})"
+        ) from error
+    shutil.rmtree(folder, ignore_errors=True)
+    with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    commit = _git("rev-parse", "--short", f"{reference}^{{commit}}")
+    return folder, f"{reference} ({commit}), {_torch()}"
+
+
+def _git(*arguments: str) -> str:
+    """What git says of this checkout; nothing where there is no git or no repository."""
+    command = ["git", "-C", str(ROOT), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _torch() -> str:
+    return f"torch {importlib.metadata.version('torch')}"
