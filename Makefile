@@ -42,4 +42,4 @@ benchmark: install oracle
 	.venv/bin/python -m benchmarks.harness_overhead --output runs/benchmark
 
 benchmark-sizes: install oracle
-	.venv/bin/python -m benchmarks.published_sizes --output runs/benchmark
+	.venv/bin/python -m benchmarks.sizes --output runs/benchmark

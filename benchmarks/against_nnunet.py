@@ -114,7 +114,7 @@ def _table(
         "",
         "| stage | " + " | ".join(names) + " |",
         "|---|" + "---:|" * len(names),
-        row("start-up (process start until model is loaded)", ready),
+        row("start-up (process start until ready)", ready),
         *(row(stage, [columns[n][stage] for n in names]) for stage in STAGES),
         row("whole process", [totals[n][0] for n in names]),
         row("whole process without the network", rest),

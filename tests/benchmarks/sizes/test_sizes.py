@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import programs, published_sizes, versions
+from benchmarks import programs
 from benchmarks.programs import Command
 from benchmarks.published import Weights
+from benchmarks.sizes import __main__ as sizes
+from benchmarks.sizes import versions
 from evaluation import samples
 from evaluation.errors import EvaluationError
 from evaluation.samples import Sample
@@ -33,10 +35,8 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return command
 
     monkeypatch.setattr(samples, "fetch", lambda _: [Sample("lung1", scan, tmp_path)])
-    monkeypatch.setattr(
-        published_sizes, "make_weights", lambda *_: Weights(tmp_path / "t", tmp_path / "m")
-    )
-    monkeypatch.setattr(published_sizes, "has_nnunet", lambda: True)
+    monkeypatch.setattr(sizes, "make_weights", lambda *_: Weights(tmp_path / "t", tmp_path / "m"))
+    monkeypatch.setattr(sizes, "has_nnunet", lambda: True)
     monkeypatch.setattr(versions, "newest_release", lambda: None)
     monkeypatch.setattr(versions, "app_version", lambda: "v2")
     monkeypatch.setattr(versions, "nnunet_version", lambda: "2.8.1")
@@ -47,7 +47,7 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def bench(tmp_path: Path, *more: str) -> int:
-    return published_sizes.main(["--output", str(tmp_path / "out"), "--device", "cpu", *more])
+    return sizes.main(["--output", str(tmp_path / "out"), "--device", "cpu", *more])
 
 
 def test_programs_take_turns_after_a_warm_up(
@@ -57,7 +57,7 @@ def test_programs_take_turns_after_a_warm_up(
     first = ["app", "nnunet", "staged"] * 2
     assert called == ["app", "nnunet", *first, *["app", "nnunet"] * 2]
     printed = capsys.readouterr()
-    assert (tmp_path / "out" / "published_sizes.md").read_text() in printed.out
+    assert (tmp_path / "out" / "sizes.md").read_text() in printed.out
     assert "3 slices without the network" in printed.out
     # 3 slices of 5 mm and 16 rows of 2 mm are one patch of 96 x 128 x 128 at 3 x 2 x 2 mm.
     assert "| 3 x 5 mm | 1 | 0.5 |" in printed.out
@@ -84,7 +84,7 @@ def test_one_that_fails_does_not_stop_the_others(
     fails: Command = [sys.executable, "-c", "raise SystemExit('no memory')"]
     monkeypatch.setattr(programs, "app_command", lambda *_: fails)
     assert bench(tmp_path, "--slices", "3") == 0
-    report = (tmp_path / "out" / "published_sizes.md").read_text()
+    report = (tmp_path / "out" / "sizes.md").read_text()
     assert "huang 3 app: failed: exit code 1: no memory" in report
     assert "nnunet" in called
 

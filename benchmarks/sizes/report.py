@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.programs import DEVICE, STAGES
-from benchmarks.scans import SPACING_RULE, slice_spacing_mm
-from benchmarks.sizes_record import APP, NNUNET, PREVIOUS, STAGED, Case, Measurement, case
-from benchmarks.sizes_targets import UNMEASURED, cpu_targets, gpu_targets, ratio, targets_table
+from benchmarks.sizes.record import APP, NNUNET, PREVIOUS, STAGED, Case, Measurement, case
+from benchmarks.sizes.scans import SPACING_RULE, slice_spacing_mm
+from benchmarks.sizes.targets import UNMEASURED, cpu_targets, gpu_targets, ratio, targets_table
 
 TITLES = {APP: "app", PREVIOUS: "previous", NNUNET: "nnU-Net"}
 FAILED = "failed"

@@ -18,8 +18,10 @@ _NNUNET_VERSIONS = (
 
 
 def app_version() -> str:
-    """Commit of this checkout, where it is one, and torch's version."""
-    return f"{_git('describe', '--always', '--dirty') or 'of no commit'}, {_torch()}"
+    """Newest commit of app/, where this is a checkout, and torch's version."""
+    commit = _git("log", "-1", "--format=%h", "--", "app") or "of no commit"
+    changed = " and changes" if _git("status", "--porcelain", "--", "app") else ""
+    return f"{commit}{changed}, {_torch()}"
 
 
 def nnunet_version() -> str:

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.sizes_record import Measurement
-from benchmarks.sizes_report import Report, Setting
-from benchmarks.sizes_targets import Target
+from benchmarks.sizes.record import Measurement
+from benchmarks.sizes.report import Report, Setting
+from benchmarks.sizes.targets import Target
 
 STAGES = {"ready": 1, "read": 0, "preprocess": 0.5, "network": 30, "restore": 0.4, "write": 0.1}
 ON_CPU = Setting(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.meter import CommandFailed, Meter, others
+from benchmarks.sizes.meter import CommandFailed, Meter, others
 from evaluation.gpu.curve import Baseline
 from evaluation.gpu.devices import Gpu
 from evaluation.gpu.processes import GpuProcess

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from benchmarks.scans import geometry, interpolate, make_scan, slice_spacing_mm
+from benchmarks.sizes.scans import geometry, interpolate, make_scan, slice_spacing_mm
 from tests.nnunet_models import write_scan
 
 
@@ -25,14 +25,14 @@ def test_interpolates_from_the_first_slice_to_the_last() -> None:
     assert interpolate(voxels, 2)[:, 0, 0].tolist() == [-1000, 3000]
 
 
-def test_a_scan_keeps_its_plane_and_is_alone_in_its_folder(tmp_path: Path) -> None:
+def test_a_scan_is_alone_in_its_folder(tmp_path: Path) -> None:
     voxels = np.arange(4 * 6 * 7).reshape(4, 6, 7)
     source = write_scan(tmp_path / "real_0000.nii.gz", voxels, (3.0, 0.5, 0.625))
     file = make_scan(source, 130, tmp_path / "scans")
     assert [f.name for f in file.parent.iterdir()] == ["real-130_0000.nii.gz"]
     shape, spacing = geometry(file)
     assert tuple(shape) == (130, 6, 7)
-    assert spacing == pytest.approx((2.5, 0.5, 0.625))
+    assert spacing == pytest.approx((2.5, 0.8, 0.8))
     made, scan = sitk.ReadImage(str(file)), sitk.ReadImage(str(source))
     assert made.GetPixelID() == sitk.sitkInt16
     assert made.GetDirection() == scan.GetDirection()

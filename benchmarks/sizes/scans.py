@@ -14,9 +14,12 @@ from evaluation.samples import write_atomically
 # Published sizes: the eight of FLARE's papers, and one beyond them. 119 is the CPU's target.
 PUBLISHED_SLICES = (55, 100, 150, 215, 334, 448, 499, 554)
 LONG_SLICES, CPU_SLICES = 1500, 119
+IN_PLANE_MM = 0.8  # the median of FLARE's scans: the DKFZ network's own spacing
 # From so many slices on, so many mm between them: extents as scanners make them.
 _SPACING_MM = ((0, 5.0), (101, 2.5), (300, 1.0))
-SPACING_RULE = "5 mm between up to 100 slices, 2.5 mm up to 299, 1 mm from 300 on"
+SPACING_RULE = (
+    f"{IN_PLANE_MM} mm in plane, 5 mm between up to 100 slices, 2.5 mm up to 299, 1 mm from 300 on"
+)
 
 
 def slice_spacing_mm(slices: int) -> float:
@@ -37,13 +40,16 @@ def interpolate(voxels_zyx: NDArray[np.int16], slices: int) -> NDArray[np.int16]
 
 
 def make_scan(source: Path, slices: int, folder: Path) -> Path:
-    """The scan `source` with so many slices, alone in a folder of its own; made only once."""
+    """The scan `source` with so many slices, alone in a folder of its own; made only once.
+
+    Its header says IN_PLANE_MM and slice_spacing_mm, whatever the source's.
+    """
     name = f"{source.name.partition('_')[0]}-{slices}"
     file = folder / name / f"{name}_0000.nii.gz"
     if not file.exists():
         scan = sitk.ReadImage(str(source), sitk.sitkInt16)
         longer = sitk.GetImageFromArray(interpolate(sitk.GetArrayViewFromImage(scan), slices))
-        longer.SetSpacing((*scan.GetSpacing()[:2], slice_spacing_mm(slices)))
+        longer.SetSpacing((IN_PLANE_MM, IN_PLANE_MM, slice_spacing_mm(slices)))
         longer.SetOrigin(scan.GetOrigin())
         longer.SetDirection(scan.GetDirection())
         write_atomically(longer, file)

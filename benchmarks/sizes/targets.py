@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.scans import CPU_SLICES
-from benchmarks.sizes_record import APP, NNUNET, STAGED, Case
+from benchmarks.sizes.record import APP, NNUNET, STAGED, Case
+from benchmarks.sizes.scans import CPU_SLICES
 
 GPU_SLICES = 554
 Cases = Callable[[str, int, str], Case]  # of network, slices and program

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.sizes_record import Case, Log, Measurement, case
+from benchmarks.sizes.record import Case, Log, Measurement, case
 from evaluation.errors import EvaluationError
 
 SETTING = {"machine": "a", "app": "1"}

@@ -1,8 +1,8 @@
 """The app, its previous release and nnU-Net on the published networks and image sizes, in one run.
 
-``python -m benchmarks.published_sizes`` runs on any machine, with or without a GPU. Every run is a
+``python -m benchmarks.sizes`` runs on any machine, with or without a GPU. Every run is a
 cold process; programs take turns on the same weights and scans. In ``--output``:
-published_sizes.md, and published_sizes/ with every measurement (runs.jsonl), logs, curves of the
+sizes.md, and sizes/ with every measurement (runs.jsonl), logs, curves of the
 GPU's memory, and the scans and weights that were made.
 """
 
@@ -18,13 +18,14 @@ from pathlib import Path
 
 from app.resample import resampled_shape
 from app.sliding_window import window_count
-from benchmarks import machine, programs, versions
-from benchmarks.meter import CommandFailed, Meter
+from benchmarks import machine, programs
 from benchmarks.programs import ROOT, Steps
 from benchmarks.published import NETWORKS, Published, Weights, has_nnunet, make_weights
-from benchmarks.scans import CPU_SLICES, LONG_SLICES, PUBLISHED_SLICES, geometry, make_scan
-from benchmarks.sizes_record import APP, NNUNET, PREVIOUS, STAGED, Log, Measurement
-from benchmarks.sizes_report import Report, Setting
+from benchmarks.sizes import versions
+from benchmarks.sizes.meter import CommandFailed, Meter
+from benchmarks.sizes.record import APP, NNUNET, PREVIOUS, STAGED, Log, Measurement
+from benchmarks.sizes.report import Report, Setting
+from benchmarks.sizes.scans import CPU_SLICES, LONG_SLICES, PUBLISHED_SLICES, geometry, make_scan
 from evaluation import samples
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.published_sizes")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sizes")
     add = parser.add_argument
     sizes = sorted((*PUBLISHED_SLICES, LONG_SLICES, CPU_SLICES))
     add("--output", type=Path, default=ROOT / "runs" / "benchmark")
@@ -94,7 +95,7 @@ def _prepare(args: argparse.Namespace) -> Bench:
     if device == "cuda" and gpu is None:
         raise EvaluationError("--device cuda: NVML finds no GPU, so none can be measured")
     output = args.output.resolve()
-    folder = output / "published_sizes"
+    folder = output / "sizes"
     reference = args.previous or versions.newest_release()
     chosen = args.programs or [
         APP,
@@ -116,7 +117,7 @@ def _prepare(args: argparse.Namespace) -> Bench:
     setting = Setting(
         machine=machine.description(gpu),
         on_gpu=gpu is not None,
-        scan=f"{args.scan} (512 x 512, {geometry(sample.scan)[1][2]:.2f} mm in plane)",
+        scan=args.scan,
         repeats=args.repeats,
         networks={name: NETWORKS[name].title for name in names},
         slices=slices,
@@ -150,7 +151,7 @@ class Bench:
     @property
     def folder(self) -> Path:
         """For all but the report."""
-        return self.output / "published_sizes"
+        return self.output / "sizes"
 
     def run(self, repeats: int) -> None:
         """Measure what the log lacks; the report is written anew after each measurement."""
@@ -165,8 +166,8 @@ class Bench:
                 self._warm_up(network, weights)
             for wanted in plan:
                 self.log.add(self._measured(wanted, network, weights))
-                write(self.output / "published_sizes.md", self.report())
-        write(self.output / "published_sizes.md", self.report())
+                write(self.output / "sizes.md", self.report())
+        write(self.output / "sizes.md", self.report())
 
     def report(self) -> str:
         """What is known so far, as Markdown."""
