@@ -7,6 +7,11 @@ repository); ``FORBID_SKIP=1`` makes a skipped test fail, whatever it lacks, exc
 from __future__ import annotations
 
 import os
+
+# As the app sets it, and before anything imports torch: threads that spin while they wait make a
+# test up to twenty times slower where another program takes one of two cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
