@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -22,6 +23,13 @@ class Run:
     output: str
 
 
+@dataclass(frozen=True)
+class MeasuredRun(Run):
+    """The same, with the most memory that the process had resident."""
+
+    peak_rss_mib: float
+
+
 def description() -> str:
     """CPU, cores and memory of this machine."""
     return f"{host.description()}, no GPU used"
@@ -35,6 +43,30 @@ def timed(command: Sequence[str | Path], env: dict[str, str] | None = None) -> R
     wall_s = time.perf_counter() - start
     _check(process, output)
     return Run(wall_s, output)
+
+
+def measured(command: Sequence[str | Path], env: dict[str, str] | None = None) -> MeasuredRun:
+    """Run a command cold: wall time and peak resident memory, which costs it nothing, in one run.
+
+    The peak is that of the largest of its processes, shared pages included. A new process inherits
+    the peak of the one that starts it: raises RuntimeError if it cannot be told from this one's, or
+    as `timed` does.
+    """
+    ours_kib = _own_peak_kib()
+    start = time.perf_counter()
+    with _start(command, env) as process:
+        assert process.stdout is not None
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    wall_s = time.perf_counter() - start
+    _check(process, output)
+    if usage.ru_maxrss <= ours_kib:
+        raise RuntimeError(
+            f"peak memory of {process.args!r} is hidden by that of this process, "
+            f"{ours_kib / 1024:.0f} MiB; start it from a smaller one"
+        )
+    return MeasuredRun(wall_s, output, usage.ru_maxrss / 1024)
 
 
 def peak_mib(command: Sequence[str | Path], env: dict[str, str] | None = None) -> float:
@@ -51,6 +83,11 @@ def peak_mib(command: Sequence[str | Path], env: dict[str, str] | None = None) -
         output.seek(0)
         _check(process, output.read())
     return peak_kib / 1024
+
+
+def _own_peak_kib() -> int:
+    (kib,) = re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    return int(kib)
 
 
 def _start(
