@@ -8,8 +8,9 @@
 - how many windows ``--crop-to-body`` spares.
 
 Masks are of the two demonstration scans and those of the folder, by the model in weights/ and
-those of the folder. That logits are interpolated only where a lesion is possible cannot be turned
-off, and has no row.
+those of the folder. Each row changes one thing in the default, and what rows save does not add up:
+torch's own instance norm, say, also takes a voxel's channels apart. That logits are interpolated
+only where a lesion is possible cannot be turned off, and has no row.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ VARIANTS = (
         "without dropping biases that cancel", ("loading.drop_cancelled_biases", "lambda _: None")
     ),
     Variant(
-        "without instance norm in place",
+        "without instance norm in place (torch's own)",
         ("networks.InstanceNorm.forward", "torch.nn.InstanceNorm3d.forward"),
     ),
     Variant("without activation in place", ("torch.nn.LeakyReLU.forward", _OUT_OF_PLACE)),
