@@ -37,7 +37,7 @@ lint: install
 
 benchmark: install oracle
 	.venv/bin/python -m benchmarks.against_nnunet --output runs/benchmark
-	.venv/bin/python -m benchmarks.cost_of_default --output runs/benchmark
+	.venv/bin/python -m benchmarks.shortcuts --output runs/benchmark
 	.venv/bin/python -m benchmarks.scoring --output runs/benchmark
 	.venv/bin/python -m benchmarks.harness_overhead --output runs/benchmark
 

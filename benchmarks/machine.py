@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from evaluation import host
 from evaluation.gpu.devices import Gpu
+
+_LAUNCH = Path(__file__).with_name("launch.py")
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,23 @@ class Run:
 
     wall_s: float
     output: str
+
+
+@dataclass(frozen=True)
+class MeasuredRun(Run):
+    """The same, with the peak resident memory of the largest of its processes."""
+
+    peak_rss_mib: float
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What launch.py says of a command: stamps of the monotonic clock, peak, exit code."""
+
+    start_s: float
+    finish_s: float
+    peak_rss_mib: float
+    exit_code: int
 
 
 def description(gpu: Gpu | None = None) -> str:
@@ -37,6 +58,39 @@ def timed(command: Sequence[str | Path], env: dict[str, str] | None = None) -> R
     wall_s = time.perf_counter() - start
     _check(process, output)
     return Run(wall_s, output)
+
+
+def measured(command: Sequence[str | Path], env: dict[str, str] | None = None) -> MeasuredRun:
+    """The same with the peak of its memory, shared pages included, which costs the run nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        found = launch(command, log, env or {})
+        output = log.read_text(errors="replace")
+    if found is None or found.exit_code:
+        code = "not started" if found is None else f"exit code {found.exit_code}"
+        raise RuntimeError(f"{code} of {[str(c) for c in command]!r}: {output[-2000:]}")
+    return MeasuredRun(found.finish_s - found.start_s, output, found.peak_rss_mib)
+
+
+def launch(
+    command: Sequence[str | Path], log: Path, env: Mapping[str, str], folder: Path | None = None
+) -> Launch | None:
+    """Run a command in `folder` by launch.py, what it prints going into `log`.
+
+    Returns None if it could not be started; `log` says why.
+    """
+    with tempfile.TemporaryDirectory() as temporary, log.open("wb") as output:
+        result = Path(temporary) / "launched.json"
+        subprocess.run(
+            [sys.executable, "-I", _LAUNCH, result, *(str(c) for c in command)],
+            cwd=folder,
+            env={**os.environ, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        return Launch(**json.loads(result.read_text())) if result.exists() else None
 
 
 def peak_mib(command: Sequence[str | Path], env: dict[str, str] | None = None) -> float:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -14,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from benchmarks.machine import Launch, launch
 from benchmarks.programs import Command
 from evaluation.gpu.curve import BASELINE_S, Baseline, baseline, measure
 from evaluation.gpu.curve_file import write_curve
 from evaluation.gpu.devices import Gpu
 from evaluation.gpu.processes import GpuProcess, contamination, foreign
 from evaluation.gpu.sampler import INTERVAL_S, Sampler
-
-_LAUNCH = Path(__file__).with_name("launch.py")
 
 
 class CommandFailed(Exception):
@@ -77,33 +73,22 @@ class Meter:
         if self._sampler is not None:  # let the baseline's second pass
             time.sleep(max(0.0, self._quiet_s + BASELINE_S - time.monotonic()))
             self._sampler.check()
-        log, result = self._folder / "logs" / f"{name}.log", self._folder / "launched.json"
+        log = self._folder / "logs" / f"{name}.log"
         log.parent.mkdir(exist_ok=True)
-        result.unlink(missing_ok=True)
         # The one that is sampled, by whatever number CUDA knows it.
         sees = {"CUDA_VISIBLE_DEVICES": self._gpu.uuid if self._gpu else ""}
-        with log.open("wb") as output:
-            subprocess.run(
-                [sys.executable, "-I", _LAUNCH, result, *(str(c) for c in command)],
-                cwd=folder,
-                env={**os.environ, **sees, **env},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                check=False,
-            )
+        launched = launch(command, log, {**sees, **env}, folder)
         printed = log.read_text(errors="replace")
-        if not result.exists():
+        if launched is None:
             raise CommandFailed(f"could not be started: {_last_line(printed)}")
-        launched = json.loads(result.read_text())
         cost = self._cost(name, launched)
-        if launched["exit_code"]:
-            raise CommandFailed(f"exit code {launched['exit_code']}: {_last_line(printed)}")
+        if launched.exit_code:
+            raise CommandFailed(f"exit code {launched.exit_code}: {_last_line(printed)}")
         return cost, printed
 
-    def _cost(self, name: str, launched: dict[str, float]) -> Cost:
-        start_s, finish_s = launched["start_s"], launched["finish_s"]
-        wall_s, peak_rss_mib = finish_s - start_s, launched["peak_rss_mib"]
+    def _cost(self, name: str, launched: Launch) -> Cost:
+        start_s, finish_s = launched.start_s, launched.finish_s
+        wall_s, peak_rss_mib = finish_s - start_s, launched.peak_rss_mib
         sampler = self._sampler
         if sampler is None:
             return Cost(wall_s, peak_rss_mib)

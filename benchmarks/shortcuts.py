@@ -1,0 +1,336 @@
+"""What each shortcut of the app's default mode saves and what it costs, one by one.
+
+``python -m benchmarks.shortcuts [--scans FOLDER] [--models FOLDER]`` writes Markdown tables:
+
+- the default, with and without bfloat16, against ``--exact``: voxels that differ and Dice;
+- the default against itself with one shortcut turned off (``--crop-to-body``: on): time and memory
+  on the published 5.6M network with random weights, masks on trained models;
+- how many windows ``--crop-to-body`` spares.
+
+Masks are of the two demonstration scans and those of the folder, by the model in weights/ and
+those of the folder. Each row changes one thing in the default, and what rows save does not add up:
+torch's own instance norm, say, also takes a voxel's channels apart. That logits are interpolated
+only where a lesion is possible cannot be turned off, and has no row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from app.image import read_image
+from app.model import Member, Model, ModelConfig, load_model, save_manifest, sha256_of
+from app.networks import UNet
+from app.preprocess import prepare
+from app.sliding_window import window_count
+from benchmarks.machine import MeasuredRun, description, measured, timed
+from evaluation import volumes
+from evaluation.samples import fetch
+from evaluation.scoring.metrics import dice
+
+ROOT = Path(__file__).resolve().parent.parent
+STEP_SIZE = 0.5  # the app's default
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+# The app with one name bound to something else once it has set its environment: torch, which reads
+# that when it is imported, must not be imported earlier here than in `python -m app`.
+_PATCHED_APP = """
+import sys
+from app import __main__ as command
+run = command._run
+def patched(*given):
+    import torch
+    from app import loading, networks, predict
+    {name}  # fails if there is no such name
+    {name} = {value}
+    return run(*given)
+command._run = patched
+command._leave(command.main())
+"""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run the app: ``patch`` is a name in it, and what it is bound to instead."""
+
+    name: str
+    patch: tuple[str, str] | None = None
+    options: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def python(self) -> list[str]:
+        """What Python is to run."""
+        if self.patch is None:
+            return ["-m", "app", *self.options]
+        name, value = self.patch
+        return ["-c", _PATCHED_APP.format(name=name, value=value), *self.options]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the network and the whole process took."""
+
+    network_s: float
+    wall_s: float
+    peak_rss_mib: float
+    windows: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a mask differs from another."""
+
+    voxels: int
+    dice: float
+
+
+@dataclass(frozen=True)
+class Masks:
+    """One model on one scan: the default against ``--exact``, and variants against the default."""
+
+    scan: str
+    voxels: int
+    lesion: int  # voxels, by --exact
+    default: Difference
+    in_float32: Difference  # from --exact, too
+    variants: dict[str, Difference]
+
+
+_OUT_OF_PLACE = "lambda self, x: torch.nn.functional.leaky_relu(x, self.negative_slope)"
+EXACT = Variant("exact", options=("--exact",))
+DEFAULT = Variant("the default")
+IN_FLOAT32 = Variant("without bfloat16", ("loading.cpu_has_bfloat16", "lambda: False"))
+CROP_TO_BODY = Variant("with --crop-to-body", options=("--crop-to-body",))
+VARIANTS = (
+    IN_FLOAT32,
+    Variant("without one channel for two classes", ("predict.is_two_class", "lambda *_: False")),
+    Variant(
+        "without dropping biases that cancel", ("loading.drop_cancelled_biases", "lambda _: None")
+    ),
+    Variant(
+        "without instance norm in place (torch's own)",
+        ("networks.InstanceNorm.forward", "torch.nn.InstanceNorm3d.forward"),
+    ),
+    Variant("without activation in place", ("torch.nn.LeakyReLU.forward", _OUT_OF_PLACE)),
+    Variant(
+        "without a voxel's channels together", ("loading.lay_channels_together", "lambda _: None")
+    ),
+    Variant("without huge pages", environment={"THP_MEM_ALLOC_ENABLE": "0"}),
+    Variant("without the stream", ("predict.can_stream", "lambda *_: False")),
+    CROP_TO_BODY,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.shortcuts")
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "benchmark")
+    parser.add_argument("--scans", type=Path, help="a folder of more scans")
+    parser.add_argument("--models", type=Path, help="a folder of more exported, trained models")
+    parser.add_argument("--repeats", type=int, default=3, help="of timed runs; medians are shown")
+    args = parser.parse_args(arguments)
+    args.output.mkdir(parents=True, exist_ok=True)
+    samples = [s.scan for s in fetch(ROOT / "runs" / "samples")]
+    scans = samples + (sorted(args.scans.glob("*.nii.gz")) if args.scans else [])
+    folders = [ROOT / "weights" / "standin"]
+    folders += sorted(m.parent for m in args.models.glob("*/model.json")) if args.models else []
+    models = [load_model(folder) for folder in folders]
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        published = random_published_model(models[0].config, work / "published 5.6M")
+        costs = _costs(published, samples[0], args.repeats, work)
+        masks = {m.folder.name: [_masks(m, scan, work) for scan in scans] for m in models}
+    windows = {scan.name: _windows_saved([published, *models], scan) for scan in scans}
+    report = "\n".join(
+        [
+            f"{description()}; the kernel gives huge pages: {_huge_pages()}.",
+            *(f"\nModel {name}.\n\n{exact_table(of)}" for name, of in masks.items()),
+            f"\nSeconds and MiB: the published 5.6M network with random weights on "
+            f"{samples[0].name}, medians of {args.repeats} cold processes. Masks of {len(scans)} "
+            "scans against the default's: voxels that differ, summed, and the least Dice.\n",
+            shortcut_table(costs, {name: [m.variants for m in of] for name, of in masks.items()}),
+            "\nWindows, without and with --crop-to-body.\n",
+            windows_table([m.folder.name for m in (published, *models)], windows),
+        ]
+    )
+    (args.output / "shortcuts.md").write_text(report + "\n")
+    print(report)
+    return 0
+
+
+def random_published_model(like: ModelConfig, folder: Path) -> Model:
+    """The published 5.6M network (Huang, FLARE 2024) with random weights, exported to ``folder``.
+
+    ``like`` is of the same family; the published one is wider and sees larger patches.
+    """
+    folder.mkdir()
+    weights = folder / "member_0.safetensors"
+    network = replace(like.network, features=(32, 64, 128, 256))
+    torch.manual_seed(0)
+    save_file(UNet(network).state_dict(), weights)
+    config = replace(
+        like,
+        name=folder.name,
+        patch_size=(96, 128, 128),
+        network=network,
+        members=(Member(weights.name, sha256_of(weights), "random"),),
+        notice=None,
+    )
+    save_manifest(folder, config)
+    return load_model(folder)
+
+
+def difference(mask: NDArray[Any], reference: NDArray[Any]) -> Difference:
+    """Count the voxels in which two masks of one shape differ."""
+    return Difference(int(np.count_nonzero(mask != reference)), dice(mask, reference))
+
+
+def exact_table(masks: Sequence[Masks]) -> str:
+    """What the default and the default in float32 cost against ``--exact``, scan by scan."""
+    return "\n".join(
+        [
+            "| scan | voxels | lesion voxels, `--exact` | voxels that differ | Dice "
+            "| without bfloat16: voxels that differ | Dice |",
+            "|---|---:|---:|---:|---:|---:|---:|",
+            *(
+                f"| {m.scan} | {m.voxels} | {m.lesion} | {_cells(m.default)} "
+                f"| {_cells(m.in_float32)} |"
+                for m in masks
+            ),
+        ]
+    )
+
+
+def shortcut_table(
+    costs: Mapping[str, Cost], masks: Mapping[str, Sequence[Mapping[str, Difference]]]
+) -> str:
+    """A row for the default and one for every variant in ``costs``.
+
+    ``masks``: for each model, scan by scan, how each variant's mask differs from the default's.
+    """
+    rows = []
+    for name, cost in costs.items():
+        found = [[of_scan[name] for of_scan in of if name in of_scan] for of in masks.values()]
+        cells = [_cells(_of_all(differences)) if differences else " | " for differences in found]
+        rows.append(
+            f"| {name} | {cost.network_s:.2f} | {cost.wall_s:.2f} | {cost.peak_rss_mib:.0f} "
+            f"| {cost.windows} | {' | '.join(cells)} |"
+        )
+    columns = " | ".join(f"{model}: voxels that differ | Dice" for model in masks)
+    return "\n".join(
+        [
+            f"| | network, s | whole process, s | peak RSS, MiB | windows | {columns} |",
+            "|---|" + "---:|" * (4 + 2 * len(masks)),
+            *rows,
+        ]
+    )
+
+
+def windows_table(networks: Sequence[str], windows: Mapping[str, Sequence[tuple[int, int]]]) -> str:
+    """For each scan and network the number of windows without and with ``--crop-to-body``."""
+    return "\n".join(
+        [
+            f"| scan | {' | '.join(networks)} |",
+            "|---|" + "---:|" * len(networks),
+            *(
+                f"| {scan} | {' | '.join(f'{whole}, {body}' for whole, body in counts)} |"
+                for scan, counts in windows.items()
+            ),
+        ]
+    )
+
+
+def _of_all(differences: Sequence[Difference]) -> Difference:
+    return Difference(sum(d.voxels for d in differences), min(d.dice for d in differences))
+
+
+def _cells(found: Difference) -> str:
+    return f"{found.voxels} | {found.dice:.5f}"
+
+
+def _costs(model: Model, scan: Path, repeats: int, work: Path) -> dict[str, Cost]:
+    variants = (DEFAULT, *VARIANTS)
+    runs: dict[str, list[MeasuredRun]] = {v.name: [] for v in variants}
+    for _ in range(repeats):  # in turn, so that a drift of the machine meets all of them
+        for variant in variants:
+            command = _command(variant, model, scan, work / "timed.nii.gz")
+            runs[variant.name].append(measured(command, _environment(variant)))
+    return {
+        v.name: Cost(
+            statistics.median(_network_s(r.output) for r in runs[v.name]),
+            statistics.median(r.wall_s for r in runs[v.name]),
+            statistics.median(r.peak_rss_mib for r in runs[v.name]),
+            _windows(model.config, scan, body=v is CROP_TO_BODY),
+        )
+        for v in variants
+    }
+
+
+def _masks(model: Model, scan: Path, work: Path) -> Masks:
+    def mask(variant: Variant) -> NDArray[Any]:
+        output = work / "mask.nii.gz"
+        timed(_command(variant, model, scan, output), _environment(variant))
+        return volumes.read(output).voxels_zyx
+
+    exact, default, in_float32 = mask(EXACT), mask(DEFAULT), mask(IN_FLOAT32)
+    variants = {IN_FLOAT32.name: difference(in_float32, default)}
+    others = (v for v in VARIANTS if v is not IN_FLOAT32)
+    variants |= {v.name: difference(mask(v), default) for v in others}
+    return Masks(
+        scan.name,
+        exact.size,
+        int(np.count_nonzero(exact)),
+        difference(default, exact),
+        difference(in_float32, exact),
+        variants,
+    )
+
+
+def _command(variant: Variant, model: Model, scan: Path, output: Path) -> list[str | Path]:
+    files: list[str | Path] = ["--input", scan, "--output", output, "--model", model.folder]
+    return [sys.executable, *variant.python, *files, "--device", "cpu"]
+
+
+def _environment(variant: Variant) -> dict[str, str]:
+    return {"PYTHONPATH": str(ROOT), **variant.environment}
+
+
+def _network_s(output: str) -> float:
+    """The seconds that the app says its network took."""
+    (seconds,) = re.findall(r" network ([\d.]+) s,", output)
+    return float(seconds)
+
+
+def _windows_saved(models: Sequence[Model], scan: Path) -> list[tuple[int, int]]:
+    return [(_windows(m.config, scan, False), _windows(m.config, scan, True)) for m in models]
+
+
+def _windows(config: ModelConfig, scan: Path, body: bool) -> int:
+    image = read_image(scan)
+    prepared = prepare([image.voxels], image.spacing_zyx, config, exact=False, body=body)
+    return window_count(prepared.shape, config.patch_size, STEP_SIZE)
+
+
+def _huge_pages() -> str:
+    """The kernel's choice, in its own word: always, madvise (to who asks) or never."""
+    if not HUGE_PAGES.is_file():
+        return "never"
+    (chosen,) = re.findall(r"\[(\w+)\]", HUGE_PAGES.read_text())
+    return str(chosen)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
