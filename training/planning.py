@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 BASE = "3d_fullres"
 DATA = "3d_fullres"  # folder of the preprocessed data: recipes with the same numbers share it
-# What nnU-Net's preprocessor reads of a configuration: data that was made with the same can be used.
+# What the preprocessor reads of a configuration: data made with the same can be trained on.
 _OF_PREPROCESSING = (
     "data_identifier",
     "preprocessor_name",

@@ -1,4 +1,4 @@
-"""The published trainings as data: ``recipes/*.json``, one system each, a source beside each number.
+"""The published trainings as data: ``recipes/*.json``, one system each, each number sourced.
 
 A recipe is named on a command line by a shipped name or by a path, with ``:READING`` behind it
 where a paper can be read in two ways. ``python -m training.recipes`` lists them, with a recipe it
