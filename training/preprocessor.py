@@ -1,6 +1,6 @@
 """nnU-Net's fingerprint and preprocessor on a prepared dataset, in nnU-Net's own environment.
 
-``python preprocessor.py DATASET PLANS PROCESSES``: with nnU-Net's folders in the environment.
+``python -m training.preprocessor DATASET PLANS PROCESSES``, started by `training.nnunet.run`.
 nnU-Net's own command starts from nothing when it is started again; this one goes on: a case is
 worked on aside, and its properties, which are moved to their place last, say that it is complete.
 """
@@ -17,6 +17,8 @@ from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor impo
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+from training.nnunet import end_with_parent
 
 BASE = "3d_fullres"
 SAMPLES = 1e6  # foreground voxels of the fingerprint, which only informs: the recipe has the plans
@@ -79,4 +81,5 @@ def report(names, count):
 
 
 if __name__ == "__main__":
+    end_with_parent()
     preprocess(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -41,15 +41,15 @@ def patients(cases: Sequence[str], pattern: str | None) -> dict[str, str]:
 def folds(patient_of: Mapping[str, str], healthy: Sequence[str], seed: int) -> list[Fold]:
     """Five folds, or as many as there are patients with lesions; the same for the same input.
 
-    Patients with lesions, shuffled, are dealt to the folds in turn, then healthy ones, so that every
-    fold has its share of both. Raises TrainingError where there are less than two with lesions.
+    Patients with lesions, shuffled, are dealt to the folds in turn, then healthy ones, so that
+    every fold has its share of both. Raises TrainingError where fewer than two have lesions.
     """
     with_lesion = {patient_of[case] for case in patient_of.keys() - set(healthy)}
     count = min(MOST_FOLDS, len(with_lesion))
     if count < 2:
         raise TrainingError(
-            f"{len(with_lesion)} patient with lesions; at least two are needed, one to train on and "
-            "one to validate on"
+            f"patients with lesions: {len(with_lesion)}; two at least are needed, one of them to "
+            "validate on"
         )
     draw = random.Random(seed)
     dealt: list[str] = []
