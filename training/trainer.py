@@ -87,7 +87,7 @@ def choose_device(name):
         sys.exit("error: --device cuda: no usable NVIDIA GPU")
     print("no GPU is used: training on the CPU, which is many times slower", flush=True)
     # Augmentation in this process: the CPU has enough to do, and the same seed draws the same.
-    os.environ["nnUNet_n_proc_DA"] = "0"
+    os.environ.update(nnUNet_n_proc_DA="0")
     torch.set_num_threads(os.cpu_count())
     return torch.device("cpu")
 
@@ -140,12 +140,14 @@ def main():
             f"error: {trainer.output_folder}: has {trainer.current_epoch} epochs, more than the "
             f"{trainer.num_epochs} that are asked for; choose another --output"
         )
-    finished = Path(trainer.output_folder, CHECKPOINTS[0]).exists()
-    if trainer.current_epoch < trainer.num_epochs or not finished:
+    final = Path(trainer.output_folder, CHECKPOINTS[0])
+    unfinished = trainer.current_epoch < trainer.num_epochs or not final.exists()
+    if unfinished:
         trainer.run_training()
     summary = Path(trainer.output_folder, "training.json")
     summary.write_text(json.dumps(report(trainer, device), indent=1) + "\n")
-    if args.validate and not Path(trainer.output_folder, "validation", "summary.json").exists():
+    validated = Path(trainer.output_folder, "validation", "summary.json")
+    if args.validate and (unfinished or not validated.exists()):
         trainer.perform_actual_validation()
 
 
