@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,14 +53,16 @@ def train(recipe: Recipe, request: Request) -> Json:
     """Train, export, validate; returns what summary.json holds. Raises TrainingError."""
     record = _prepared(recipe, request.data)
     held_out = _held_out(record, request)
-    exported = request.output / "exported.txt"  # the model there is ours, not another of that name
-    if request.target.exists() and not exported.exists():
+    exported = request.output / "exported.txt"  # says that the model there is this training's
+    target = request.target.resolve()
+    ours = exported.exists() and exported.read_text().strip() == str(target)
+    if target.exists() and not ours:
         raise TrainingError(f"{request.target}: exists; remove it or choose another --export")
     folders = _train_members(recipe, record["dataset"], request)
-    if not request.target.exists():
-        for warning in export(folders, request.target, [request.fold], notice=request.notice):
-            print(f"warning: {warning}", file=sys.stderr)
-        write_text(exported, f"{request.target.resolve()}\n")
+    shutil.rmtree(target, ignore_errors=True)  # of an earlier start, maybe with fewer epochs
+    for warning in export(folders, target, [request.fold], notice=request.notice):
+        print(f"warning: {warning}", file=sys.stderr)
+    write_text(exported, f"{target}\n")
     content: Json = {
         "recipe": recipe.name,
         "title": recipe.title,
@@ -75,7 +78,7 @@ def train(recipe: Recipe, request: Request) -> Json:
     if held_out:
         raw = request.data / nnunet.RAW / record["dataset"]
         folder = request.output.resolve() / "validation"
-        rows = validate(request.target.resolve(), raw, held_out, folder, request.device)
+        rows = validate(target, raw, held_out, folder, request.device)
         content |= {"validation": summary(rows), "cases": rows}
     write_json(request.output / "summary.json", content)
     write_text(request.output / "summary.md", markdown(content))
