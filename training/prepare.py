@@ -94,13 +94,17 @@ def _asked(request: Request, found: Found, planned: Json) -> Json:
         case.name: [_stamp(case.scan), case.mask and _stamp(case.mask), case.healthy]
         for case in found.cases
     }
-    asked: Json = {
-        "cases": cases,
-        "preprocessing": preprocessing(planned),
-        "patient_pattern": request.patient_pattern,
-        "seed": request.seed,
-    }
-    return json.loads(json.dumps(asked))
+    asked: Json = json.loads(  # as it will be read again
+        json.dumps(
+            {
+                "cases": cases,
+                "preprocessing": preprocessing(planned),
+                "patient_pattern": request.patient_pattern,
+                "seed": request.seed,
+            }
+        )
+    )
+    return asked
 
 
 def _stamp(file: Path) -> list[str | int]:

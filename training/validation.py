@@ -37,9 +37,9 @@ def validate(model: Path, raw: Path, cases: Sequence[str], output: Path, device:
     masks.mkdir()
     segment = ("--input", scans, "--output", masks, "--model", model, "--device", device)
     score = ("--predictions", masks, "--labels", labels, "--output", output)
-    # 1: a case failed, which the scores count
-    if _python("app", *segment) > 1 or _python("evaluation", "score", *score) > 1:
-        raise TrainingError(f"{model}: could not be validated, see above")
+    for command in (("app", *segment), ("evaluation", "score", *score)):
+        if _python(*command) not in (0, 1):  # 1: a case failed, which the scores count
+            raise TrainingError(f"{model}: could not be validated, see above")
     try:
         with (output / "scores.csv").open(newline="") as file:
             return [_numbers(row) for row in csv.DictReader(file)]
@@ -75,8 +75,8 @@ def _numbers(row: dict[str, str]) -> Json:
     return {k: v if k in words else float(v) if v else None for k, v in row.items()}
 
 
-def _python(module: str, *arguments: object) -> int:
-    command = [sys.executable, "-m", module, *map(str, arguments)]
+def _python(*module_and_arguments: object) -> int:
+    command = [sys.executable, "-m", *map(str, module_and_arguments)]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
 
 

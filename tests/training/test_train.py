@@ -21,14 +21,11 @@ from tests.training.tiny import recipe_json, sourced, write_case, write_recipe
 from training import prepare, train
 from training.checkpoint import load_checkpoint
 from training.errors import TrainingError
+from training.export import export
+from training.planning import plans, preprocessing
 from training.recipes import load_recipe
 
-needs_nnunet = [
-    pytest.mark.oracle,
-    pytest.mark.skipif(not ORACLE_PYTHON.exists(), reason="no nnU-Net: run `make oracle`"),
-]
 DATASET = "Dataset001_Lesions"
-CROPS = {"STS_001": (70, 70, 24), "STS_002": (70, 70, 24)}
 
 
 def call(main: Any, *arguments: object) -> int:
@@ -45,13 +42,13 @@ def test_epochs_can_be_chosen(tmp_path: Path) -> None:
 def prepared(tmp_path: Path) -> Path:
     """A complete record, as training.prepare leaves it, and nothing else."""
     recipe = load_recipe(str(write_recipe(tmp_path / "tiny.json")))
-    planned = prepare.plans(recipe, DATASET)
+    planned = plans(recipe, DATASET)
     record = {
         "complete": True,
         "recipe": "tiny",
         "dataset": DATASET,
         "splits": [{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}],
-        "asked": {"seed": 0, "preprocessing": prepare.preprocessing(planned)},
+        "asked": {"seed": 0, "preprocessing": preprocessing(planned)},
     }
     (tmp_path / "prepared").mkdir()
     (tmp_path / "prepared" / "prepared.json").write_text(json.dumps(record))
@@ -123,7 +120,7 @@ def test_the_whole_way(real_data: Path, tmp_path: Path) -> None:
     for member in "ab":
         folder = output / "nnUNet_results" / DATASET / f"nnUNetTrainer__tiny__3d_fullres_{member}"
         alone = tmp_path / f"model_{member}"
-        assert train.export([folder], alone) == []
+        assert export([folder], alone) == []
         mask = tmp_path / f"{member}.nii.gz"
         scan = data / "imagesTr" / f"{case['case']}_0000.nii.gz"
         exact = ["--model", alone, "--device", "cpu", "--exact", "--tta"]  # nnU-Net mirrors, too
@@ -162,6 +159,7 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
     before = load_checkpoint(fold / "checkpoint_latest.pth").epoch
     assert 0 < before < 4
     log = {f: f.read_bytes() for f in fold.glob("training_log_*.txt")}
+    time.sleep(1)
     assert {f: f.read_bytes() for f in fold.glob("training_log_*.txt")} == log
 
     assert call(train.main, *options) == 0
