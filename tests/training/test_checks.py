@@ -64,6 +64,7 @@ def test_both_ways_of_checking_agree(case: Case) -> None:
 )
 def test_a_mask_off_the_grid(what: str, change: object, case: Case) -> None:
     assert callable(change)
+    assert case.mask is not None
     image = sitk.ReadImage(case.mask)
     change(image)
     sitk.WriteImage(image, case.mask)
@@ -76,6 +77,7 @@ def test_a_mask_of_another_size(case: Case) -> None:
 
 
 def test_rounding_in_a_header_is_no_other_grid(case: Case) -> None:
+    assert case.mask is not None
     image = sitk.ReadImage(case.mask)
     image.SetOrigin(tuple(value + 1e-5 for value in image.GetOrigin()))
     sitk.WriteImage(image, case.mask)
@@ -162,7 +164,7 @@ def test_files_that_cannot_be_read(case: Case) -> None:
 
 
 def test_a_header_that_nnunets_reader_refuses(case: Case) -> None:
-    scan = nibabel.load(case.scan)
+    scan: Any = nibabel.load(case.scan)
     affine = scan.affine.copy()
     affine[0, 1] = 0.9  # sheared
     header = scan.header.copy()

@@ -70,5 +70,8 @@ def test_few_patients_give_few_folds() -> None:
 
 
 KNOWN = [
-    {"train": [], "val": []},
+    {"train": ["a", "b", "d", "f"], "val": ["c", "e"]},
+    {"train": ["b", "c", "d", "e"], "val": ["a", "f"]},
+    {"train": ["a", "c", "d", "e", "f"], "val": ["b"]},
+    {"train": ["a", "b", "c", "e", "f"], "val": ["d"]},
 ]

@@ -141,6 +141,7 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
         write_case(data, name)
     recipe = write_recipe(tmp_path / "tiny.json", recipe_json(epochs=4, iterations=4))
     assert call(prepare.main, recipe, "--data", data, "--output", prepared, "--processes", 1) == 0
+    _preparation_goes_on(prepared / "nnUNet_preprocessed" / DATASET, recipe, data, prepared)
     options = [recipe, "--data", prepared, "--output", output, "--export", tmp_path / "model"]
     options += ["--device", "cpu", "--processes", 1]
 
@@ -171,3 +172,23 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
     assert call(train.main, *options) == 0  # once more: nothing left to train
     assert json.loads((fold / "training.json").read_text())["losses"] == report["losses"]
     assert call(train.main, *options, "--epochs", 2) == 1  # it has more than that
+
+
+def _preparation_goes_on(folder: Path, recipe: Path, data: Path, prepared: Path) -> None:
+    """As if it had been killed while it preprocessed the second case."""
+    before = {
+        f.name: (f.stat().st_mtime_ns, f.read_bytes()) for f in (folder / "3d_fullres").iterdir()
+    }
+    (folder / "3d_fullres" / "b.pkl").unlink()
+    aside = folder / ".3d_fullres.unfinished"
+    aside.mkdir()
+    (aside / "b.b2nd").write_bytes(b"half of it")
+    assert call(prepare.main, recipe, "--data", data, "--output", prepared, "--processes", 1) == 0
+    after = {
+        f.name: (f.stat().st_mtime_ns, f.read_bytes()) for f in (folder / "3d_fullres").iterdir()
+    }
+    assert after.keys() == before.keys()
+    assert not aside.exists()
+    for name, (changed, content) in before.items():
+        assert (after[name][0] == changed) == name.startswith("a"), name
+        assert after[name][1] == content or name.endswith(".pkl"), name
