@@ -33,6 +33,7 @@ def run(module: str, *arguments: object, data: Path, results: Path, processes: i
         RESULTS: str(results.resolve()),
         "nnUNet_def_n_proc": str(processes),
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait slow each other down
+        "THP_MEM_ALLOC_ENABLE": "1",  # huge pages: a third less of the kernel's time on a CPU
     }
     command = [str(PYTHON), "-m", f"training.{module}", *map(str, arguments)]
     code = subprocess.run(command, env=environment, check=False).returncode

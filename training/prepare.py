@@ -85,7 +85,7 @@ def prepare(recipe: Recipe, request: Request) -> None:
     results = request.output / nnunet.RESULTS
     nnunet.run("preprocessor", *arguments, data=request.output, results=results, processes=count)
     write_json(record_file, record | {"complete": True})
-    print(f"prepared: {request.output}; next: python -m training.train {recipe.name}")
+    print(f"prepared: {request.output}")
 
 
 def _asked(request: Request, found: Found, planned: Json) -> Json:
@@ -223,6 +223,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TrainingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; start again with the same options, it goes on", file=sys.stderr)
+        return 130
     return 0
 
 

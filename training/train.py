@@ -192,6 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TrainingError, ModelError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; start again with the same options, it goes on", file=sys.stderr)
+        return 130
     return 0
 
 
