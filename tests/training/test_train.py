@@ -95,10 +95,11 @@ def sarcomas(real_data: Path, folder: Path) -> Path:
 @pytest.mark.oracle
 @pytest.mark.skipif(not ORACLE_PYTHON.exists(), reason="no nnU-Net: run `make oracle`")
 def test_the_whole_way(real_data: Path, tmp_path: Path) -> None:
-    """An ensemble of two short trainings: prepared, trained, exported, run and scored."""
+    """An ensemble as DKFZ's, of two short trainings: prepared, trained, exported, run, scored."""
     data, prepared, output = (tmp_path / name for name in ("data", "prepared", "output"))
     sarcomas(real_data, data)
-    content = recipe_json() | {"members": {"a": {}, "b": sourced({"seed": 8})}}
+    content = recipe_json(network="ResidualEncoderUNet", logits_resampling="torch")
+    content |= {"members": {"a": {}, "b": sourced({"seed": 8})}}
     recipe = write_recipe(tmp_path / "tiny.json", content)
     model = tmp_path / "weights" / "tiny"
     assert call(prepare.main, recipe, "--data", data, "--output", prepared, "--processes", 1) == 0
