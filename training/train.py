@@ -79,7 +79,8 @@ def train(recipe: Recipe, request: Request) -> Json:
         raw = request.data / nnunet.RAW / record["dataset"]
         folder = request.output.resolve() / "validation"
         rows = validate(target, raw, held_out, folder, request.device)
-        content |= {"validation": summary(rows), "cases": rows}
+        of = {case: record["patients"][case] for case in held_out}
+        content |= {"validation": summary(rows), "patients": of, "cases": rows}
     write_json(request.output / "summary.json", content)
     write_text(request.output / "summary.md", markdown(content))
     return content

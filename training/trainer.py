@@ -55,10 +55,17 @@ class nnUNetTrainer(stock.nnUNetTrainer):
         with self.in_bfloat16():
             return super().validation_step(batch)
 
+    @property
+    def arithmetic(self):
+        """What the network computes in while it is trained."""
+        if self.device.type == "cuda":
+            return "float16"
+        return "bfloat16" if torch.cpu.get_capabilities().get("avx512_bf16") else "float32"
+
     @contextmanager
     def in_bfloat16(self):
         """Let the network, not the loss, compute in bfloat16 on a CPU that multiplies it."""
-        if self.device.type != "cpu" or not torch.cpu.get_capabilities().get("avx512_bf16"):
+        if self.arithmetic != "bfloat16":
             yield
             return
         whole = self.network.forward
@@ -136,6 +143,7 @@ def report(trainer, device):
         "seed": trainer.seed,
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "seconds_in_epochs": round(float(seconds.sum()), 1),
+        "arithmetic": trainer.arithmetic,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         "versions": {"nnunetv2": version("nnunetv2"), "torch": torch.__version__},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -16,6 +16,7 @@ import pytest
 import SimpleITK as sitk
 
 from app.__main__ import main as app
+from app.loading import cpu_has_bfloat16
 from tests.nnunet_models import ORACLE_PYTHON, ROOT, crop_scan
 from tests.training.tiny import recipe_json, sourced, write_case, write_recipe
 from training import prepare, train
@@ -110,7 +111,10 @@ def test_the_whole_way(real_data: Path, tmp_path: Path) -> None:
     summary = json.loads((output / "summary.json").read_text())
     assert [m["epochs"] for m in summary["members"]] == [2, 2]
     assert [m["seed"] for m in summary["members"]] == [7, 8]
+    expected = "bfloat16" if cpu_has_bfloat16() else "float32"
+    assert [m["arithmetic"] for m in summary["members"]] == [expected] * 2
     (case,) = summary["cases"]
+    assert summary["patients"] == {case["case"]: case["case"]}
     assert case["status"] == "ok"
     assert summary["validation"]["dsc"] == round(case["dsc"], 4)
     assert (output / "summary.md").read_text().startswith("# tiny\n")
