@@ -285,16 +285,24 @@ class _Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
+def _fill_closed_streams() -> None:
+    """Open what the caller has closed: else the next file gets its number, and is printed into."""
+    for name in ("stdin", "stdout", "stderr"):  # in the order of their numbers
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("r+"))  # noqa: SIM115
+
+
 def _leave(code: int) -> NoReturn:
     """End the process at once: unloading torch takes 0.4 s, in which a GPU's memory is still held.
 
     Every file has been closed and every thread has ended by now.
     """
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):  # nobody listens
+        with contextlib.suppress(OSError, ValueError):  # nobody listens
             stream.flush()
     os._exit(code)
 
 
 if __name__ == "__main__":
+    _fill_closed_streams()
     _leave(main())
