@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from training.cases import SUFFIX
 from training.ellipsoid import best
-from training.errors import TrainingError
+from training.errors import TrainingError, exit_code
 from training.files import write_text
 from training.validation import markdown, read_scores, shown
 
@@ -119,15 +119,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--output", type=Path, required=True, help="the model's folder")
     add("--scores", type=_named, nargs="+", default=[], metavar="WHAT=DIR", help="other scans")
     args = parser.parse_args(arguments)
-    try:
+
+    def do() -> None:
         text = card(args.results, dict(args.scores))
         figure = curve(json.loads((args.results / "summary.json").read_text()))
         write_text(args.output / "results.md", text)
         FigureCanvasAgg(figure).print_png(args.output / "curve.png")
-    except (TrainingError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return exit_code(do)
 
 
 if __name__ == "__main__":

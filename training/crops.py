@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from training.cases import SUFFIX, Case, find
 from training.checks import check
-from training.errors import TrainingError
+from training.errors import TrainingError, exit_code
 from training.files import write_json, write_text
 
 Json = dict[str, Any]
@@ -139,16 +139,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--seed", type=int, default=default.seed, help="(%(default)s); written down")
     args = parser.parse_args(arguments)
     draws = Draws(args.crops, args.boxes, tuple(args.margin), tuple(args.box), args.seed)
-    try:
+
+    def do() -> None:
         found = find(args.data, args.healthy)
         if found.problems:
             raise TrainingError("\nerror: ".join(found.problems))
         for line in crops(found.cases, args.output, draws):
             print(line, flush=True)
-    except (TrainingError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return exit_code(do)
 
 
 if __name__ == "__main__":

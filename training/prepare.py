@@ -24,7 +24,7 @@ import SimpleITK as sitk
 from training import nnunet
 from training.cases import SUFFIX, Case, Found, find
 from training.checks import Checked, check_all
-from training.errors import TrainingError
+from training.errors import GOES_ON, TrainingError, exit_code
 from training.files import link, write_json
 from training.planning import plans, preprocessing
 from training.recipes import Recipe, load_recipe
@@ -227,15 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seed=args.seed,
         processes=args.processes,
     )
-    try:
-        prepare(load_recipe(args.recipe), request)
-    except (TrainingError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; start again with the same options, it goes on", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: prepare(load_recipe(args.recipe), request), GOES_ON)
 
 
 if __name__ == "__main__":

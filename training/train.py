@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.model import ModelError
 from training import nnunet
-from training.errors import TrainingError
+from training.errors import GOES_ON, TrainingError, exit_code
 from training.export import export
 from training.files import write_json, write_text
 from training.planning import plans, preprocessing
@@ -177,7 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--nnunet-validation", action="store_true", help="nnU-Net's own as well, mirrored: slow")
     add("--notice", help="said to whoever runs the model, for example what it is not good for")
     args = parser.parse_args(arguments)
-    try:
+
+    def do() -> None:
         recipe = with_epochs(load_recipe(args.recipe), args.epochs)
         request = Request(
             data=args.data,
@@ -190,13 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             notice=args.notice,
         )
         print(markdown(train(recipe, request)))
-    except (TrainingError, ModelError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; start again with the same options, it goes on", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code(do, GOES_ON)
 
 
 if __name__ == "__main__":
