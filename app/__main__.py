@@ -239,6 +239,8 @@ def _announce(args: argparse.Namespace, model: Model, device: object, dtype: str
             f"model {config.name}: weights are stored as {config.dtype}; masks equal nnU-Net's "
             "only with weights exported as float32"
         )
+    if args.exact and config.lesion_filter is not None:
+        _warn(f"model {config.name}: --exact is nnU-Net's mask, its lesion filter is left out")
     if args.tta and not config.mirror_axes:
         _warn(f"model {config.name}: trained without mirroring, --tta does nothing")
     print(

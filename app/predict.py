@@ -25,7 +25,7 @@ from app.loading import compute_dtype, load_network, set_precision
 from app.model import Model, ModelError
 from app.networks import UNet, build_network
 from app.preprocess import prepare, preprocess, preprocess_slabs
-from app.restore import Labels, restore, restore_slabs
+from app.restore import SLAB_PLANES, Labels, restore, restore_slabs
 from app.sliding_window import mirrored, predict_logits, predict_slabs
 from app.stream import StageClock, can_stream, finite, in_scan_order, write_behind
 
@@ -100,6 +100,7 @@ class Predictor:
         one_channel = not options.exact and is_two_class(self.rule, self.heads)
         if one_channel:
             self.rule, self.heads = DIFFERENCE_RULE, 1
+        self.lesion_filter = None if options.exact else model.config.lesion_filter
         self._needs = None
         if options.vram_budget_mib is not None:
             self._needs = self._measured_needs()
@@ -208,6 +209,12 @@ class Predictor:
             plan.windows,
         )
         logits = clock.timed("network", map(finite, logits))
+        if self.lesion_filter is not None:
+            # Imported where it is used: it brings a library of its own.
+            from app.lesion_filter import remove_slabs, voxel_ml
+
+            volume_ml = voxel_ml(scan.grid, scan.shape)
+            logits = remove_slabs(logits, self.lesion_filter, volume_ml, SLAB_PLANES)
         dtype = label_dtype(config)
         labels = restore_slabs(logits, scan.shape, self.rule, config, scan.grid, dtype)
         parts = in_scan_order(labels, voxels[0].shape, _numpy(dtype), config.transpose)
@@ -240,6 +247,12 @@ class Predictor:
         with clock.stage("restore"):
             if exact:
                 logits = logits.cpu()
+            elif self.lesion_filter is not None:
+                from app.lesion_filter import remove, voxel_ml
+
+                on_host = logits.cpu()
+                remove(on_host, self.lesion_filter, voxel_ml(grid, tuple(logits.shape[1:])))
+                logits = on_host.to(logits.device)
             return restore(logits, self.rule, config, grid, label_dtype(config), exact)
 
     def _logits(
