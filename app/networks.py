@@ -27,7 +27,7 @@ class InstanceNorm(nn.InstanceNorm3d):
         parts = (x.view(1, -1, *x.shape[2:]),) if as_one else x.split(1)
         weight, bias = (p.repeat(len(x) // len(parts)) for p in (self.weight, self.bias))
         for part in parts:
-            out = part, torch.empty_like(weight), torch.empty_like(bias)
+            out = part, *(p.new_empty(p.shape) for p in (weight, bias))  # mean, inverse deviation
             torch.native_batch_norm(part, weight, bias, None, None, True, 0.0, self.eps, out=out)
         return x
 

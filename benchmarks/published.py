@@ -42,7 +42,8 @@ class Published:
         own = plans(
             self.spacing, self.patch_size, residual=self.residual, architecture=self.architecture
         )
-        own["foreground_intensity_properties_per_channel"]["0"] |= INTENSITIES
+        properties = own["foreground_intensity_properties_per_channel"]
+        properties["0"] = properties["0"] | INTENSITIES  # a new one: plans may share theirs
         return own
 
 

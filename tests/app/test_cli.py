@@ -38,8 +38,8 @@ def mask(file: Path) -> Array:
 
 
 CASE_LINE = re.compile(
-    r"(\S+): read (\S+) s, preprocess (\S+) s, network (\S+) s, restore (\S+) s, write (\S+) s, "
-    r"total (\S+) s -> (\S+)"
+    r"(\S+): read (\S+) s, preprocess (\S+) s, device (\S+) s, network (\S+) s, "
+    r"restore (\S+) s, write (\S+) s, total (\S+) s -> (\S+)"
 )
 
 
@@ -56,9 +56,9 @@ def test_a_file_to_a_file(model: Path, tmp_path: Path, run: Run) -> None:
     )
     found = CASE_LINE.fullmatch(line)
     assert found
-    assert (found[1], found[8]) == ("X", str(target))
-    *stages, total = (float(s) for s in found.groups()[1:7])
-    assert total == pytest.approx(sum(stages), abs=0.04)  # six numbers of two decimals
+    assert (found[1], found[9]) == ("X", str(target))
+    *stages, total = (float(s) for s in found.groups()[1:8])
+    assert total == pytest.approx(sum(stages), abs=0.04)  # seven numbers of two decimals
     assert names(target.parent) == ["mask.nii.gz"]
     labels, image, original = mask(target), sitk.ReadImage(target), sitk.ReadImage(source)
     assert labels.shape == SHAPE

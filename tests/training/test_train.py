@@ -1,0 +1,194 @@
+"""The whole way with nnU-Net itself, and what is refused before anything is trained."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from app.__main__ import main as app
+from tests.nnunet_models import ORACLE_PYTHON, ROOT, crop_scan
+from tests.training.tiny import recipe_json, sourced, write_case, write_recipe
+from training import prepare, train
+from training.checkpoint import load_checkpoint
+from training.errors import TrainingError
+from training.export import export
+from training.planning import plans, preprocessing
+from training.recipes import load_recipe
+
+DATASET = "Dataset001_Lesions"
+
+
+def call(main: Any, *arguments: object) -> int:
+    return int(main([str(argument) for argument in arguments]))
+
+
+def test_epochs_can_be_chosen(tmp_path: Path) -> None:
+    recipe = load_recipe("dkfz-ensemble")
+    assert train.with_epochs(recipe, None) == recipe
+    assert [m.settings.epochs for m in train.with_epochs(recipe, 3).members] == [3, 3]
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """A complete record, as training.prepare leaves it, and nothing else."""
+    recipe = load_recipe(str(write_recipe(tmp_path / "tiny.json")))
+    planned = plans(recipe, DATASET)
+    record = {
+        "complete": True,
+        "recipe": "tiny",
+        "dataset": DATASET,
+        "splits": [{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}],
+        "asked": {"seed": 0, "preprocessing": preprocessing(planned)},
+    }
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared" / "prepared.json").write_text(json.dumps(record))
+    return tmp_path / "prepared"
+
+
+def refusal(prepared: Path, recipe: str = "tiny.json", fold: str = "0") -> str:
+    root = prepared.parent
+    request = train.Request(prepared, root / "out", root / "model", fold)
+    with pytest.raises(TrainingError) as caught:
+        train.train(load_recipe(recipe if ".json" not in recipe else str(root / recipe)), request)
+    return str(caught.value)
+
+
+def test_what_is_refused_before_training(prepared: Path) -> None:
+    assert "folds 0 to 1, or all" in refusal(prepared, fold="2")
+    assert "folds 0 to 1, or all" in refusal(prepared, fold="first")
+    assert "was prepared for tiny, whose preprocessing is another" in refusal(
+        prepared, "dkfz-batch8"
+    )
+    (prepared.parent / "model").mkdir()
+    assert "exists; remove it or choose another --export" in refusal(prepared)
+    record = json.loads((prepared / "prepared.json").read_text())
+    (prepared / "prepared.json").write_text(json.dumps(record | {"complete": False}))
+    assert "was interrupted" in refusal(prepared)
+    (prepared / "prepared.json").unlink()
+    assert "run python -m training.prepare" in refusal(prepared)
+
+
+def sarcomas(real_data: Path, folder: Path) -> Path:
+    """Two real tumours, cropped so that nnU-Net takes seconds."""
+    found = sorted((real_data / "sts" / "labelsTr").glob("*.nii.gz"))[:2]
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True)
+    for label in found:
+        name = label.name.removesuffix(".nii.gz")
+        scan = f"{name}_0000.nii.gz"
+        size = (64, 64, 24)
+        crop_scan(real_data / "sts" / "imagesTr" / scan, folder / "imagesTr" / scan, size)
+        crop_scan(label, folder / "labelsTr" / label.name, size)
+    return folder
+
+
+@pytest.mark.oracle
+@pytest.mark.skipif(not ORACLE_PYTHON.exists(), reason="no nnU-Net: run `make oracle`")
+def test_the_whole_way(real_data: Path, tmp_path: Path) -> None:
+    """An ensemble as DKFZ's, of two short trainings: prepared, trained, exported, run, scored."""
+    data, prepared, output = (tmp_path / name for name in ("data", "prepared", "output"))
+    sarcomas(real_data, data)
+    content = recipe_json(network="ResidualEncoderUNet", logits_resampling="torch")
+    content |= {"members": {"a": {}, "b": sourced({"seed": 8})}}
+    recipe = write_recipe(tmp_path / "tiny.json", content)
+    model = tmp_path / "weights" / "tiny"
+    assert call(prepare.main, recipe, "--data", data, "--output", prepared, "--processes", 1) == 0
+    options = ["--data", prepared, "--output", output, "--export", model, "--device", "cpu"]
+    options += ["--processes", 1, "--nnunet-validation"]
+    assert call(train.main, recipe, *options) == 0
+
+    summary = json.loads((output / "summary.json").read_text())
+    assert [m["epochs"] for m in summary["members"]] == [2, 2]
+    assert [m["seed"] for m in summary["members"]] == [7, 8]
+    (case,) = summary["cases"]
+    assert case["status"] == "ok"
+    assert summary["validation"]["dsc"] == round(case["dsc"], 4)
+    assert (output / "summary.md").read_text().startswith("# tiny\n")
+    config = json.loads((model / "model.json").read_text())
+    assert len(config["members"]) == 2
+    assert config["trainer"] == "nnUNetTrainer"
+
+    for member in "ab":
+        folder = output / "nnUNet_results" / DATASET / f"nnUNetTrainer__tiny__3d_fullres_{member}"
+        alone = tmp_path / f"model_{member}"
+        assert export([folder], alone) == []
+        mask = tmp_path / f"{member}.nii.gz"
+        scan = data / "imagesTr" / f"{case['case']}_0000.nii.gz"
+        exact = ["--model", alone, "--device", "cpu", "--exact", "--tta"]  # nnU-Net mirrors, too
+        assert call(app, "--input", scan, "--output", mask, *exact) == 0
+        ours, theirs = (
+            sitk.GetArrayFromImage(sitk.ReadImage(file))
+            for file in (mask, folder / "fold_0" / "validation" / f"{case['case']}.nii.gz")
+        )
+        assert np.array_equal(ours, theirs)
+        assert len(np.unique(theirs)) == 2  # else there is nothing to compare
+
+
+@pytest.mark.oracle
+@pytest.mark.skipif(not ORACLE_PYTHON.exists(), reason="no nnU-Net: run `make oracle`")
+def test_killed_and_started_again(tmp_path: Path) -> None:
+    data, prepared, output = (tmp_path / name for name in ("data", "prepared", "output"))
+    for name in ("a", "b"):
+        write_case(data, name)
+    recipe = write_recipe(tmp_path / "tiny.json", recipe_json(epochs=4, iterations=4))
+    assert call(prepare.main, recipe, "--data", data, "--output", prepared, "--processes", 1) == 0
+    _preparation_goes_on(prepared / "nnUNet_preprocessed" / DATASET, recipe, data, prepared)
+    options = [recipe, "--data", prepared, "--output", output, "--export", tmp_path / "model"]
+    options += ["--device", "cpu", "--processes", 1]
+
+    command = [sys.executable, "-m", "training.train", *map(str, options)]
+    killed = subprocess.Popen(command, cwd=ROOT)
+    fold = output / "nnUNet_results" / DATASET / "nnUNetTrainer__tiny__3d_fullres" / "fold_0"
+    until = time.monotonic() + 120
+    while not (fold / "checkpoint_latest.pth").exists():
+        assert killed.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    time.sleep(2)  # what it had started ends with it
+    assert not (fold / "checkpoint_final.pth").exists()
+    before = load_checkpoint(fold / "checkpoint_latest.pth").epoch
+    assert 0 < before < 4
+    log = {f: f.read_bytes() for f in fold.glob("training_log_*.txt")}
+    time.sleep(1)
+    assert {f: f.read_bytes() for f in fold.glob("training_log_*.txt")} == log
+
+    assert call(train.main, *options) == 0
+    assert sorted(p.name for p in fold.parent.glob("fold_*")) == ["fold_0"]
+    report = json.loads((fold / "training.json").read_text())
+    assert report["epochs"] == len(report["losses"]) == 4
+    assert load_checkpoint(fold / "checkpoint_final.pth").epoch == 4
+    assert json.loads((output / "summary.json").read_text())["validation"]["cases"] == 1
+    assert call(train.main, *options) == 0  # once more: nothing left to train
+    assert json.loads((fold / "training.json").read_text())["losses"] == report["losses"]
+    assert call(train.main, *options, "--epochs", 2) == 1  # it has more than that
+
+
+def _preparation_goes_on(folder: Path, recipe: Path, data: Path, prepared: Path) -> None:
+    """As if it had been killed while it preprocessed the second case."""
+    done = folder / "3d_fullres"
+    before = {file.name: file.stat().st_mtime_ns for file in done.iterdir()}
+    (done / "b.pkl").unlink()
+    aside = folder / ".3d_fullres.unfinished"
+    aside.mkdir()
+    (aside / "b.b2nd").write_bytes(b"half of it")
+    assert call(prepare.main, recipe, "--data", data, "--output", prepared, "--processes", 1) == 0
+    after = {file.name: file.stat().st_mtime_ns for file in done.iterdir()}
+    assert not aside.exists()
+    assert after.keys() == before.keys()
+    assert {name for name in after if after[name] == before[name]} == {
+        "a.b2nd",
+        "a_seg.b2nd",
+        "a.pkl",
+    }

@@ -1,0 +1,167 @@
+"""Is a case fit to be trained on: every finding is one line that names the file and the remedy.
+
+nnU-Net would train on most of what is refused here without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from app.image import Image, ImageError, read_image
+from training.cases import Case
+from training.errors import TrainingError
+
+# A copy of a NIfTI header, which stores float32, differs by about 1e-7 of its numbers.
+SPACING_TOLERANCE_MM = 1e-4
+ORIGIN_TOLERANCE_MM = 1e-2
+DIRECTION_TOLERANCE = 1e-4
+# CT of people. In cm a scan's voxels measure less, in µm more, and so does the whole of it.
+LEAST_SPACING_MM, MOST_SPACING_MM = 0.15, 20.0
+LEAST_EXTENT_MM, MOST_EXTENT_MM = 50.0, 2500.0  # of the longest side
+_UNITS = (("cm", 10.0), ("m", 1000.0), ("µm", 0.001))
+_LESION = 1
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a file's voxels lie, as nnU-Net reads it: ITK's order x, y, z; mm."""
+
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found in one case; without problems it can be trained on."""
+
+    case: Case
+    problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    lesion_ml: float = 0.0
+    stored_as_integers: bool = True  # the mask
+
+
+def check_all(cases: list[Case], processes: int) -> Iterator[Checked]:
+    """Check cases in ``processes`` processes, in order; raises TrainingError if one is killed."""
+    if processes == 1:
+        yield from map(check, cases)
+        return
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        try:
+            yield from pool.map(check, cases)
+        except BrokenProcessPool:
+            raise TrainingError(
+                "a process that checks scans was killed, perhaps for memory; "
+                "start again with fewer --processes"
+            ) from None
+
+
+def check(case: Case) -> Checked:
+    """Read a case's files whole and say all that is wrong with them."""
+    try:
+        scan, grid = _read(case.scan)
+    except ImageError as error:
+        return Checked(case, (str(error),))
+    problems = [f"{case.scan}: {wrong}" for wrong in _wrong_scan(grid)]
+    remarks = [f"{case.scan}: {note}" for note in scan.notes]
+    if case.mask is None:
+        return Checked(case, tuple(problems), tuple(remarks))
+    try:
+        mask, mask_grid = _read(case.mask)
+    except ImageError as error:
+        return Checked(case, (*problems, str(error)), tuple(remarks))
+    difference = grid_difference(grid, mask_grid)
+    if difference:
+        problems.append(f"{case.mask}: is not on its scan's grid: its {difference}; resample it")
+    remarks += [f"{case.mask}: {note}" for note in mask.notes]
+    problems += [f"{case.mask}: {wrong}" for wrong in _wrong_labels(mask.voxels, case.healthy)]
+    lesion = int(np.count_nonzero(mask.voxels == _LESION))
+    return Checked(
+        case,
+        tuple(problems),
+        tuple(remarks),
+        lesion_ml=lesion * float(np.prod(grid.spacing)) / 1000.0,
+        stored_as_integers=mask.voxels.dtype.kind in "ui",
+    )
+
+
+def grid_difference(scan: Grid, mask: Grid) -> str | None:
+    """In words how a mask's grid differs from its scan's; None where it does not."""
+    if mask.size != scan.size:
+        return f"size is {mask.size} (x, y, z), the scan's {scan.size}"
+    for what, tolerance in (
+        ("spacing", SPACING_TOLERANCE_MM),
+        ("origin", ORIGIN_TOLERANCE_MM),
+        ("direction", DIRECTION_TOLERANCE),
+    ):
+        ours, theirs = getattr(scan, what), getattr(mask, what)
+        if not np.allclose(ours, theirs, rtol=1e-5, atol=tolerance):
+            return f"{what} is {_numbers(theirs)}, the scan's {_numbers(ours)}"
+    return None
+
+
+def _read(file: Path) -> tuple[Image, Grid]:
+    """Voxels and grid; raises ImageError also for what only nnU-Net's reader refuses."""
+    image = read_image(file)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        reason = " ".join(str(error).rpartition("ERROR: ")[2].split())
+        raise ImageError(
+            f"{file}: nnU-Net's reader refuses it ({reason}); repair its header"
+        ) from None
+    grid = Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+    return image, grid
+
+
+def _wrong_scan(grid: Grid) -> Iterator[str]:
+    if len(grid.size) != 3 or min(grid.size) < 2:
+        yield f"has {grid.size} voxels; expected a volume of three dimensions"
+    elif not _plausible(grid, 1.0):
+        units = [unit for unit, mm in _UNITS if _plausible(grid, mm)]
+        guess = f"is it in {' or '.join(units)}? " if units else ""
+        extent = _numbers([n * step for n, step in zip(grid.size, grid.spacing, strict=True)])
+        yield (
+            f"voxels of {_numbers(grid.spacing)} and a whole of {extent} mm (x, y, z) are no CT of "
+            f"a person; {guess}Write its spacing in mm"
+        )
+
+
+def _plausible(grid: Grid, mm_per_unit: float) -> bool:
+    spacing = [abs(step) * mm_per_unit for step in grid.spacing]
+    extent = max(n * step for n, step in zip(grid.size, spacing, strict=True))
+    right_voxels = min(spacing) >= LEAST_SPACING_MM and max(spacing) <= MOST_SPACING_MM
+    return right_voxels and LEAST_EXTENT_MM <= extent <= MOST_EXTENT_MM
+
+
+def _wrong_labels(voxels: NDArray[np.generic], healthy: bool) -> Iterator[str]:
+    found = np.unique(voxels)
+    wrong = [value for value in found if value not in (0, _LESION)]
+    if wrong:
+        shown = ", ".join(f"{value:g}" for value in wrong[:4]) + (", …" if len(wrong) > 4 else "")
+        yield f"holds {shown}; expected 0 and {_LESION} (lesion) alone"
+    elif healthy and _LESION in found:
+        count = int(np.count_nonzero(voxels == _LESION))
+        yield f"holds {count} lesion voxels, but the case is declared healthy; which is right?"
+    elif not healthy and _LESION not in found:
+        yield (
+            "is background alone; if there is no lesion in the scan, declare it with --healthy, "
+            "else remove the mask"
+        )
+
+
+def _numbers(values: object) -> str:
+    return " x ".join(f"{value:.6g}" for value in np.ravel(np.asarray(values)))

@@ -1,0 +1,233 @@
+"""Scans and masks to nnU-Net's preprocessed data with a recipe's plans: every case checked first.
+
+``python -m training.prepare RECIPE --data DIR --output DIR``
+
+DIR is in nnU-Net's raw layout or FLARE's (`training.cases`). Cases without a mask are named and
+left out; a partial mask counts as a full one, as in both papers. Nothing in DIR is changed.
+Interrupted and started again, it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+
+from training import nnunet
+from training.cases import SUFFIX, Case, Found, find
+from training.checks import Checked, check_all
+from training.errors import TrainingError
+from training.files import link, write_json
+from training.planning import plans, preprocessing
+from training.recipes import Recipe, load_recipe
+from training.split import folds, patients
+
+Json = dict[str, Any]
+
+RECORD = "prepared.json"
+SHOWN = 5  # names in a line
+_DATASET = re.compile(r"Dataset\d{3}_\w+")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for, apart from the recipe."""
+
+    data: Path
+    output: Path
+    healthy: Path | None = None
+    patient_pattern: str | None = None
+    seed: int = 0
+    processes: int = 1
+
+
+def prepare(recipe: Recipe, request: Request) -> None:
+    """Check, link, split and preprocess; raises TrainingError, each broken case on a line."""
+    found = find(request.data, request.healthy)
+    dataset = request.data.resolve().name
+    dataset = dataset if _DATASET.fullmatch(dataset) else "Dataset001_Lesions"
+    planned = plans(recipe, dataset)
+    asked = _asked(request, found, planned)
+    record_file = request.output / RECORD
+    record = _previous(record_file, asked)
+    if record is None:
+        patient_of = patients([case.name for case in found.cases], request.patient_pattern)
+        checked = _checked(found, request.processes)
+        healthy = [one.case.name for one in checked if one.case.healthy]
+        record = {
+            "complete": False,
+            "recipe": recipe.name,
+            "dataset": dataset,
+            "patients": patient_of,
+            "healthy": healthy,
+            "left_out": list(found.unlabelled),
+            "lesion_ml": {one.case.name: round(one.lesion_ml, 3) for one in checked},
+            "to_integers": [one.case.name for one in checked if not one.stored_as_integers],
+            "splits": folds(patient_of, healthy, request.seed),
+            "asked": asked,
+        }
+        write_json(record_file, record)
+    _say(record)
+    _write_raw(found.cases, record, request.output)
+    folder = request.output / nnunet.PREPROCESSED / dataset
+    write_json(folder / f"{recipe.name}.json", planned)
+    write_json(folder / "splits_final.json", record["splits"])
+    count = request.processes
+    arguments = (dataset, recipe.name, count)
+    results = request.output / nnunet.RESULTS
+    nnunet.run("preprocessor", *arguments, data=request.output, results=results, processes=count)
+    write_json(record_file, record | {"complete": True})
+    print(f"prepared: {request.output}")
+
+
+def _asked(request: Request, found: Found, planned: Json) -> Json:
+    """All that decides what is made; a folder that was made from something else is not gone on."""
+    cases = {
+        case.name: [_stamp(case.scan), case.mask and _stamp(case.mask), case.healthy]
+        for case in found.cases
+    }
+    asked: Json = json.loads(  # as it will be read again
+        json.dumps(
+            {
+                "cases": cases,
+                "preprocessing": preprocessing(planned),
+                "patient_pattern": request.patient_pattern,
+                "seed": request.seed,
+            }
+        )
+    )
+    return asked
+
+
+def _stamp(file: Path) -> list[str | int]:
+    status = file.stat()
+    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
+
+
+def _previous(file: Path, asked: Json) -> Json | None:
+    """The record of an earlier start; raises TrainingError where it was of something else."""
+    if not file.exists():
+        if file.parent.is_dir() and any(file.parent.iterdir()):
+            raise TrainingError(
+                f"{file.parent}: is not empty, and no earlier preparation; choose another --output"
+            )
+        return None
+    try:
+        record: Json = json.loads(file.read_text())
+        before = record["asked"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{file}: is damaged ({error!r}); remove the folder") from None
+    changed = [key for key, value in asked.items() if before.get(key) != value]
+    if changed:
+        raise TrainingError(
+            f"{file.parent}: was prepared with other {', '.join(changed)}; "
+            "choose another --output, or remove the folder"
+        )
+    return record
+
+
+def _checked(found: Found, processes: int) -> list[Checked]:
+    """Check every case; raises TrainingError with a line for each thing that is wrong."""
+    problems, checked = list(found.problems), []
+    for number, one in enumerate(check_all(list(found.cases), processes), 1):
+        checked.append(one)
+        problems += one.problems
+        for remark in one.remarks:
+            print(f"warning: {remark}", file=sys.stderr)
+        if number % 100 == 0:
+            print(f"checked {number} of {len(found.cases)} cases", flush=True)
+    if problems:
+        raise TrainingError("\nerror: ".join(problems))
+    return checked
+
+
+def _say(record: Json) -> None:
+    counts = f"{len(record['patients'])} cases of {len(set(record['patients'].values()))} patients"
+    print(
+        f"{counts}, {len(record['healthy'])} healthy; {len(record['splits'])} folds by seed "
+        f"{record['asked']['seed']}; partial masks count as full ones, as in the papers"
+    )
+    if left := record["left_out"]:
+        more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+        print(f"left out, without a mask: {', '.join(left[:SHOWN])}{more}")
+
+
+def _write_raw(cases: Sequence[Case], record: Json, output: Path) -> None:
+    """Fill nnU-Net's raw folder: links, and masks where one is made or its voxels are converted."""
+    folder = output / nnunet.RAW / record["dataset"]
+    for case in cases:
+        link(folder / "imagesTr" / f"{case.name}_0000{SUFFIX}", case.scan.resolve())
+        mask = folder / "labelsTr" / f"{case.name}{SUFFIX}"
+        if case.mask is not None and case.name not in record["to_integers"]:
+            link(mask, case.mask.resolve())
+        elif not mask.exists():
+            _write_mask(mask, case)
+    write_json(
+        folder / "dataset.json",
+        {
+            "channel_names": {"0": "CT"},
+            "labels": {"background": 0, "lesion": 1},
+            "numTraining": len(cases),
+            "file_ending": SUFFIX,
+            "overwrite_image_reader_writer": "SimpleITKIO",
+        },
+    )
+    preprocessed = output / nnunet.PREPROCESSED / record["dataset"]
+    write_json(preprocessed / "dataset.json", json.loads((folder / "dataset.json").read_text()))
+    link(preprocessed / "gt_segmentations", (folder / "labelsTr").resolve())
+
+
+def _write_mask(file: Path, case: Case) -> None:
+    """A mask as uint8: of a healthy case that has none, or one that is stored otherwise."""
+    if case.mask is None:
+        scan = sitk.ReadImage(case.scan)
+        mask = sitk.Image(scan.GetSize(), sitk.sitkUInt8)
+        mask.CopyInformation(scan)
+    else:
+        mask = sitk.Cast(sitk.ReadImage(case.mask), sitk.sitkUInt8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name.removesuffix(SUFFIX)}.part{SUFFIX}")
+    sitk.WriteImage(mask, part)
+    part.replace(file)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m training.prepare", description=__doc__)
+    add = parser.add_argument
+    add("recipe", help="a recipe's NAME, NAME:READING or .json file (python -m training.recipes)")
+    add("--data", type=Path, required=True, help="scans and masks, nnU-Net's layout or FLARE's")
+    add("--output", type=Path, required=True, help="new, or one to go on with")
+    add("--healthy", type=Path, help="names of scans without a lesion in a file, or their folder")
+    add(
+        "--patient-pattern",
+        metavar="REGEX",
+        help="matches a case's name, its one group is the patient (default: the whole name)",
+    )
+    add("--seed", type=int, default=0, help="of the split by patient (0); written down")
+    add("--processes", type=int, default=min(4, os.cpu_count() or 1), help="(up to 4)")
+    args = parser.parse_args(arguments)
+    request = Request(
+        args.data, args.output, args.healthy, args.patient_pattern, args.seed, args.processes
+    )
+    try:
+        prepare(load_recipe(args.recipe), request)
+    except (TrainingError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; start again with the same options, it goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

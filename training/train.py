@@ -1,0 +1,202 @@
+"""A recipe's training from prepared data to an exported model with its scores.
+
+``python -m training.train RECIPE --data PREPARED --output DIR``
+
+nnU-Net's trainer trains the members of the recipe one after another; they are exported as one
+model, which the app then runs on the held-out fold and the harness scores. DIR gets nnU-Net's
+results, ``validation/``, summary.json and summary.md. Killed and started again, it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.model import ModelError
+from training import nnunet
+from training.errors import TrainingError
+from training.export import export
+from training.files import write_json, write_text
+from training.planning import plans, preprocessing
+from training.prepare import RECORD
+from training.recipes import Recipe, load_recipe
+from training.validation import markdown, summary, validate
+
+Json = dict[str, Any]
+
+ALL = "all"  # nnU-Net's name for a training on every case, with none held out
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for, apart from the recipe."""
+
+    data: Path  # of training.prepare
+    output: Path
+    target: Path  # the exported model
+    fold: str = "0"
+    device: str = "auto"
+    processes: int = 1
+    nnunet_validation: bool = False
+    notice: str | None = None
+
+
+def train(recipe: Recipe, request: Request) -> Json:
+    """Train, export, validate; returns what summary.json holds. Raises TrainingError."""
+    record = _prepared(recipe, request.data)
+    held_out = _held_out(record, request)
+    exported = request.output / "exported.txt"  # says that the model there is this training's
+    target = request.target.resolve()
+    ours = exported.exists() and exported.read_text().strip() == str(target)
+    if target.exists() and not ours:
+        raise TrainingError(f"{request.target}: exists; remove it or choose another --export")
+    folders = _train_members(recipe, record["dataset"], request)
+    shutil.rmtree(target, ignore_errors=True)  # of an earlier start, maybe with fewer epochs
+    for warning in export(folders, target, [request.fold], notice=request.notice):
+        print(f"warning: {warning}", file=sys.stderr)
+    write_text(exported, f"{target}\n")
+    content: Json = {
+        "recipe": recipe.name,
+        "title": recipe.title,
+        "dataset": record["dataset"],
+        "split_seed": record["asked"]["seed"],
+        "fold": request.fold,
+        "model": str(request.target),
+        "members": [
+            json.loads((folder / f"fold_{request.fold}" / "training.json").read_text())
+            for folder in folders
+        ],
+    }
+    if held_out:
+        raw = request.data / nnunet.RAW / record["dataset"]
+        folder = request.output.resolve() / "validation"
+        rows = validate(target, raw, held_out, folder, request.device)
+        content |= {"validation": summary(rows), "cases": rows}
+    write_json(request.output / "summary.json", content)
+    write_text(request.output / "summary.md", markdown(content))
+    return content
+
+
+def _prepared(recipe: Recipe, folder: Path) -> Json:
+    """The record of training.prepare; raises TrainingError where the recipe cannot use its data."""
+    try:
+        record: Json = json.loads((folder / RECORD).read_text())
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{folder / RECORD}: cannot be read ({error}); run python -m training.prepare"
+        ) from None
+    if not record["complete"]:
+        raise TrainingError(
+            f"{folder}: its preparation was interrupted; run python -m training.prepare again"
+        )
+    ours = preprocessing(plans(recipe, record["dataset"]))
+    if ours != record["asked"]["preprocessing"]:
+        raise TrainingError(
+            f"{folder}: was prepared for {record['recipe']}, whose preprocessing is another; "
+            f"run python -m training.prepare {recipe.name} into a new folder"
+        )
+    return record
+
+
+def _held_out(record: Json, request: Request) -> list[str]:
+    """The cases of the fold that is validated on; none where all are trained on."""
+    if request.fold == ALL:
+        return []
+    count = len(record["splits"])
+    if not request.fold.isdigit() or int(request.fold) >= count:
+        raise TrainingError(
+            f"--fold {request.fold}: {request.data} has folds 0 to {count - 1}, or {ALL}"
+        )
+    held_out: list[str] = record["splits"][int(request.fold)]["val"]
+    return held_out
+
+
+def _train_members(recipe: Recipe, dataset: str, request: Request) -> list[Path]:
+    """Train each member in a process of nnU-Net's; returns the trained folders."""
+    plans_file = request.output / "plans.json"
+    write_json(plans_file, plans(recipe, dataset))
+    results = request.output / nnunet.RESULTS
+    folders = []
+    for number, member in enumerate(recipe.members, 1):
+        of = f" (member {number} of {len(recipe.members)})" if member.name else ""
+        print(f"training {recipe.name}, {member.configuration}{of}", flush=True)
+        nnunet.run(
+            "trainer",
+            plans_file.resolve(),
+            member.configuration,
+            request.fold,
+            f"--device={request.device}",
+            *(["--validate"] if request.nnunet_validation else []),
+            data=request.data,
+            results=results,
+            processes=request.processes,
+        )
+        name = f"nnUNetTrainer__{recipe.name}__{member.configuration}"
+        folders.append(results / dataset / name)
+    return folders
+
+
+def with_epochs(recipe: Recipe, epochs: int | None) -> Recipe:
+    """The same recipe with another number of epochs, where one is given."""
+    if epochs is None:
+        return recipe
+    members = [
+        dataclasses.replace(m, settings=dataclasses.replace(m.settings, epochs=epochs))
+        for m in recipe.members
+    ]
+    return dataclasses.replace(recipe, members=tuple(members))
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"should be a whole number above 0, found {text!r}")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__)
+    add = parser.add_argument
+    add("recipe", help="a recipe's NAME, NAME:READING or .json file (python -m training.recipes)")
+    add("--data", type=Path, required=True, metavar="PREPARED", help="by training.prepare")
+    add("--output", type=Path, required=True, help="new, or one to go on with")
+    add("--export", type=Path, help="new folder for the model (default weights/RECIPE)")
+    add("--fold", default="0", help=f"which is held out (0); {ALL}: none")
+    add("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    add("--epochs", type=_positive, help="other than the recipe's, to try things out")
+    add("--processes", type=_positive, default=min(4, os.cpu_count() or 1), help="(up to 4)")
+    add("--nnunet-validation", action="store_true", help="nnU-Net's own as well, mirrored: slow")
+    add("--notice", help="said to whoever runs the model, for example what it is not good for")
+    args = parser.parse_args(arguments)
+    try:
+        recipe = with_epochs(load_recipe(args.recipe), args.epochs)
+        request = Request(
+            data=args.data,
+            output=args.output,
+            target=args.export or nnunet.ROOT / "weights" / recipe.name,
+            fold=args.fold,
+            device=args.device,
+            processes=args.processes,
+            nnunet_validation=args.nnunet_validation,
+            notice=args.notice,
+        )
+        print(markdown(train(recipe, request)))
+    except (TrainingError, ModelError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; start again with the same options, it goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
