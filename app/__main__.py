@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # away, spinning makes a CPU run several times slower. Read once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # torch's CPU allocator should ask the kernel for huge pages: otherwise the activations of every
-    # window, which are freed and mapped anew, fault page by page. Measured on the 5.6M network: 25
-    # times fewer page faults, a fifth less time. Read by c10 when it first allocates.
+    # window, which are freed and mapped anew, fault page by page (see benchmarks.shortcuts).
+    # Read by c10 when it first allocates.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         model = load_model(args.model or _only_model())

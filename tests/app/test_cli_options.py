@@ -279,3 +279,11 @@ def test_python_m_app_leaves_with_the_code_of_main(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith(f"error: {tmp_path}: no model.json here")
+
+
+def test_nobody_has_to_read_what_it_prints(model: Path, scan: Path, tmp_path: Path) -> None:
+    app = [sys.executable, "-m", "app", "--device", "cpu"]
+    arguments = [*app, "--model", model, "--input", scan, "--output", tmp_path / "X.nii.gz"]
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *(str(a) for a in arguments)]
+    assert subprocess.run(closed, cwd=ROOT, check=False).returncode == 0
+    assert (tmp_path / "X.nii.gz").exists()
