@@ -2,14 +2,16 @@
 
 Lesions are the 26-connected components of voxels that are lesion rather than background, on the
 network's grid. What is taken out becomes background as surely as it was lesion, so that nothing of
-it comes back when logits are interpolated; what stays is not touched.
+it comes back when logits are interpolated; what stays is not touched, and since no voxel of it has
+one of another lesion beside it, neither is what it becomes on the scan's grid.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import cc3d
 import numpy as np
@@ -19,83 +21,88 @@ from torch import Tensor
 
 from app.model import LesionFilter
 from app.preprocess import Grid
+from app.restore import SLAB_PLANES
 
-CONNECTIVITY = 26
+CONNECTIVITY: Final = 26
+
+# Planes (y, x) of logits, lesion minus background, that follow each other; or a volume of them.
+Planes = Sequence[NDArray[np.float32]] | NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Components:
-    """The lesions in some planes of logits.
+class Lesions:
+    """The lesions in some planes, numbered from 1 in ``labels`` (z, y, x), where 0 is background.
 
-    ``labels`` (z, y, x): 0 is background. ``voxels`` and ``peak``, the largest logit, have an entry
-    for each label, that of the background (0 and minus infinity) included.
+    ``volume_ml`` and ``probability``, that of the most likely voxel, have an entry for each.
     """
 
-    labels: NDArray[np.integer]
-    voxels: Tensor
-    peak: Tensor
+    labels: NDArray[np.unsignedinteger]
+    volume_ml: NDArray[np.float64]
+    probability: NDArray[np.float64]
+
+    def kept(self, rule: LesionFilter) -> NDArray[np.bool_]:
+        """Which of them ``rule`` keeps."""
+        large = self.volume_ml >= rule.min_volume_ml
+        return large & (self.probability >= rule.min_probability)
 
 
-def find(logits: Tensor) -> Components:
-    """The lesions in (1, z, y, x) differences of logits on the CPU: lesion where positive."""
-    lesion = logits[0] > 0
-    labels = cc3d.connected_components(lesion.numpy(), connectivity=CONNECTIVITY)
-    of_voxel = torch.from_numpy(labels.astype(np.int64))[lesion]
-    count = int(labels.max()) + 1
-    lowest = torch.full((count,), -math.inf)
-    peak = lowest.scatter_reduce(0, of_voxel, logits[0][lesion].float(), "amax")
-    return Components(labels, torch.bincount(of_voxel, minlength=count), peak)
+def find(planes: Planes, voxel_ml: float) -> Lesions:
+    """The lesions in some planes: where a logit is positive."""
+    lesion = np.stack([plane > 0 for plane in planes])
+    labels, count = cc3d.connected_components(lesion, connectivity=CONNECTIVITY, return_N=True)
+    voxels = np.zeros(count + 1, np.int64)
+    peak = np.zeros(count + 1, np.float64)
+    for plane, inside, of_voxel in zip(planes, lesion, labels, strict=True):
+        owners = of_voxel[inside]
+        np.add.at(voxels, owners, 1)
+        np.maximum.at(peak, owners, plane[inside])
+    return Lesions(labels, voxels[1:] * voxel_ml, 1 / (1 + np.exp(-peak[1:])))
 
 
-def remove(logits: Tensor, rule: LesionFilter, voxel_ml: float) -> None:
-    """Make background, in place, of the lesions that ``rule`` does not keep; see `find`."""
-    found = find(logits)
-    stays = found.voxels * voxel_ml >= rule.min_volume_ml
-    stays &= torch.sigmoid(found.peak) >= rule.min_probability
-    stays[0] = True
-    gone = ~stays[torch.from_numpy(found.labels.astype(np.int64))]
-    logits[0][gone] *= -1
+def take_out(planes: Planes, lesions: Lesions, kept: NDArray[np.bool_]) -> None:
+    """Make background, in place, of the lesions of these planes that are not ``kept``."""
+    goes = np.concatenate([[False], ~kept])
+    for plane, of_voxel in zip(planes, lesions.labels, strict=True):
+        plane[goes[of_voxel]] *= -1
+
+
+def remove(planes: Planes, rule: LesionFilter, voxel_ml: float) -> None:
+    """Make background, in place, of the lesions that ``rule`` does not keep."""
+    lesions = find(planes, voxel_ml)
+    take_out(planes, lesions, lesions.kept(rule))
 
 
 def remove_slabs(
-    slabs: Iterator[Tensor], rule: LesionFilter, voxel_ml: float, planes: int
+    slabs: Iterator[Tensor], rule: LesionFilter, voxel_ml: float, device: torch.device
 ) -> Iterator[Tensor]:
-    """The same for slabs (1, planes, y, x) that follow each other along z.
+    """The same for slabs (1, planes, y, x) on ``device`` that follow each other along z.
 
-    A plane without lesion ends every lesion before it. What comes before such a plane is held on
-    the host until then, and handed on, to where it came from, at most ``planes`` at a time.
+    Some planes without lesion end every lesion before them. Planes with lesion are held on the host
+    until such planes come, a whole scan's if none do, and then handed on, SLAB_PLANES at a time.
     """
-    held: list[Tensor] = []
+    held: list[NDArray[np.float32]] = []
     for slab in slabs:
-        closed = _closed(slab)
-        if closed and (held or bool((slab[:, :closed] > 0).any())):
-            held.append(slab[:, :closed].to("cpu", copy=True))
-            yield from _released(held, rule, voxel_ml, planes, slab.device)
-            held = []
-        elif closed:
-            yield slab[:, :closed]
-        if closed < slab.shape[1]:
-            held.append(slab[:, closed:].to("cpu", copy=True))
-            device = slab.device
-    if held:
-        yield from _released(held, rule, voxel_ml, planes, device)
+        for part in slab.split(SLAB_PLANES, 1):
+            if (part > 0).any():
+                held.append(part[0].cpu().numpy().copy())  # the next slab overwrites this one
+            else:
+                yield from _released(held, rule, voxel_ml, device)
+                held.clear()
+                yield part
+    yield from _released(held, rule, voxel_ml, device)
 
 
-def voxel_ml(grid: Grid, shape: tuple[int, ...]) -> float:
+def voxel_ml(grid: Grid, shape: Sequence[int]) -> float:
     """Volume of a voxel of the network's grid of ``shape`` (z, y, x) over the scan's crop."""
     extents = (n * mm for n, mm in zip(grid.cropped_shape, grid.spacing, strict=True))
     return math.prod(extents) / math.prod(shape) / 1000
 
 
-def _closed(slab: Tensor) -> int:
-    """How many planes there are up to the last one without lesion, that one included."""
-    empty = ~(slab[0] > 0).flatten(1).any(1)
-    return int(empty.nonzero().max()) + 1 if bool(empty.any()) else 0
-
-
 def _released(
-    held: list[Tensor], rule: LesionFilter, voxel_ml: float, planes: int, device: torch.device
+    held: Sequence[NDArray[np.float32]], rule: LesionFilter, voxel_ml: float, device: torch.device
 ) -> Iterator[Tensor]:
-    block = torch.cat(held, 1)
-    remove(block, rule, voxel_ml)
-    yield from (part.to(device) for part in block.split(planes, 1))
+    if held:
+        remove([plane for part in held for plane in part], rule, voxel_ml)
+    for part in held:
+        # A copy even where the device is the host: so bytes are counted as they would be on a GPU.
+        yield torch.from_numpy(part)[None].to(device, copy=True)

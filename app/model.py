@@ -147,11 +147,13 @@ class Model:
 
 
 def save_manifest(folder: Path, config: ModelConfig) -> None:
-    """Write ``model.json`` into ``folder`` after checking it; raises ModelError."""
+    """Check ``config`` and write it into ``folder``, whole or not at all; raises ModelError."""
     manifest = folder / MANIFEST
     _check(manifest, _parse(manifest, ModelConfig, dataclasses.asdict(config), ""))
     content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(config)}
-    manifest.write_text(json.dumps(content, indent=1) + "\n")
+    part = folder / f".{MANIFEST}.part"
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    part.replace(manifest)
 
 
 def load_model(folder: Path) -> Model:
