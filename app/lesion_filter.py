@@ -37,8 +37,8 @@ class Lesions:
     """
 
     labels: NDArray[np.unsignedinteger]
-    volume_ml: NDArray[np.float64]
-    probability: NDArray[np.float64]
+    volume_ml: NDArray[np.floating]
+    probability: NDArray[np.floating]
 
     def kept(self, rule: LesionFilter) -> NDArray[np.bool_]:
         """Which of them ``rule`` keeps."""
