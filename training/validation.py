@@ -116,6 +116,8 @@ def markdown(content: Json) -> str:
     if v["healthy_cases"]:
         false = v["healthy_with_false_positives"]
         lines += [f"Healthy cases in which a lesion is seen: {false} of {v['healthy_cases']}.", ""]
+    if "lesion_filter" in content:
+        lines += [content["lesion_filter"], "The scores here are without one.", ""]
     lines += ["| case | state | DSC | NSD |", "|---|---|---|---|"]
     lines += [
         f"| {row['case']} | {row['status']} | {shown(row['dsc'])} | {shown(row['nsd'])} |"
