@@ -76,21 +76,27 @@ def segmented(folder: Path, scan: Path, rule: LesionFilter | None = None) -> NDA
     return read_image(target).voxels.astype(np.uint8)
 
 
-@pytest.fixture
-def data(model: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def seen(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the model itself sees, without small lesions and not quite where it sees it."""
-    folder = tmp_path / "data"
+    folder = tmp_path_factory.mktemp("data") / "data"
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True)
     for seed in (*ILL, *HEALTHY):
         scan = folder / "imagesTr" / f"case{seed}_0000.nii.gz"
         write_scan(scan, smooth_noise(SHAPE, seed), SPACING)
         if seed in ILL:
-            lesions = np.roll(segmented(model, scan, TRUE), 1, 2)
+            lesions = np.roll(segmented(tiny, scan, TRUE), 1, 2)
             assert lesions.any()
             write_scan(folder / "labelsTr" / f"case{seed}.nii.gz", lesions, SPACING, np.uint8)
-    (tmp_path / "healthy.txt").write_text("".join(f"case{seed}\n" for seed in HEALTHY))
+    (folder / "healthy.txt").write_text("".join(f"case{seed}\n" for seed in HEALTHY))
     return folder
+
+
+@pytest.fixture
+def data(seen: Path, tmp_path: Path) -> Path:
+    """One's own, too; healthy.txt names the healthy ones."""
+    return Path(shutil.copytree(seen, tmp_path / "data"))
 
 
 def run(folder: Path, data: Path, *options: object) -> int:
@@ -103,7 +109,7 @@ def said_and_done(folder: Path, file: Path, reference: NDArray[np.uint8]) -> lis
     logits, grid = predictor(folder).logits_on_grid([scan])
     said = judge(predictor(folder), logits, grid, reference, scan.spacing_zyx)
     done = []
-    for rule, one in list(zip(FILTERS, said, strict=True))[::5]:
+    for rule, one in list(zip(FILTERS, said, strict=True))[::9]:
         mask = segmented(folder, file, rule)
         done.append(score(FLARE24, mask, reference, scan.spacing_zyx))
         assert (done[-1].dsc, done[-1].nsd) == (one.dsc, one.nsd)
@@ -124,7 +130,7 @@ def test_what_is_said_of_a_filter_is_what_the_app_does_with_it(
     file = write_scan(tmp_path / "X.nii.gz", smooth_noise(SHAPE, 3), spacing)
     seen = segmented(model, file, LesionFilter(0.05, 0.0, ""))
     scores = said_and_done(model, file, np.roll(seen, 1, 1))
-    assert len({one.dsc for one in scores}) > 4
+    assert len({one.dsc for one in scores}) > 2
 
 
 @pytest.mark.parametrize(
@@ -231,7 +237,7 @@ def test_the_effect_that_is_written_down_is_the_apps(
     before = scored(model, data, tmp_path / "before")
     weights = {f.name: f.read_bytes() for f in model.glob("*.safetensors")}
     capsys.readouterr()
-    assert run(model, data, "--healthy", tmp_path / "healthy.txt") == 0
+    assert run(model, data, "--healthy", data / "healthy.txt") == 0
     printed = capsys.readouterr().out
     chosen = load_model(model).config.lesion_filter
     assert chosen is not None
@@ -317,7 +323,7 @@ def _all_healthy(model: Path, data: Path) -> None:
     for file in (data / "labelsTr").iterdir():
         file.unlink()
     names = "".join(f"case{seed}\n" for seed in (*ILL, *HEALTHY))
-    (data.parent / "healthy.txt").write_text(names)
+    (data / "healthy.txt").write_text(names)
 
 
 def _another_grid(model: Path, data: Path) -> None:
@@ -350,11 +356,11 @@ SPOILED: dict[str, tuple[Callable[[Path, Path], None], str]] = {
 
 @pytest.mark.parametrize("name", SPOILED)
 def test_bad_input_is_one_line(
-    name: str, model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, model: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil, expected = SPOILED[name]
     spoil(model, data)
-    assert run(model, data, "--healthy", tmp_path / "healthy.txt") == 1
+    assert run(model, data, "--healthy", data / "healthy.txt") == 1
     printed = capsys.readouterr()
     assert printed.err.startswith("error: ")
     assert printed.err.count("\n") == 1
@@ -362,12 +368,12 @@ def test_bad_input_is_one_line(
 
 
 def test_options_that_do_not_go_together(
-    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(model, data, "--fold", 0) == 1
     assert "is not of training.prepare; leave it out" in capsys.readouterr().err
     folder = prepared(data)
-    assert run(model, folder, "--healthy", tmp_path / "healthy.txt") == 1
+    assert run(model, folder, "--healthy", data / "healthy.txt") == 1
     assert "is prepared and knows; leave it out" in capsys.readouterr().err
     assert run(model, folder, "--fold", "all") == 1
     assert "--fold all: holds nothing out to choose on" in capsys.readouterr().err
