@@ -35,14 +35,14 @@ from app.labels import label_dtype
 from app.lesion_filter import find as find_lesions
 from app.lesion_filter import take_out, voxel_ml
 from app.loading import find_device
-from app.model import MANIFEST, LesionFilter, Model, ModelError, load_model, save_manifest
+from app.model import MANIFEST, LesionFilter, Model, load_model, save_manifest
 from app.predict import Options, Predictor
 from app.preprocess import Grid
 from app.restore import restore
 from evaluation.scoring.profiles import DECIMALS, FLARE24, score
 from training.cases import Case, find
 from training.checks import check_all
-from training.errors import TrainingError
+from training.errors import TrainingError, exit_code
 from training.prepare import RECORD
 from training.prepared import cases as prepared_cases
 from training.prepared import held_out, read_record
@@ -297,16 +297,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--fold", help="of prepared data: the one that was held out (0)")
     add("--device", choices=("auto", "cuda", "cpu"), default="auto")
     args = parser.parse_args(arguments)
-    try:
+
+    def do() -> None:
         cases, source = _cases(args.data, args.healthy, args.fold)
         choice = choose(args.model, cases, source, args.device)
-    except (TrainingError, ModelError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"\n{choice.markdown()}")
-    written = "not changed" if choice.chosen is None else "has it now"
-    print(f"{args.model / MANIFEST}: {written}")
-    return 0
+        print(f"\n{choice.markdown()}")
+        written = "not changed" if choice.chosen is None else "has it now"
+        print(f"{args.model / MANIFEST}: {written}")
+
+    return exit_code(do)
 
 
 if __name__ == "__main__":
