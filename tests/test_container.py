@@ -87,7 +87,7 @@ def test_a_model_with_a_lesion_filter(
 ) -> None:
     put(synthetic_scan, folder, "case")
     weights = folder / "weights" / "filtered"
-    shutil.copytree(engine.ROOT / "weights" / "standin", weights)
+    shutil.copytree(engine.ROOT / "weights" / "cpu-small", weights)
     content = json.loads((weights / "model.json").read_text())
     rule = {"min_volume_ml": 1e6, "min_probability": 0.0, "evidence": "none is as large"}
     (weights / "model.json").write_text(json.dumps(content | {"lesion_filter": rule}))
