@@ -1,0 +1,95 @@
+"""Which team is better than which: Wilcoxon's signed rank test of all pairs, in all resamples.
+
+As R's `wilcox.test(paired = TRUE, exact = FALSE, alternative = "greater")`, which challengeR calls,
+and SciPy's `wilcoxon(method="asymptotic", correction=True)`: differences of 0 are left out, tied
+ones share the mean of their ranks, the normal approximation has the variance that ties leave, and a
+continuity correction. What is here besides is speed: hundreds of pairs in a thousand resamples.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from evaluation.ranking.places import Floats
+
+Integers = NDArray[np.signedinteger]
+
+DECIMALS = 9  # of a difference: 0.3 - 0.2 and 0.2 - 0.1 are tied
+
+
+def one_sided_p(losses: Floats, counts: NDArray[np.int64]) -> Floats:
+    """Return p (B, T, T) that the team of the row is better than that of the column; 1 on itself.
+
+    losses: (T, C), smaller is better. counts: (B, C), how often each case is in a resample. Where
+    the two differ in no case, p is 1.
+    """
+    teams, cases = losses.shape
+    first, second = np.triu_indices(teams, 1)
+    gains = np.round(losses[second] - losses[first], DECIMALS)  # above 0: the first is better
+    # Most of the time goes into moving memory: in the smallest type that holds the cube of a tie.
+    exact = np.int32 if cases**3 <= np.iinfo(np.int32).max else np.int64
+    drawn: Integers = np.ascontiguousarray(counts.T, exact)
+
+    differing = (gains != 0).astype(np.float64)
+    n = differing @ drawn
+    ties = differing @ (drawn**3 - drawn)  # of a case with itself, where it was drawn repeatedly
+    rank_sums = np.empty_like(n)
+    for pair, gain in enumerate(gains):
+        rank_sums[pair], between_cases = _rank_sum(gain, drawn)
+        ties[pair] += between_cases
+    above_mean = rank_sums - n * (n + 1) / 4
+    deviation = np.sqrt(n * (n + 1) * (2 * n + 1) / 24 - ties / 48)
+    p = np.ones((len(counts), teams, teams))
+    for rows, columns, excess in ((first, second, above_mean), (second, first, -above_mean)):
+        z = np.divide(excess - 0.5, deviation, out=np.full_like(n, -np.inf), where=n > 0)
+        p[:, rows, columns] = ndtr(-z).T
+    return p
+
+
+def holm(p: Floats) -> Floats:
+    """Return p (B, T, T) adjusted by Holm's method over the T (T - 1) tests off the diagonal.
+
+    In ascending order the k-th of m p-values is multiplied by m - k + 1, and made no smaller than
+    the one before and no larger than 1.
+    """
+    tests = ~np.eye(p.shape[1], dtype=np.bool_)
+    raw = p[:, tests]
+    order = np.argsort(raw, axis=1)
+    remaining = np.arange(raw.shape[1], 0, -1)
+    ascending = np.maximum.accumulate(np.take_along_axis(raw, order, 1) * remaining, axis=1)
+    adjusted = np.empty_like(raw)
+    np.put_along_axis(adjusted, order, np.minimum(ascending, 1.0), 1)
+    whole = np.ones_like(p)
+    whole[:, tests] = adjusted
+    return whole
+
+
+def _rank_sum(gains: Floats, drawn: Integers) -> tuple[Floats, Integers]:
+    """Return the rank sum (B,) of gains above 0, and t^3 - t summed over the ties between cases.
+
+    gains: (C,). drawn: (C, B), how often each is in a resample. A tie of t equal gains counts with
+    what it has beyond that of each case with itself.
+    """
+    (differing,) = np.nonzero(gains)
+    order = differing[np.argsort(np.abs(gains[differing]))]
+    size, positive = np.abs(gains[order]), gains[order] > 0
+    times = drawn[order]
+    # A resample's gains that tie have the ranks from below[start] + 1 to below[end], and on average
+    # half the sum of these two.
+    below = _running_sums(times)
+    start, end = np.searchsorted(size, size, "left"), np.searchsorted(size, size, "right")
+    twice_rank = below[start[positive]] + below[end[positive]] + 1
+    rank_sum = np.einsum("cb,cb->b", twice_rank, times[positive]) / 2
+
+    tied = end - start > 1
+    tie = below[end[tied]] - below[start[tied]]
+    return rank_sum, np.einsum("cb,cb->b", tie**2 - times[tied] ** 2, times[tied])
+
+
+def _running_sums(rows: Integers) -> Integers:
+    """Return the sums (C + 1, B) of the first 0, 1, ..., C of rows (C, B)."""
+    sums = np.empty((len(rows) + 1, rows.shape[1]), rows.dtype)
+    sums[0] = 0
+    for k, row in enumerate(rows):  # three times as fast as np.cumsum along the first axis
+        np.add(sums[k], row, out=sums[k + 1])
+    return sums
