@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     report = "\n".join(
         [
-            f"All of a ranking with {RESAMPLES} resamples by each of {len(METRIC_RANKS)} methods,"
-            f" significance tests included, of simulated results in memory; {description()}. Seconds,"
+            f"A ranking of simulated results in memory, with {RESAMPLES} resamples by each of"
+            f" {len(METRIC_RANKS)} methods and all significance tests; {description()}. Seconds,"
             f" median of {REPEATS}.",
             "",
             "| teams | cases | metrics | wall s | CPU s |",

@@ -7,6 +7,8 @@ from evaluation.ranking.places import Floats
 
 Integers = NDArray[np.int64]
 
+QUANTILES = (0.025, 0.975)  # between them are 95 % of the resamples
+
 
 def resample(cases: int, resamples: int, seed: int) -> Integers:
     """Draw C of C cases with replacement, B times; return how often each was drawn, (B, C)."""
@@ -34,12 +36,11 @@ def kendall_tau(places: Integers, others: Integers) -> Floats:
     return tau
 
 
-def interval(counts: Integers, share: float = 0.95) -> tuple[int, int]:
-    """Return the places between which a team is in `share` of the resamples.
+def interval(counts: Integers) -> tuple[int, int]:
+    """Return the places between which a team is in 95 % of the resamples.
 
-    counts: (T,), a row of `place_counts`. The bounds are quantiles: the smallest place that at
-    least their part of the resamples do not exceed.
+    counts: (T,), a row of `place_counts`. The bounds are quantiles: the best place that at least
+    their part of the resamples do not exceed.
     """
-    reached = np.cumsum(counts) / counts.sum()
-    low, high = np.searchsorted(reached, ((1 - share) / 2, (1 + share) / 2))
+    low, high = np.searchsorted(np.cumsum(counts) / counts.sum(), QUANTILES)
     return int(low) + 1, int(high) + 1

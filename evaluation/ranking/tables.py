@@ -10,8 +10,6 @@ from evaluation.ranking.stability import interval
 from evaluation.report.markup import Table
 from evaluation.report.markup import markdown as table_as_markdown
 
-SURE = 0.95  # of the resamples
-
 METHOD = (
     "Score: the weighted mean over the metrics of a team's ranks, smaller is better."
     " rank-then-aggregate: the mean of its ranks case by case; aggregate-then-rank: the rank of its"
@@ -51,7 +49,7 @@ def markdown(ranking: Ranking) -> str:
 def rows(ranking: Ranking) -> list[dict[str, object]]:
     """Return ranking.csv: one row a team."""
     own = ranking.methods[ranking.profile.method]
-    bounds = [interval(np.array(counts), SURE) for counts in own.place_counts]
+    bounds = [interval(np.array(counts)) for counts in own.place_counts]
     return [
         {
             "place": own.places[i],
@@ -92,7 +90,7 @@ def _places(ranking: Ranking) -> Table:
     others = {name: one for name, one in ranking.methods.items() if one is not own}
     lines = []
     for i, team in enumerate(ranking.teams):
-        low, high = interval(np.array(own.place_counts[i]), SURE)
+        low, high = interval(np.array(own.place_counts[i]))
         first = own.place_counts[i][0] / ranking.resamples
         lines.append(
             (
