@@ -72,7 +72,7 @@ def collect(teams: Sequence[Team], profile: Profile, missing: Missing) -> Outcom
     kept = [case for case in cases if case not in excluded]
     if not kept:
         raise EvaluationError("no case is left that every team has a result of; --missing failed")
-    table = [[records[team.name].get(case) for case in kept] for team in teams]
+    table = [[_result(records, team, case) for case in kept] for team in teams]
     columns = [metric.column for metric in profile.metrics]
     values = np.array(
         [
@@ -80,17 +80,14 @@ def collect(teams: Sequence[Team], profile: Profile, missing: Missing) -> Outcom
             for team, line in zip(teams, table, strict=True)
         ]
     )
-    absent = {(gap.team, gap.case) for gap in gaps}
-    failed = np.array(
-        [[one is None or one.state is not State.OK for one in line] for line in table]
-    )
+    missing_of = {(gap.team, gap.case) for gap in gaps}
     return Outcomes(
         scoring=scoring,
         teams=tuple(teams),
         cases=tuple(kept),
         values=np.moveaxis(values, 2, 0),
-        failed=failed,
-        missing=np.array([[(team.name, case) in absent for case in kept] for team in teams]),
+        failed=np.array([[_has_failed(one) for one in line] for line in table]),
+        missing=np.array([[(team.name, case) in missing_of for case in kept] for team in teams]),
         excluded=tuple(gaps) if missing == "exclude" else (),
     )
 
@@ -162,9 +159,19 @@ def _refusal(gaps: Sequence[Excluded], cases: int) -> str:
     )
 
 
+def _result(records: Records, team: Team, case: str) -> Record | None:
+    """Return what there is to rank of a case; None where it is a gap."""
+    one = records[team.name].get(case)
+    return one if one is not None and one.is_scored else None
+
+
+def _has_failed(one: Record | None) -> bool:
+    return one is None or one.state is not State.OK
+
+
 def _measured(team: Team, one: Record | None, columns: Sequence[str]) -> list[float]:
     """Return the columns of a case, NaN where it failed; raises EvaluationError for a gap."""
-    if one is None or one.state is not State.OK:
+    if one is None or _has_failed(one):
         return [math.nan] * len(columns)
     known = row(one)
     return [_value(column, known, team, one) for column in columns]

@@ -84,7 +84,7 @@ class Profile:
 
 def built_in() -> dict[str, Path]:
     """Return the profiles that are known by name."""
-    return {path.stem: path for path in sorted(BUILT_IN.glob("*.toml"))}
+    return dict(sorted((path.stem, path) for path in BUILT_IN.glob("*.toml")))
 
 
 def load_profile(name: str) -> Profile:

@@ -23,7 +23,7 @@ def rank(outcomes: Outcomes, profile: Profile, resamples: int = 1000, seed: int 
     outcomes = outcomes.in_order(_order(outcomes, profile))
     values = ranked_values(outcomes, profile)
     losses = _losses(values, profile)
-    drawn = resample(len(outcomes.cases), resamples, seed)
+    counts = np.vstack([_once(losses), resample(len(outcomes.cases), resamples, seed)])
     columns = [metric.column for metric in profile.metrics]
     p = [holm(one_sided_p(one, _once(losses)))[0] for one in losses]
     return Ranking(
@@ -34,7 +34,7 @@ def rank(outcomes: Outcomes, profile: Profile, resamples: int = 1000, seed: int 
         cases=outcomes.cases,
         excluded=outcomes.excluded,
         teams=_teams(outcomes, dict(zip(columns, values.mean(axis=2), strict=True))),
-        methods={method: _standing(method, losses, drawn, profile) for method in METHODS},
+        methods={method: _standing(method, losses, counts, profile) for method in METHODS},
         case_ranks=dict(zip(columns, map(_rows, case_ranks(losses)), strict=True)),
         significance=dict(zip(columns, map(_rows, p), strict=True)),
     )
@@ -60,31 +60,27 @@ def _losses(values: Floats, profile: Profile) -> Floats:
 def _order(outcomes: Outcomes, profile: Profile) -> list[int]:
     """Return the teams by their places, those that share one by name."""
     losses = _losses(ranked_values(outcomes, profile), profile)
-    (own,), _ = _placed(profile.method, losses, _once(losses), profile)
+    own = _standing(profile.method, losses, _once(losses), profile).places
     names = [team.name for team in outcomes.teams]
     return sorted(range(len(names)), key=lambda team: (own[team], names[team]))
 
 
-def _placed(
-    method: Method, losses: Floats, counts: Counts, profile: Profile
-) -> tuple[NDArray[np.int64], Floats]:
-    """Return places (B, T), and the ranks (B, M, T) of each metric that led to them."""
-    ranks = METRIC_RANKS[method](losses, counts, profile.alpha)
-    return places(scores(ranks, _weights(profile))), ranks
-
-
-def _standing(method: Method, losses: Floats, drawn: Counts, profile: Profile) -> Standing:
-    (own,), ranks = _placed(method, losses, _once(losses), profile)
-    others, _ = _placed(method, losses, drawn, profile)
-    taus = kendall_tau(own, others)
+def _standing(method: Method, losses: Floats, counts: Counts, profile: Profile) -> Standing:
+    """Return the ranking by a method; counts (1 + B, C): every case once, then the resamples."""
+    metric_ranks = METRIC_RANKS[method](losses, counts, profile.alpha)
+    weights = np.array([metric.weight for metric in profile.metrics])
+    of_teams = scores(metric_ranks, weights)
+    placed = places(of_teams)
+    own, resampled = placed[0], placed[1:]
+    taus = kendall_tau(own, resampled)
     return Standing(
-        scores=tuple(scores(ranks, _weights(profile))[0].tolist()),
+        scores=tuple(of_teams[0].tolist()),
         places=tuple(own.tolist()),
         metric_ranks={
-            metric.column: tuple(of_teams.tolist())
-            for metric, of_teams in zip(profile.metrics, ranks[0], strict=True)
+            metric.column: tuple(ranks.tolist())
+            for metric, ranks in zip(profile.metrics, metric_ranks[0], strict=True)
         },
-        place_counts=_rows(place_counts(others)),
+        place_counts=_rows(place_counts(resampled)),
         taus=tuple(None if np.isnan(tau) else tau for tau in taus.tolist()),
     )
 
@@ -106,10 +102,6 @@ def _teams(outcomes: Outcomes, means: dict[str, Floats]) -> tuple[Team, ...]:
 def _once(losses: Floats) -> Counts:
     """Return the counts (1, C) of the ranking itself: every case once."""
     return np.ones((1, losses.shape[2]), np.int64)
-
-
-def _weights(profile: Profile) -> Floats:
-    return np.array([metric.weight for metric in profile.metrics])
 
 
 def _rows(table: NDArray[Any]) -> tuple[tuple[Any, ...], ...]:

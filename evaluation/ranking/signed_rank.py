@@ -14,6 +14,7 @@ from evaluation.ranking.places import Floats
 
 Integers = NDArray[np.signedinteger]
 
+BLOCK = 16
 DECIMALS = 9  # of a difference: 0.3 - 0.2 and 0.2 - 0.1 are tied
 
 
@@ -26,17 +27,17 @@ def one_sided_p(losses: Floats, counts: NDArray[np.int64]) -> Floats:
     teams, cases = losses.shape
     first, second = np.triu_indices(teams, 1)
     gains = np.round(losses[second] - losses[first], DECIMALS)  # above 0: the first is better
-    # Most of the time goes into moving memory: in the smallest type that holds the cube of a tie.
-    exact = np.int32 if cases**3 <= np.iinfo(np.int32).max else np.int64
-    drawn: Integers = np.ascontiguousarray(counts.T, exact)
-
-    differing = (gains != 0).astype(np.float64)
-    n = differing @ drawn
-    ties = differing @ (drawn**3 - drawn)  # of a case with itself, where it was drawn repeatedly
-    rank_sums = np.empty_like(n)
+    # Most of the time goes into moving memory: twice a rank fits into 16 bits up to 16383 cases.
+    drawn = np.ascontiguousarray(counts.T, np.int16 if 2 * cases < 2**15 else np.int32)
+    rank_sums, cubes = np.empty((2, len(gains), len(counts)))
+    untied = np.zeros_like(gains)
     for pair, gain in enumerate(gains):
-        rank_sums[pair], between_cases = _rank_sum(gain, drawn)
-        ties[pair] += between_cases
+        rank_sums[pair], cubes[pair], alone = _rank_sum(gain, drawn)
+        untied[pair, alone] = 1
+
+    times = drawn.astype(np.float64)
+    n = (gains != 0) @ times
+    ties = cubes + untied @ times**3 - n  # t^3 - t of every tie
     above_mean = rank_sums - n * (n + 1) / 4
     deviation = np.sqrt(n * (n + 1) * (2 * n + 1) / 24 - ties / 48)
     p = np.ones((len(counts), teams, teams))
@@ -64,32 +65,42 @@ def holm(p: Floats) -> Floats:
     return whole
 
 
-def _rank_sum(gains: Floats, drawn: Integers) -> tuple[Floats, Integers]:
-    """Return the rank sum (B,) of gains above 0, and t^3 - t summed over the ties between cases.
+def _rank_sum(gains: Floats, drawn: Integers) -> tuple[Floats, Floats, NDArray[np.intp]]:
+    """Return the rank sum (B,) of gains above 0, and what it takes to know its variance.
 
-    gains: (C,). drawn: (C, B), how often each is in a resample. A tie of t equal gains counts with
-    what it has beyond that of each case with itself.
+    gains: (C,). drawn: (C, B), how often each is in a resample. The variance needs the ties: t^3
+    summed over those of several cases, each t times in a resample (B,); and which cases tie with
+    none but themselves.
     """
     (differing,) = np.nonzero(gains)
     order = differing[np.argsort(np.abs(gains[differing]))]
     size, positive = np.abs(gains[order]), gains[order] > 0
     times = drawn[order]
-    # A resample's gains that tie have the ranks from below[start] + 1 to below[end], and on average
-    # half the sum of these two.
+    # What ties has the ranks from below[start] + 1 to below[end], half of these two's sum each.
     below = _running_sums(times)
     start, end = np.searchsorted(size, size, "left"), np.searchsorted(size, size, "right")
-    twice_rank = below[start[positive]] + below[end[positive]] + 1
-    rank_sum = np.einsum("cb,cb->b", twice_rank, times[positive]) / 2
+    twice_rank = below[start[positive]]
+    twice_rank += below[end[positive]]
+    twice_rank += 1
+    rank_sum = np.einsum("cb,cb->b", twice_rank, times[positive], dtype=np.int32) / 2
 
-    tied = end - start > 1
-    tie = below[end[tied]] - below[start[tied]]
-    return rank_sum, np.einsum("cb,cb->b", tie**2 - times[tied] ** 2, times[tied])
+    several = np.unique(start[end - start > 1])
+    t = (below[end[several]] - below[several]).astype(np.float64)
+    return rank_sum, (t**3).sum(axis=0), order[end - start == 1]
 
 
 def _running_sums(rows: Integers) -> Integers:
-    """Return the sums (C + 1, B) of the first 0, 1, ..., C of rows (C, B)."""
-    sums = np.empty((len(rows) + 1, rows.shape[1]), rows.dtype)
-    sums[0] = 0
-    for k, row in enumerate(rows):  # three times as fast as np.cumsum along the first axis
-        np.add(sums[k], row, out=sums[k + 1])
-    return sums
+    """Return the sums (at least C + 1, B) of the first 0, 1, ..., C of rows (C, B).
+
+    Within blocks of rows, then over the blocks: five times as fast as np.cumsum along the first
+    axis.
+    """
+    blocks = len(rows) // BLOCK + 1
+    sums = np.zeros((blocks, BLOCK, rows.shape[1]), rows.dtype)
+    flat = sums.reshape(blocks * BLOCK, -1)
+    flat[1 : len(rows) + 1] = rows
+    for k in range(1, BLOCK):
+        sums[:, k] += sums[:, k - 1]
+    for block in range(1, blocks):
+        sums[block] += sums[block - 1, -1]
+    return flat

@@ -12,8 +12,10 @@ QUANTILES = (0.025, 0.975)  # between them are 95 % of the resamples
 
 def resample(cases: int, resamples: int, seed: int) -> Integers:
     """Draw C of C cases with replacement, B times; return how often each was drawn, (B, C)."""
-    draw = np.random.default_rng(seed)
-    return draw.multinomial(cases, np.full(cases, 1 / cases), resamples)
+    drawn = np.random.default_rng(seed).integers(cases, size=(resamples, cases))
+    counts = np.zeros((resamples, cases), np.int64)
+    np.add.at(counts, (np.arange(resamples)[:, None], drawn), 1)
+    return counts
 
 
 def place_counts(places: Integers) -> Integers:

@@ -42,7 +42,7 @@ def test_aggregate_then_rank_by_hand_lets_one_bad_case_decide() -> None:
 
 
 def test_aggregate_then_rank_ties_equal_means_of_other_values() -> None:
-    values = [[0.1, 0.7, 0.2], [0.2, 0.1, 0.7], [0.5, 0.5, 0.5]]
+    values = [[0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [0.5, 0.5, 0.5]]
     assert sum(values[0]) != sum(values[1])
     assert ranks("aggregate-then-rank", np.array([values])) == [[1.5, 1.5, 3.0]]
 
