@@ -14,7 +14,7 @@ from evaluation.ranking.places import Floats
 
 Integers = NDArray[np.signedinteger]
 
-BLOCK = 16
+BLOCK = 16  # rows
 DECIMALS = 9  # of a difference: 0.3 - 0.2 and 0.2 - 0.1 are tied
 
 
@@ -27,17 +27,17 @@ def one_sided_p(losses: Floats, counts: NDArray[np.int64]) -> Floats:
     teams, cases = losses.shape
     first, second = np.triu_indices(teams, 1)
     gains = np.round(losses[second] - losses[first], DECIMALS)  # above 0: the first is better
-    # Most of the time goes into moving memory: twice a rank fits into 16 bits up to 16383 cases.
-    drawn = np.ascontiguousarray(counts.T, np.int16 if 2 * cases < 2**15 else np.int32)
-    rank_sums, cubes = np.empty((2, len(gains), len(counts)))
+    # Most of the time goes into moving memory: twice a rank fits into 16 bits up to 16383 cases,
+    # and the sum of all into 32.
+    exact = np.int16 if 2 * cases < 2**15 else np.int64
+    drawn: Integers = np.ascontiguousarray(counts.T, exact)
+    n, rank_sums, cubes = np.empty((3, len(gains), len(counts)))
     untied = np.zeros_like(gains)
     for pair, gain in enumerate(gains):
-        rank_sums[pair], cubes[pair], alone = _rank_sum(gain, drawn)
+        n[pair], rank_sums[pair], cubes[pair], alone = _signed_ranks(gain, drawn)
         untied[pair, alone] = 1
 
-    times = drawn.astype(np.float64)
-    n = (gains != 0) @ times
-    ties = cubes + untied @ times**3 - n  # t^3 - t of every tie
+    ties = cubes + untied @ drawn.astype(np.float64) ** 3 - n  # t^3 - t of every tie
     above_mean = rank_sums - n * (n + 1) / 4
     deviation = np.sqrt(n * (n + 1) * (2 * n + 1) / 24 - ties / 48)
     p = np.ones((len(counts), teams, teams))
@@ -65,40 +65,43 @@ def holm(p: Floats) -> Floats:
     return whole
 
 
-def _rank_sum(gains: Floats, drawn: Integers) -> tuple[Floats, Floats, NDArray[np.intp]]:
-    """Return the rank sum (B,) of gains above 0, and what it takes to know its variance.
+def _signed_ranks(
+    gains: Floats, drawn: Integers
+) -> tuple[Integers, Floats, Floats, NDArray[np.intp]]:
+    """Return what the test of one pair needs, in every resample.
 
-    gains: (C,). drawn: (C, B), how often each is in a resample. The variance needs the ties: t^3
-    summed over those of several cases, each t times in a resample (B,); and which cases tie with
-    none but themselves.
+    gains: (C,). drawn: (C, B), how often each is in a resample. Returns how many are not 0 (B,),
+    the rank sum (B,) of those above 0, t^3 (B,) summed over the ties of several cases, which
+    together are t times in a resample, and the cases that are tied with none but themselves.
     """
     (differing,) = np.nonzero(gains)
     order = differing[np.argsort(np.abs(gains[differing]))]
     size, positive = np.abs(gains[order]), gains[order] > 0
-    times = drawn[order]
     # What ties has the ranks from below[start] + 1 to below[end], half of these two's sum each.
-    below = _running_sums(times)
+    below = _running_sums(drawn, order)
     start, end = np.searchsorted(size, size, "left"), np.searchsorted(size, size, "right")
     twice_rank = below[start[positive]]
     twice_rank += below[end[positive]]
     twice_rank += 1
-    rank_sum = np.einsum("cb,cb->b", twice_rank, times[positive], dtype=np.int32) / 2
+    total = np.promote_types(drawn.dtype, np.int32)
+    rank_sum = np.einsum("cb,cb->b", twice_rank, drawn[order[positive]], dtype=total) / 2
 
     several = np.unique(start[end - start > 1])
     t = (below[end[several]] - below[several]).astype(np.float64)
-    return rank_sum, (t**3).sum(axis=0), order[end - start == 1]
+    return below[len(order)], rank_sum, (t**3).sum(axis=0), order[end - start == 1]
 
 
-def _running_sums(rows: Integers) -> Integers:
-    """Return the sums (at least C + 1, B) of the first 0, 1, ..., C of rows (C, B).
+def _running_sums(rows: Integers, order: NDArray[np.intp]) -> Integers:
+    """Return the sums of the first 0, 1, ..., N of rows (C, B), taken in an order (N,).
 
-    Within blocks of rows, then over the blocks: five times as fast as np.cumsum along the first
-    axis.
+    Shape (at least N + 1, B). Within blocks of rows, then over the blocks, whole rows at a time:
+    np.cumsum along the first axis goes column by column, several times as slow.
     """
-    blocks = len(rows) // BLOCK + 1
-    sums = np.zeros((blocks, BLOCK, rows.shape[1]), rows.dtype)
+    blocks = len(order) // BLOCK + 1
+    sums = np.empty((blocks, BLOCK, rows.shape[1]), rows.dtype)
     flat = sums.reshape(blocks * BLOCK, -1)
-    flat[1 : len(rows) + 1] = rows
+    flat[0] = flat[len(order) + 1 :] = 0
+    np.take(rows, order, axis=0, out=flat[1 : len(order) + 1], mode="clip")  # others copy twice
     for k in range(1, BLOCK):
         sums[:, k] += sums[:, k - 1]
     for block in range(1, blocks):
