@@ -101,7 +101,8 @@ def _running_sums(rows: Integers, order: NDArray[np.intp]) -> Integers:
     sums = np.empty((blocks, BLOCK, rows.shape[1]), rows.dtype)
     flat = sums.reshape(blocks * BLOCK, -1)
     flat[0] = flat[len(order) + 1 :] = 0
-    np.take(rows, order, axis=0, out=flat[1 : len(order) + 1], mode="clip")  # others copy twice
+    # "clip": in its other modes take goes through a buffer.
+    np.take(rows, order, axis=0, out=flat[1 : len(order) + 1], mode="clip")
     for k in range(1, BLOCK):
         sums[:, k] += sums[:, k - 1]
     for block in range(1, blocks):
