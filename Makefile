@@ -39,6 +39,7 @@ benchmark: install oracle
 	.venv/bin/python -m benchmarks.against_nnunet --output runs/benchmark
 	.venv/bin/python -m benchmarks.shortcuts --output runs/benchmark
 	.venv/bin/python -m benchmarks.scoring --output runs/benchmark
+	.venv/bin/python -m benchmarks.ranking --output runs/benchmark
 	.venv/bin/python -m benchmarks.harness_overhead --output runs/benchmark
 
 benchmark-sizes: install oracle

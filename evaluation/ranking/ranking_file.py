@@ -1,0 +1,158 @@
+"""ranking.json: everything that `rank` found out, for whoever makes pages and plots of it.
+
+Its one owner: `Ranking` and the classes in it are the schema, field by field; the file is
+`dataclasses.asdict` of it, tuples as lists. `read_ranking` gives the classes back.
+
+    {"format": 1,
+     "scoring": "flare24",                      # the scoring profile of every result
+     "profile": {"name": "flare24", "method": "rank-then-aggregate", "alpha": 0.05,
+                 "metrics": [{"column": "dsc", "name": "DSC", "better": "larger", "failed": 0.0,
+                              "weight": 1.0, "tolerance": 0.0}, ...]},
+     "resamples": 1000, "seed": 0,
+     "cases": ["case_1", ...],                  # that were ranked, sorted
+     "excluded": [{"case": "case_7", "team": "b", "reason": "infra_error: ..."}, ...],
+     "teams": [{"name": "a", "state": "ok", "message": "", "failed": 2, "missing": 0,
+                "means": {"dsc": 0.81, ...}}, ...],
+     "methods": {"rank-then-aggregate":
+                     {"scores": [1.25, ...], "places": [1, ...],
+                      "metric_ranks": {"dsc": [1.5, ...], ...},
+                      "place_counts": [[900, 100, 0], ...], "taus": [0.98, ...]}, ...},
+     "case_ranks": {"dsc": [[1.0, 2.5, ...], ...], ...},
+     "significance": {"dsc": [[1.0, 0.003, ...], ...], ...}}
+
+Whatever is one number a team is in the order of `teams`, which is that of the places of the
+profile's own method, names within a shared place in alphabetical order. Dictionaries by metric have
+its column as the key, dictionaries by method its name.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from evaluation.errors import EvaluationError
+from evaluation.ranking.profile import Method, Metric, Profile
+from evaluation.results import write
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Team:
+    """One submission over all cases.
+
+    failed: how many of the cases count with the profile's penalties, `missing` ones among them:
+    those without a result, which count as failed because --missing failed asks for it. A refused
+    team has failed in all. means: of each metric, of what was ranked: penalties in the place of
+    failed cases, tolerances subtracted.
+    """
+
+    name: str
+    state: Literal["ok", "refused"]
+    message: str
+    failed: int
+    missing: int
+    means: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The ranking by one method.
+
+    scores: one a team, the weighted mean of its `metric_ranks`; smaller is better.
+    places: one a team, 1 is the best; equal scores share a place and the next ones are left out, as
+    1, 2, 2, 4.
+    metric_ranks: of each metric one a team, averages where tied (1.5, 1.5, 3):
+    rank-then-aggregate, the mean of its ranks case by case; aggregate-then-rank, the rank of its
+    mean; test-then-rank, the rank of how many other teams it is significantly better than.
+    place_counts: one row a team; column i says in how many resamples it came to place i + 1.
+    taus: one a resample, Kendall's tau-b between its places and `places`; None: undefined, because
+    all teams share one place.
+    """
+
+    scores: tuple[float, ...]
+    places: tuple[int, ...]
+    metric_ranks: dict[str, tuple[float, ...]]
+    place_counts: tuple[tuple[int, ...], ...]
+    taus: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A case that was ranked for no team, because this one has no result of it."""
+
+    case: str
+    team: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What ranking.json holds.
+
+    case_ranks: of each metric one row a team, its rank in each of `cases`, averages where tied.
+    significance: of each metric one row a team, p that it is better than the team of the column:
+    one-sided Wilcoxon signed rank test over the cases, Holm-adjusted over all ordered pairs;
+    significant where at most `profile.alpha`; 1 on the diagonal.
+    """
+
+    scoring: str
+    profile: Profile
+    resamples: int
+    seed: int
+    cases: tuple[str, ...]
+    excluded: tuple[Excluded, ...]
+    teams: tuple[Team, ...]
+    methods: dict[Method, Standing]
+    case_ranks: dict[str, tuple[tuple[float, ...], ...]]
+    significance: dict[str, tuple[tuple[float, ...], ...]]
+
+
+def write_ranking(path: Path, ranking: Ranking) -> None:
+    """Write ranking.json; it is as it was or complete."""
+    write(path, json.dumps({"format": FORMAT, **asdict(ranking)}) + "\n")
+
+
+def read_ranking(path: Path) -> Ranking:
+    """Read ranking.json; raises EvaluationError when it is missing, damaged or another's."""
+    try:
+        return _ranking(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise EvaluationError(
+            f"{path}: no such file; `python -m evaluation rank RESULTS_DIR` writes it"
+        ) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise EvaluationError(
+            f"{path}: not a ranking of this version ({error}); rank the results again"
+        ) from error
+
+
+def _ranking(content: dict[str, Any]) -> Ranking:
+    if content.pop("format") != FORMAT:
+        raise ValueError(f"its format is not {FORMAT}")
+    profile = content["profile"]
+    metrics = tuple(Metric(**metric) for metric in profile["metrics"])
+    content |= {
+        "profile": Profile(**profile | {"metrics": metrics}),
+        "cases": tuple(content["cases"]),
+        "excluded": tuple(Excluded(**one) for one in content["excluded"]),
+        "teams": tuple(Team(**team) for team in content["teams"]),
+        "methods": {name: _standing(one) for name, one in content["methods"].items()},
+        "case_ranks": {name: _rows(one) for name, one in content["case_ranks"].items()},
+        "significance": {name: _rows(one) for name, one in content["significance"].items()},
+    }
+    return Ranking(**content)
+
+
+def _standing(content: dict[str, Any]) -> Standing:
+    return Standing(
+        scores=tuple(content["scores"]),
+        places=tuple(content["places"]),
+        metric_ranks={name: tuple(ranks) for name, ranks in content["metric_ranks"].items()},
+        place_counts=_rows(content["place_counts"]),
+        taus=tuple(content["taus"]),
+    )
+
+
+def _rows(content: list[list[Any]]) -> tuple[tuple[Any, ...], ...]:
+    return tuple(tuple(row) for row in content)

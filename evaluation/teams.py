@@ -1,0 +1,90 @@
+"""Who takes part, and what there is of each: the folder that `batch`, `rank` and `report` share.
+
+RESULTS_DIR/TEAM/ is what `run --output` writes, and may hold a submission.json besides: what became
+of the team's archive. A refused team has no cases.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation.errors import EvaluationError
+from evaluation.results import Record, Store
+
+RANKING = "ranking"  # the one folder of the results that is not a team's
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a team handed in, as its submission.json says; raises ValueError for another state."""
+
+    archive: str
+    image: str | None
+    state: str  # ok, or refused: it never ran
+    message: str
+
+    def __post_init__(self) -> None:
+        if self.state not in ("ok", "refused"):
+            raise ValueError(f"state is {self.state!r}, not ok or refused")
+
+
+@dataclass(frozen=True)
+class Team:
+    """One team's folder. entry: None where there is none."""
+
+    name: str
+    store: Store
+    entry: Entry | None
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether its submission was not let in, so that it has no results."""
+        return self.entry is not None and self.entry.state == "refused"
+
+    def cases(self) -> list[str]:
+        """Return the names of the cases that have a record, in order."""
+        return sorted(path.stem for path in (self.store.folder / "cases").glob("*.json"))
+
+    def records(self) -> list[Record]:
+        """Return all records; raises EvaluationError that names the file of a damaged one."""
+        loaded = [self.store.load(case) for case in self.cases()]
+        return [one for one in loaded if one is not None]
+
+
+def find_teams(results: Path) -> tuple[list[Team], list[Path]]:
+    """Return the teams of a results folder by name, and the folders that are nobody's.
+
+    Raises EvaluationError when the folder holds no team, or a submission.json is damaged.
+    """
+    if not results.is_dir():
+        raise EvaluationError(f"{results}: no such folder; give the one that holds a folder a team")
+    if (results / "cases").is_dir():
+        raise EvaluationError(
+            f"{results}: holds the cases of one run; give the folder above, which holds the teams"
+        )
+    teams, others = [], []
+    for folder in sorted(path for path in results.iterdir() if path.is_dir()):
+        if folder.name == RANKING or folder.name.startswith("."):
+            continue
+        entry = _entry(folder / "submission.json")
+        if entry is None and not (folder / "cases").is_dir():
+            others.append(folder)
+        else:
+            teams.append(Team(folder.name, Store(folder), entry))
+    if not teams:
+        raise EvaluationError(
+            f"{results}: holds no team; a team is a folder with cases/, as `run --output"
+            f" {results}/TEAM` writes it"
+        )
+    return teams, others
+
+
+def _entry(path: Path) -> Entry | None:
+    try:
+        return Entry(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise EvaluationError(
+            f"{path}: not what `batch` writes of a submission ({error}); repair or remove it"
+        ) from error
