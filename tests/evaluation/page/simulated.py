@@ -1,0 +1,192 @@
+"""A results folder as `run`, `batch` and `rank` would leave it, with simulated figures."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from evaluation.gpu.curve import Curve
+from evaluation.gpu.curve_file import write_curve
+from evaluation.ranking.profile import METHODS, load_profile
+from evaluation.ranking.ranking_file import Ranking, Standing, Team, write_ranking
+from evaluation.results import Record, Store, Usage, row, write
+from evaluation.states import State
+from tests.evaluation.records import ACCURACY, RECORD, VRAM
+
+BASELINE_MIB = 612.0
+FAILURES = (
+    (State.TIMEOUT, "stopped at the time limit of 3600 s; its last line: window 17 of 90"),
+    (State.OOM_VRAM, "exit code 1, out of GPU memory: CUDA out of memory"),
+    (State.NONZERO_EXIT, "exit code 139: Segmentation fault"),
+    (State.NO_OUTPUT, "no mask"),
+    (State.BAD_OUTPUT, "case.nii.gz: not on the scan's grid: its size is 512 x 512 x 1"),
+)
+TRACEBACK = (
+    "Traceback (most recent call last):",
+    '  File "/workspace/predict.py", line 88, in <module>',
+    "    logits = network(window.cuda())",
+    "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.25 GiB",
+)
+
+
+def simulate(folder: Path, teams: list[str], cases: int, *, samples: int = 1200) -> None:
+    """Write a folder a team, its cases with GPU curves of so many samples, and no ranking."""
+    for number, team in enumerate(teams):
+        write_team(folder / team, np.random.default_rng(number), cases, samples)
+
+
+def write_team(folder: Path, rng: np.random.Generator, cases: int, samples: int) -> None:
+    """Write one team's folder; quality, speed and how often it fails are drawn once for it."""
+    quality, speed, failing = rng.uniform(0.45, 0.8), rng.uniform(9, 48), rng.uniform(0, 0.06)
+    peak_mib = rng.uniform(1500, 5200)
+    store = Store(folder)
+    for path in (store.path(""), store.log(""), store.curve("")):
+        path.parent.mkdir(parents=True)
+    for i in range(cases):
+        name = f"FLARE_Ts_{i + 1:04d}"
+        runtime_s = speed * rng.lognormal(0, 0.25)
+        curve = vram_curve(rng, runtime_s, peak_mib * rng.normal(1, 0.03), samples)
+        one = _record(rng, name, quality, runtime_s, curve)
+        if rng.random() < failing:
+            one = _failed(one, rng)
+        if rng.random() > 0.01:
+            one = replace(one, vram=one.vram and replace(one.vram, contaminated=()))
+        # As Store.save, without waiting for the disk ten thousand times.
+        store.path(name).write_text(json.dumps(asdict(one)))
+        store.log(name).write_text("\n".join(one.log))
+        write_curve(store.curve(name), curve, 0.0)
+
+
+def vram_curve(
+    rng: np.random.Generator, runtime_s: float, peak_mib: float, samples: int
+) -> Curve:
+    """Return memory that climbs in steps, stays with the windows' ups and downs, and falls."""
+    t_s = np.sort(np.linspace(-1, runtime_s + 1, samples) + rng.normal(0, 5e-4, samples))
+    steps = [(0.15, 0.1), (0.2, 0.45), (0.3, 0.8), (0.85, 0.5)]
+    share = np.select([t_s < at * runtime_s for at, _ in steps], [0, 0.1, 0.45, 0.8], 0.5)
+    windows = np.where(share == 0.8, rng.choice([0.0, 0.1, 0.2], samples), 0.0)
+    inside = (t_s > 0.08 * runtime_s) & (t_s < runtime_s)
+    used_mib = BASELINE_MIB + np.where(inside, peak_mib * (share + windows), 0)
+    used_mib = 2 * np.rint(used_mib / 2)  # CUDA's blocks
+    total = np.full(samples, 81920.0)
+    return Curve(t_s, t_s + 2e-4, used_mib, total - used_mib, np.full(samples, 8.0), total)
+
+
+def write_simulated_ranking(results: Path) -> Ranking:
+    """Write a ranking of the teams of a folder: right in form, roughly in content."""
+    names = sorted(path.name for path in results.iterdir() if (path / "cases").is_dir())
+    profile = load_profile("flare24")
+    values = np.array([_values(Store(results / name), profile.metrics) for name in names])
+    signs = np.array([-1 if metric.better == "larger" else 1 for metric in profile.metrics])
+    ranks = rankdata(signs * values, axis=0)  # (team, case, metric)
+    scores = ranks.mean(axis=(1, 2))
+    order = np.argsort(scores)
+    names, ranks = [names[i] for i in order], ranks[order]
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, ranks.shape[1], (200, ranks.shape[1]))
+    places = np.array([_places(ranks[:, some].mean(axis=(1, 2))) for some in drawn])
+    counts = [[int((row == place).sum()) for place in range(1, len(names) + 1)] for row in places.T]
+    own = _places(ranks.mean(axis=(1, 2)))
+    standing = Standing(
+        scores=tuple(ranks.mean(axis=(1, 2)).tolist()),
+        places=tuple(own),
+        metric_ranks={},
+        place_counts=tuple(map(tuple, counts)),
+        taus=tuple(rng.uniform(0.9, 1, 200).tolist()),
+    )
+    columns = [metric.column for metric in profile.metrics]
+    ranking = Ranking(
+        scoring="flare24",
+        profile=profile,
+        resamples=200,
+        seed=0,
+        cases=tuple(f"case_{i}" for i in range(ranks.shape[1])),
+        excluded=(),
+        teams=tuple(Team(name, "ok", "", 0, 0, {}) for name in names),
+        methods=dict.fromkeys(METHODS, standing),
+        case_ranks={
+            column: tuple(map(tuple, ranks[:, :, i].tolist())) for i, column in enumerate(columns)
+        },
+        significance={
+            column: tuple(map(tuple, _p_values(ranks[:, :, i]).tolist()))
+            for i, column in enumerate(columns)
+        },
+    )
+    write_ranking(results / "ranking" / "ranking.json", ranking)
+    return ranking
+
+
+def write_refused(folder: Path, message: str) -> None:
+    """Write the folder of a team whose archive was refused."""
+    entry = {"archive": "late.tar.gz", "image": None, "state": "refused", "message": message}
+    write(folder / "submission.json", json.dumps(entry))
+
+
+def _record(
+    rng: np.random.Generator, name: str, quality: float, runtime_s: float, curve: Curve
+) -> Record:
+    dsc = float(np.clip(rng.normal(quality, 0.18), 0, 0.97))
+    dsc = dsc if dsc > 0.2 else 0.0
+    usage = Usage(
+        runtime_s=runtime_s,
+        wall_s=runtime_s + 0.5,
+        flare_time_s=runtime_s + 0.5,
+        exit_code=0,
+        cpu_s=runtime_s * 1.7,
+        peak_ram_mib=float(rng.normal(6000, 300)),
+        measured_by="cgroup v2",
+    )
+    net_mib = curve.used_mib - BASELINE_MIB
+    vram = replace(
+        VRAM,
+        baseline_mib=BASELINE_MIB,
+        peak_vram_mib=float(net_mib.max()),
+        area_mib_s=float(np.trapezoid(net_mib, curve.t_s)),
+        area_above_4096_mib_s=float(np.trapezoid(np.maximum(net_mib - 4096, 0), curve.t_s)),
+    )
+    reference_ml = float(rng.lognormal(2, 1.2))
+    accuracy = replace(
+        ACCURACY,
+        dsc=dsc,
+        nsd=dsc * 0.85,
+        classes={"Lesion": (dsc, dsc * 0.85)},
+        reference_ml=reference_ml,
+        predicted_ml=reference_ml * float(rng.normal(1, 0.2)),
+        lesion_f1=dsc,
+        lesion_count=int(rng.integers(1, 6)),
+    )
+    environment = {
+        "image_digest": "sha256:4f1c0e2b9d0a",
+        "engine": "Docker 28.3.2",
+        "machine": "AMD EPYC 7313, 16 cores, 128 GiB",
+        "gpu": {"name": "NVIDIA A100 80GB PCIe", "driver": "570.86.15"},
+        "tool_version": "0.3.0",
+    }
+    return replace(
+        RECORD, case=name, usage=usage, vram=vram, accuracy=accuracy, environment=environment
+    )
+
+
+def _failed(one: Record, rng: np.random.Generator) -> Record:
+    state, message = FAILURES[rng.integers(len(FAILURES))]
+    assert one.accuracy is not None
+    nothing = replace(one.accuracy, dsc=0.0, nsd=0.0, predicted_ml=0.0, lesion_f1=0.0)
+    log = ("loading the model", *(f"window {i} of 90" for i in range(1, 30)), *TRACEBACK)
+    return replace(one, state=state, message=message, accuracy=nothing, log=log)
+
+
+def _values(store: Store, metrics: tuple) -> list[list[float]]:
+    rows = [row(store.load(path.stem)) for path in sorted((store.folder / "cases").iterdir())]
+    return [[float(str(one[metric.column])) for metric in metrics] for one in rows]
+
+
+def _places(scores: NDArray[np.float64]) -> list[int]:
+    return [int(place) for place in rankdata(scores, method="min")]
+
+
+def _p_values(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+    better = (ranks[:, None] < ranks[None]).mean(axis=2)
+    return np.where(better > 0.6, 0.001, 1 - better)
