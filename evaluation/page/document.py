@@ -33,7 +33,7 @@ def html(overview: dict[str, Any], parts: Sequence[Part]) -> str:
     for i, part in enumerate(parts):
         for j, overlay in enumerate(part.overlays):
             blocks.append(_block(f"overlay-{i}-{j}", base64.b64encode(overlay.webp).decode()))
-    blocks.append(_block("niivue", zipped(niivue.encode())))
+    blocks.append(_block("viewer-script", zipped(niivue.encode())))
     template = string.Template((ASSETS / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
         policy=_policy(style, [script, niivue]),

@@ -10,7 +10,7 @@ from evaluation.errors import EvaluationError
 from evaluation.page.metrics import brief
 from evaluation.page.teams import RANKING
 from evaluation.ranking.profile import Profile
-from evaluation.ranking.ranking_file import Ranking, Standing, read_ranking
+from evaluation.ranking.ranking_file import Standing, read_ranking
 
 PODIUM = 3  # places
 SURE = (0.025, 0.975)  # quantiles between which 95 % of resamples lie

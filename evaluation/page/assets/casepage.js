@@ -58,6 +58,6 @@ function neighbours(team, rows, at) {
 async function others(name) {
   const rows = (await allRows()).filter((row) => row.case === name);
   const teams = overview.teams.map((team) => team.name);
-  const sort = { column: 3, descending: true };
-  return caseTable({ caption: `${name}, one row a team`, rows, teams, noun: "row", sort });
+  return caseTable({ caption: `${name}, one row a team`, rows, teams, of: name,
+    sort: { column: 2, descending: metrics[0]?.is_higher_better } });
 }

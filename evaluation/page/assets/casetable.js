@@ -1,4 +1,4 @@
-// Cases as rows: of one team, of all teams, or one case over all teams.
+// Cases as rows: of one team, or of several.
 
 import { metrics } from "./data.js";
 import { caseLink, teamLink } from "./links.js";
@@ -13,14 +13,15 @@ const VOLUMES = [
   ["false_negative_ml", "False neg. (ml)", "volume of reference lesions that nothing touches"],
 ];
 
-export function caseTable({ caption, rows, teams, noun = "case", sort = null }) {
+// teams: the names to choose from, where there are several; of: the one case that all rows are about
+export function caseTable({ caption, rows, teams = null, of = null, sort = null }) {
   const states = [...new Set(rows.map((row) => row.status))];
   const filters = [{
     label: "State",
     values: [["failed", "all failures"], ...states.map((state) => [state, stateName(state)])],
     test: (row, value) => (value === "failed" ? row.status !== "ok" : row.status === value),
   }];
-  if (teams) {
+  if (teams && !of) {
     filters.push({
       label: "Team",
       values: teams.map((team) => [team, team]),
@@ -30,8 +31,10 @@ export function caseTable({ caption, rows, teams, noun = "case", sort = null }) 
   return sortableTable({
     caption,
     columns: [
-      { label: "Case", value: (row) => row.case, cell: (row) => caseLink(row.team, row.case) },
-      ...(teams ? [{ label: "Team", value: (row) => row.team, cell: (row) => teamLink(row.team) }] : []),
+      ...(of ? [{ label: "Team", value: (row) => row.team, cell: (row) => caseLink(row.team, of, row.team) }]
+        : [{ label: "Case", value: (row) => row.case, cell: (row) => caseLink(row.team, row.case) }]),
+      ...(teams && !of
+        ? [{ label: "Team", value: (row) => row.team, cell: (row) => teamLink(row.team) }] : []),
       { label: "State", value: (row) => stateName(row.status), cell: (row) => badge(row.status) },
       ...metrics.map(measured),
       { label: "Lesions", title: "in the reference", numeric: true, value: (row) => row.lesion_count,
@@ -42,7 +45,7 @@ export function caseTable({ caption, rows, teams, noun = "case", sort = null }) 
         cell: (row) => remark(row) },
     ],
     rows,
-    noun,
+    noun: teams ? "row" : "case",
     filters,
     search: (row) => `${row.case}\n${row.team}\n${row.status}\n${row.message}`,
     sort,

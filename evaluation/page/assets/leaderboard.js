@@ -7,7 +7,7 @@ import { fixed, metricText, withUnit } from "./words.js";
 
 const PLACE = { label: "Place", title: "= is a shared place", numeric: true,
   value: (team) => team.place ?? null,
-  cell: (team) => (team.place ? `${team.place}${team.tied ? " =" : ""}` : "–") };
+  cell: (team) => `${fixed(team.place, 0)}${team.tied ? " =" : ""}` };
 const SCORE = { label: "Score", title: "weighted mean of ranks; smaller is better", numeric: true,
   value: (team) => team.score ?? null,
   cell: (team) => fixed(team.score, 2) };
@@ -27,7 +27,7 @@ export function leaderboard(teams, metrics, standings) {
     rows: teams.map((team) => ({ ...team, state: team.entry?.state })),
     noun: "team",
     sort: standings ? { column: 0, descending: false } : null,
-    pageSize: Infinity,
+    pageSize: teams.length,
     stacked: true,
   });
 }

@@ -14,8 +14,8 @@ export function teamLink(team) {
   return el("a", { href: teamAddress(team) }, team);
 }
 
-export function caseLink(team, name) {
-  return el("a", { href: caseAddress(team, name) }, name);
+export function caseLink(team, name, words = name) {
+  return el("a", { href: caseAddress(team, name) }, words);
 }
 
 // [] for the overview, ["team", NAME], ["team", NAME, CASE], ["cases"]; null: no such address.

@@ -47,7 +47,7 @@ async function casesPage() {
   const teams = overview.teams.map((team) => team.name);
   return [
     el("h1", {}, "All cases"),
-    caseTable({ caption: "All cases of all teams", rows: await allRows(), teams, noun: "row" }),
+    caseTable({ caption: "All cases of all teams", rows: await allRows(), teams }),
   ];
 }
 

@@ -5,7 +5,7 @@ import { metrics, overview, teamsInOrder } from "./data.js";
 import { el, note, section } from "./dom.js";
 import { leaderboard } from "./leaderboard.js";
 import { method, standingsSections } from "./standings.js";
-import { count, day } from "./words.js";
+import { count, period } from "./words.js";
 
 export function overviewPage() {
   const teams = teamsInOrder();
@@ -29,8 +29,8 @@ function summary(teams) {
   const ran = teams.filter((team) => team.cases);
   const most = Math.max(0, ...ran.map((team) => team.cases));
   const less = ran.filter((team) => team.cases < most).length;
-  const dates = ran.flatMap((team) => [day(team.first), day(team.last)]).sort();
-  const when = dates.length ? ` Run from ${dates[0]} to ${dates.at(-1)}.` : "";
+  const times = ran.flatMap((team) => [team.first, team.last]).sort();
+  const when = times.length ? ` Run ${period(times[0], times.at(-1))}.` : "";
   const missing = less
     ? ` ${count(less, "team")} ${less === 1 ? "has" : "have"} results for fewer cases than others.` : "";
   return `${count(teams.length, "team")}, ${count(most, "case")} each, every one in a container of `

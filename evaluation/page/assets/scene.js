@@ -30,6 +30,7 @@ export async function showScene(stage, files, label) {
     logLevel: "error",
     multiplanarShowRender: niivue.SHOW_RENDER.NEVER,
     backColor: [0, 0, 0, 1],
+    crosshairColor: [1, 1, 1, 0.4],
   });
   current = scene;
   await scene.attachToCanvas(canvas);
@@ -138,6 +139,6 @@ function drop() {
 async function loadNiivue() {
   if (globalThis.niivue) return;
   const script = el("script");
-  script.textContent = await unzip("niivue");
+  script.textContent = await unzip("viewer-script");
   document.head.append(script);
 }

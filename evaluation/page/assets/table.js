@@ -9,8 +9,10 @@ const PRINTED = 500; // rows at most
 // filters: [{ label, values: [[value, text]], test: (row, value) => bool }]
 // search: row => the text that is searched, or null for no search
 // sort: { column, descending }, at the start; pageSize: rows
+// stacked: on a narrow screen each row becomes a card
 export function sortableTable({ caption, columns, rows, noun, filters = [], search = null,
                                 sort = null, pageSize = 50, stacked = false }) {
+  let order = null;
   const state = { sort, page: 0, chosen: filters.map(() => ""), text: "", size: pageSize };
   const body = el("tbody");
   const said = el("p", { class: "said", "aria-live": "polite" });
@@ -32,6 +34,7 @@ export function sortableTable({ caption, columns, rows, noun, filters = [], sear
     const again = state.sort?.column === index;
     const descending = again ? !state.sort.descending : columns[index].best === "high";
     state.sort = { column: index, descending };
+    if (order) order.value = index;
     state.page = 0;
     draw();
   }
@@ -86,6 +89,15 @@ export function sortableTable({ caption, columns, rows, noun, filters = [], sear
       }));
   }
 
+  // Cards have no heads to sort by.
+  function orderField() {
+    const id = newId("order");
+    order = el("select", { id, onchange: (event) => sortBy(Number(event.target.value)) },
+      columns.map((column, index) => el("option", { value: index }, column.label)));
+    return el("div", { class: "controls narrow" },
+      el("span", { class: "field" }, el("label", { for: id }, "Sort by"), order));
+  }
+
   function controls() {
     if (!search && !filters.length) return null;
     const fields = filters.map((filter, i) => {
@@ -116,9 +128,10 @@ export function sortableTable({ caption, columns, rows, noun, filters = [], sear
   window.addEventListener("afterprint", resize(pageSize), { signal: whole.signal });
 
   draw();
+  if (stacked) return el("div", { class: "listing" }, orderField(), table, said);
   const scrolled = el("div", { class: "scrolled", tabindex: "0", role: "region", "aria-label": caption },
     table);
-  return el("div", { class: "listing" }, controls(), stacked ? table : scrolled,
+  return el("div", { class: "listing" }, controls(), scrolled,
     el("div", { class: "under" }, said, pager));
 }
 

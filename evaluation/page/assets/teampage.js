@@ -6,7 +6,7 @@ import { details, metrics, overlayUrl, overview } from "./data.js";
 import { el, note, section } from "./dom.js";
 import { caseLink } from "./links.js";
 import { badge, stateList } from "./states.js";
-import { count, day, fixed, metricText, stateName, withUnit } from "./words.js";
+import { count, fixed, metricText, period, stateName, withUnit } from "./words.js";
 
 const LOGS = 20; // shown at once
 
@@ -23,9 +23,9 @@ export async function teamPage(index) {
       stateList(team.states),
       section("Figures", figures(team)),
       failures(rows, logs, team),
-      section("Cases", caseTable({ caption: "Cases of this team", rows })),
-      measured.length ? section("GPU memory over time", teamCurves(measured)) : null,
       pictures(team, index),
+      measured.length ? section("GPU memory over time", teamCurves(measured)) : null,
+      section("Cases", caseTable({ caption: "Cases of this team", rows })),
     ] : el("p", {}, "No case was run."),
     facts(team),
   ];
@@ -35,7 +35,7 @@ function entry(team) {
   const parts = [];
   if (team.place) parts.push(`Place ${team.place}${team.tied ? ", shared" : ""} of ${overview.standings.teams.length}.`);
   if (team.entry?.archive) parts.push(`Handed in as ${team.entry.archive}.`);
-  if (team.first) parts.push(`Run from ${day(team.first)} to ${day(team.last)}.`);
+  if (team.first) parts.push(`Run ${period(team.first, team.last)}.`);
   const refused = team.entry?.state === "refused"
     ? el("p", { class: "warning" }, el("strong", {}, "Refused: "), team.entry.message) : null;
   return [parts.length ? el("p", { class: "lead" }, parts.join(" ")) : null, refused];

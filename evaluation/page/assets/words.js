@@ -45,3 +45,8 @@ export function percent(share) {
 export function day(time) {
   return time.slice(0, 10);
 }
+
+// first, last: time stamps
+export function period(first, last) {
+  return day(first) === day(last) ? `on ${day(first)}` : `from ${day(first)} to ${day(last)}`;
+}

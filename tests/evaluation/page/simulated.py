@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.stats import rankdata
 
 from evaluation.gpu.curve import Curve
@@ -40,7 +41,7 @@ def simulate(folder: Path, teams: list[str], cases: int, *, samples: int = 1200)
 
 def write_team(folder: Path, rng: np.random.Generator, cases: int, samples: int) -> None:
     """Write one team's folder; quality, speed and how often it fails are drawn once for it."""
-    quality, speed, failing = rng.uniform(0.45, 0.8), rng.uniform(9, 48), rng.uniform(0, 0.06)
+    quality, speed, failing = rng.uniform(0.45, 0.8), rng.uniform(9, 48), rng.uniform(0, 0.1)
     peak_mib = rng.uniform(1500, 5200)
     store = Store(folder)
     for path in (store.path(""), store.log(""), store.curve("")):
@@ -60,9 +61,7 @@ def write_team(folder: Path, rng: np.random.Generator, cases: int, samples: int)
         write_curve(store.curve(name), curve, 0.0)
 
 
-def vram_curve(
-    rng: np.random.Generator, runtime_s: float, peak_mib: float, samples: int
-) -> Curve:
+def vram_curve(rng: np.random.Generator, runtime_s: float, peak_mib: float, samples: int) -> Curve:
     """Return memory that climbs in steps, stays with the windows' ups and downs, and falls."""
     t_s = np.sort(np.linspace(-1, runtime_s + 1, samples) + rng.normal(0, 5e-4, samples))
     steps = [(0.15, 0.1), (0.2, 0.45), (0.3, 0.8), (0.85, 0.5)]
@@ -190,3 +189,17 @@ def _places(scores: NDArray[np.float64]) -> list[int]:
 def _p_values(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
     better = (ranks[:, None] < ranks[None]).mean(axis=2)
     return np.where(better > 0.6, 0.001, 1 - better)
+
+
+def write_pictures(folder: Path, count: int) -> None:
+    """Give a team's first sound cases pictures as large as real ones: noise like a CT's."""
+    rng = np.random.default_rng(0)
+    store = Store(folder)
+    sound = [path.stem for path in sorted((folder / "cases").iterdir())]
+    for name in [one for one in sound if store.load(one).state is State.OK][:count]:
+        path = store.picture("overlays", f"{name}-largest")
+        path.parent.mkdir(exist_ok=True)
+        blurred = Image.fromarray(rng.integers(0, 256, (223, 300), np.uint8)).resize((1200, 890))
+        grain = rng.normal(0, 6, (890, 1200))
+        noisy = np.clip(np.asarray(blurred) + grain, 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(path)
