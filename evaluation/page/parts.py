@@ -92,6 +92,7 @@ def part(job: tuple[Team, int]) -> Part:
     summary = {
         "name": team.name,
         "entry": asdict(team.entry) if team.entry else None,
+        "lesion_label": team.lesion_label(),
         "cases": len(records),
         "states": Counter(one.state.value for one in records),
         "figures": _figures(rows),

@@ -7,8 +7,10 @@ from typing import Any
 
 from evaluation.errors import EvaluationError
 from evaluation.results import Record, Store
+from evaluation.scoring.profiles import PROFILES
 
 RANKING = "ranking"  # the one folder of the results that is not a team's
+DEFAULT_SCORING = "flare24"  # as `run` has it
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,18 @@ class Team:
     def cases(self) -> list[str]:
         """Return the names of the cases that have a record, in order."""
         return sorted(path.stem for path in (self.store.folder / "cases").glob("*.json"))
+
+    def lesion_label(self) -> int:
+        """Return the label of lesions in the team's masks, as its run.json has them scored."""
+        try:
+            settings = json.loads(self.store.settings.read_text())
+            return PROFILES[settings["scoring"]].lesion_label
+        except FileNotFoundError:
+            return PROFILES[DEFAULT_SCORING].lesion_label
+        except (ValueError, TypeError, KeyError) as error:
+            raise EvaluationError(
+                f"{self.store.settings}: not what `run` writes ({error!r}); repair or remove it"
+            ) from error
 
     def records(self) -> list[Record]:
         """Return all records; raises EvaluationError that names the file of a damaged one."""

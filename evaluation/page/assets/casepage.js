@@ -25,7 +25,7 @@ export async function casePage(index, name) {
     row.contaminated ? el("p", { class: "warning" }, `GPU not alone: ${row.contaminated}`) : null,
     facts(row),
     neighbours(team, rows, at),
-    section("Scan, mask and reference", viewer(team.name, row.case)),
+    section("Scan, mask and reference", viewer(team.name, row.case, team.lesion_label)),
     shown.length ? section("Overlay", shown.map(([one, i]) => overlay(team, index, i, one))) : null,
     row.status === "ok" ? null : section("End of the log", logText(logs[row.case])),
     curves[row.case] ? section("GPU memory over time", caseCurve(curves[row.case], row)) : null,

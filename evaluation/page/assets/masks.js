@@ -1,5 +1,10 @@
 // Arithmetic on masks: voxels in a flat array, the first axis fastest, of the size [nx, ny, nz].
 
+// Makes, in place, 1 of a label and 0 of all others.
+export function keepOnly(voxels, label) {
+  for (let i = 0; i < voxels.length; i += 1) voxels[i] = voxels[i] === label ? 1 : 0;
+}
+
 // The slice of each axis that cuts most of the mask, or null where it is empty.
 export function widest(voxels, [nx, ny, nz]) {
   const counts = [nx, ny, nz].map((size) => new Uint32Array(size));

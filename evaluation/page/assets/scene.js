@@ -2,7 +2,7 @@
 
 import { unzip } from "./data.js";
 import { el, newId } from "./dom.js";
-import { outline, widest } from "./masks.js";
+import { keepOnly, outline, widest } from "./masks.js";
 
 const WINDOWS_HU = {
   "soft tissue": [-160, 240],
@@ -17,10 +17,11 @@ const OPACITY = { mask: 0.45, reference: 1 };
 let current = null; // one WebGL context at a time
 
 // files: { scan, mask, reference }, each a File or null; the scan there must be.
-export async function showScene(stage, files, label) {
+// lesion: its label in the masks; words: what is seen
+export async function showScene(stage, files, lesion, words) {
   await loadNiivue();
   drop();
-  const canvas = el("canvas", { "aria-label": label, role: "img" });
+  const canvas = el("canvas", { "aria-label": words, role: "img" });
   const frame = el("div", { class: "frame" }, canvas);
   stage.replaceChildren(frame);
   const scene = new niivue.Niivue({
@@ -41,7 +42,7 @@ export async function showScene(stage, files, label) {
   scene.addVolume(await read("scan", files.scan, { colormap: "gray", cal_min: low, cal_max: high }));
   const masks = [];
   for (const role of ["mask", "reference"]) {
-    if (files[role]) masks.push(await addMask(scene, role, files[role]));
+    if (files[role]) masks.push(await addMask(scene, role, files[role], lesion));
   }
   if (scene !== current) return;
   lookAt(scene, masks.toReversed());
@@ -49,9 +50,10 @@ export async function showScene(stage, files, label) {
   scene.drawScene();
 }
 
-async function addMask(scene, role, file) {
+async function addMask(scene, role, file, lesion) {
   const volume = await read(role, file, {
     colormap: role, cal_min: 0, cal_max: 1, opacity: OPACITY[role] });
+  keepOnly(volume.img, lesion);
   const middle = widest(volume.img2RAS(), volume.dimsRAS.slice(1, 4));
   if (role === "reference") outline(volume.img, volume.hdr.dims.slice(1, 4));
   scene.addVolume(volume);

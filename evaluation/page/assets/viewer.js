@@ -10,8 +10,8 @@ const NAMES = {
   reference: (name) => `${name}.nii.gz, in the folder of labels`,
 };
 
-// A region that asks for files and then shows them.
-export function viewer(team, name) {
+// A region that asks for files and then shows them. lesion: its label in the masks
+export function viewer(team, name, lesion) {
   const chosen = find(team, name);
   const stage = el("div", { class: "stage" });
   const said = el("p", { class: "said", role: "status" });
@@ -64,7 +64,7 @@ export function viewer(team, name) {
   function open() {
     const files = Object.fromEntries(ROLES.map((role) => [role, chosen[role]?.file ?? null]));
     return guarded("Reading …", async () => {
-      await showScene(stage, files, `Scan of ${name} with mask and reference`);
+      await showScene(stage, files, lesion, `Scan of ${name} with mask and reference`);
       said.textContent = "";
     });
   }
