@@ -12,6 +12,8 @@ const WINDOWS_HU = {
 const PLANES = ["sagittal", "coronal", "axial"]; // across x, y, z
 // As in the overlays: apart for colour-blind readers, and one is filled, the other an outline.
 const COLOURS = { mask: [255, 176, 0], reference: [53, 208, 255] };
+const ZOOMS = ["1", "2", "4", "8"];
+const WIDE = 640; // pixels, for planes beside each other
 const OPACITY = { mask: 0.45, reference: 1 };
 
 let current = null; // one WebGL context at a time
@@ -32,6 +34,9 @@ export async function showScene(stage, files, lesion, words) {
     multiplanarShowRender: niivue.SHOW_RENDER.NEVER,
     backColor: [0, 0, 0, 1],
     crosshairColor: [1, 1, 1, 0.4],
+    crosshairGap: 8,
+    multiplanarLayout: niivue.MULTIPLANAR_TYPE[stage.clientWidth > WIDE ? "ROW" : "AUTO"],
+    multiplanarPadPixels: 4,
   });
   current = scene;
   await scene.attachToCanvas(canvas);
@@ -91,9 +96,17 @@ function controls(scene, masks) {
       coronal: scene.sliceTypeCoronal,
       sagittal: scene.sliceTypeSagittal,
     }[name])),
+    select("Zoom", ZOOMS, (times) => zoom(scene, Number(times))),
     masks.map(({ role, volume }) => toggle(role, (on) => {
       scene.setOpacity(scene.volumes.indexOf(volume), on ? OPACITY[role] : 0);
     })));
+}
+
+// What the crosshair is at stays where it is.
+function zoom(scene, times) {
+  const [x, y, z, before] = scene.scene.pan2Dxyzmm;
+  const at = scene.frac2mm(scene.scene.crosshairPos);
+  scene.setPan2Dxyzmm([x, y, z].map((pan, axis) => pan + (before - times) * at[axis]).concat(times));
 }
 
 function slider(scene, plane, axis, size) {

@@ -16,7 +16,7 @@ export function viewer(team, name, lesion) {
   const stage = el("div", { class: "stage" });
   const said = el("p", { class: "said", role: "status" });
   const list = el("ul", { class: "files" });
-  const show = el("button", { type: "button", class: "primary", onclick: () => open() }, "Show");
+  const show = el("button", { type: "button", onclick: () => open() }, "Show");
 
   function refresh(words = "") {
     list.replaceChildren(...ROLES.map((role) => line(role)));
