@@ -33,6 +33,7 @@ function summary(teams) {
   const when = times.length ? ` Run ${period(times[0], times.at(-1))}.` : "";
   const missing = less
     ? ` ${count(less, "team")} ${less === 1 ? "has" : "have"} results for fewer cases than others.` : "";
-  return `${count(teams.length, "team")}, ${count(most, "case")} each, every one in a container of `
-    + `its own.${when}${missing}`;
+  const refused = teams.length - ran.length;
+  return `${count(ran.length, "team")}, ${count(most, "case")} each, every one in a container of `
+    + `its own.${when}${missing}${refused ? ` Without results: ${count(refused, "team")}.` : ""}`;
 }

@@ -128,10 +128,9 @@ export function sortableTable({ caption, columns, rows, noun, filters = [], sear
   window.addEventListener("afterprint", resize(pageSize), { signal: whole.signal });
 
   draw();
-  if (stacked) return el("div", { class: "listing" }, orderField(), table, said);
   const scrolled = el("div", { class: "scrolled", tabindex: "0", role: "region", "aria-label": caption },
     table);
-  return el("div", { class: "listing" }, controls(), scrolled,
+  return el("div", { class: "listing" }, stacked ? orderField() : controls(), scrolled,
     el("div", { class: "under" }, said, pager));
 }
 

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from evaluation.gpu.curve import Curve
 from evaluation.gpu.curve_file import write_curve
-from evaluation.ranking.profile import METHODS, load_profile
+from evaluation.ranking.profile import METHODS, Metric, load_profile
 from evaluation.ranking.ranking_file import Ranking, Standing, Team, write_ranking
 from evaluation.results import Record, Store, Usage, row, write
 from evaluation.states import State
@@ -178,8 +178,9 @@ def _failed(one: Record, rng: np.random.Generator) -> Record:
     return replace(one, state=state, message=message, accuracy=nothing, log=log)
 
 
-def _values(store: Store, metrics: tuple) -> list[list[float]]:
-    rows = [row(store.load(path.stem)) for path in sorted((store.folder / "cases").iterdir())]
+def _values(store: Store, metrics: tuple[Metric, ...]) -> list[list[float]]:
+    records = (store.load(path.stem) for path in sorted((store.folder / "cases").iterdir()))
+    rows = [row(one) for one in records if one]
     return [[float(str(one[metric.column])) for metric in metrics] for one in rows]
 
 
