@@ -15,6 +15,7 @@ from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.harness import Plan, evaluate
 from evaluation.page.command import add_report
+from evaluation.ranking.command import add_rank
 from evaluation.runners import LIMITS, Limits
 from evaluation.score import score_folder
 from evaluation.scoring.profiles import PROFILES
@@ -123,6 +124,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--repeat", type=_positive(int), default=3, metavar="N", help="runs a scan (default 3)"
     )
+    add_rank(commands)
     add_report(commands)
     return whole
 

@@ -11,8 +11,8 @@ from evaluation.page.document import html
 from evaluation.page.metrics import METRICS
 from evaluation.page.parts import part
 from evaluation.page.standings import read_standings
-from evaluation.page.teams import find_teams
 from evaluation.results import write
+from evaluation.teams import find_teams
 from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
 from evaluation.workers import each
 

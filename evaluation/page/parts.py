@@ -15,9 +15,10 @@ from evaluation.gpu.curve_file import read_curve
 from evaluation.page.curves import packed
 from evaluation.page.metrics import METRICS, brief, distribution, values
 from evaluation.page.overlays import Overlay, overlays
-from evaluation.page.teams import Team
 from evaluation.results import Record, row
+from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
+from evaluation.teams import Team
 
 LOG_CHARACTERS = 4000  # of a case that failed, from its end
 # Of results.csv, what the page shows of a case.
@@ -92,7 +93,7 @@ def part(job: tuple[Team, int]) -> Part:
     summary = {
         "name": team.name,
         "entry": asdict(team.entry) if team.entry else None,
-        "lesion_label": team.lesion_label(),
+        "lesion_label": _lesion_label(records),
         "cases": len(records),
         "states": Counter(one.state.value for one in records),
         "figures": _figures(rows),
@@ -118,6 +119,15 @@ def _figures(rows: Sequence[dict[str, object]]) -> dict[str, dict[str, object]]:
             if metric.limit is not None:
                 figures[metric.column]["beyond"] = int((measured > metric.limit).sum())
     return figures
+
+
+def _lesion_label(records: Sequence[Record]) -> int:
+    """Return the label of lesions in the masks: records tell the scoring by its classes."""
+    classes = {name for one in records if one.accuracy for name in one.accuracy.classes}
+    for profile in PROFILES.values():
+        if classes == {one.name for one in profile.classes}:
+            return profile.lesion_label
+    return 1  # nothing was scored, so there is no mask to show
 
 
 def _facts(records: Sequence[Record]) -> dict[str, list[str]]:

@@ -8,9 +8,9 @@ import numpy as np
 
 from evaluation.errors import EvaluationError
 from evaluation.page.metrics import brief
-from evaluation.page.teams import RANKING
 from evaluation.ranking.profile import Profile
 from evaluation.ranking.ranking_file import Standing, read_ranking
+from evaluation.teams import RANKING
 
 PODIUM = 3  # places
 SURE = (0.025, 0.975)  # quantiles between which 95 % of resamples lie

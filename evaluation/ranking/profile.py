@@ -1,6 +1,6 @@
-"""How a challenge ranks, as data: metrics, weights, tolerances and what a failed case counts with.
+"""How a challenge ranks, as data: metrics, weights, tolerances, and what a failed case counts.
 
-A profile is a TOML file; those of profiles/ are known by name, and each is an example for one's own::
+A profile is a TOML file; those of profiles/ are known by name, and each is an example::
 
     name = "flare24"
     method = "rank-then-aggregate"  # which ranking decides; the other two are shown beside it
@@ -11,7 +11,7 @@ A profile is a TOML file; those of profiles/ are known by name, and each is an e
     name = "Time beyond 45 s (s)"
     better = "smaller"       # or "larger"
     weight = 1.0             # of this metric's ranks in the mean over metrics
-    tolerance = 45.0         # optional, where smaller is better: max(0, value - tolerance) is ranked
+    tolerance = 45.0         # optional: max(0, value - tolerance) is what is ranked
     failed = 3600.0          # of a failed case, before the tolerance: no value counts as worse
 """
 
@@ -82,12 +82,17 @@ class Profile:
             raise ValueError("needs [[metrics]], each with a column of its own")
 
 
+def built_in() -> dict[str, Path]:
+    """Return the profiles that are known by name."""
+    return dict(sorted((path.stem, path) for path in BUILT_IN.glob("*.toml")))
+
+
 def load_profile(name: str) -> Profile:
     """Return a built-in profile by its name, or the one in a TOML file.
 
     Raises EvaluationError that names the file, what is wrong with it and what is known.
     """
-    known = {path.stem: path for path in sorted(BUILT_IN.glob("*.toml"))}
+    known = built_in()
     path = known.get(name, Path(name))
     try:
         return _profile(tomllib.loads(path.read_text(encoding="utf-8")))

@@ -114,7 +114,7 @@ def write_ranking(path: Path, ranking: Ranking) -> None:
 
 
 def read_ranking(path: Path) -> Ranking:
-    """Read ranking.json; raises EvaluationError when it is missing, damaged or of another format."""
+    """Read ranking.json; raises EvaluationError when it is missing, damaged or another's."""
     try:
         return _ranking(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:

@@ -3,13 +3,13 @@
 A row is a case as results.csv has it; None is what was not measured, which no table shows as 0.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from evaluation.report import markup
+from evaluation.report.markup import Table
 from evaluation.scoring.lesions import healthy_false_positive_rate
 from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
 
@@ -68,16 +68,6 @@ INFRA_ERROR = (
 )
 
 
-@dataclass(frozen=True)
-class _Table:
-    """Plain text; the first column is words, the others are numbers."""
-
-    caption: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...]
-
-
 def markdown(rows: Sequence[Row]) -> str:
     """Return the tables as GitHub's Markdown: one of the cases, a summary, and what went wrong.
 
@@ -85,22 +75,24 @@ def markdown(rows: Sequence[Row]) -> str:
     `size_x`, `size_y`, `size_z` and columns in s, MiB and MiB·s as results.csv has them. What none
     of the rows knows of is left out.
     """
-    return "\n".join(_markdown(table, number) for number, table in enumerate(_tables(rows), 1))
+    return "\n".join(
+        markup.markdown(table, number) for number, table in enumerate(_tables(rows), 1)
+    )
 
 
 def latex(rows: Sequence[Row]) -> str:
     """Return the tables of `markdown` in LaTeX, with the packages booktabs and longtable."""
     head = "% needs \\usepackage{booktabs,longtable}\n"
-    return "\n".join([head, *(_latex(table) for table in _tables(rows))])
+    return "\n".join([head, *(markup.latex(table) for table in _tables(rows))])
 
 
-def _tables(rows: Sequence[Row]) -> list[_Table]:
+def _tables(rows: Sequence[Row]) -> list[Table]:
     known = {name for row in rows for name in row}
     cases = [_cases(rows)] if "flare_time_s" in known else []
     return [*cases, _summary(rows, known), _counts(rows, known)]
 
 
-def _cases(rows: Sequence[Row]) -> _Table:
+def _cases(rows: Sequence[Row]) -> Table:
     columns: dict[str, Callable[[Row], str]] = {
         "Case ID": lambda row: str(row["case"]),
         "Image Size": lambda row: f"({row['size_x']}, {row['size_y']}, {row['size_z']})",
@@ -111,7 +103,7 @@ def _cases(rows: Sequence[Row]) -> _Table:
     if any(row["status"] != OK for row in rows):
         columns["Failure"] = lambda row: "" if row["status"] == OK else str(row["status"])
     marked = any(_mark(row) for row in rows)
-    return _Table(
+    return Table(
         "Running time and GPU memory of every case, as the organisers count.",
         tuple(columns),
         tuple(tuple(cell(row) for cell in columns.values()) for row in rows),
@@ -119,7 +111,7 @@ def _cases(rows: Sequence[Row]) -> _Table:
     )
 
 
-def _summary(rows: Sequence[Row], known: set[str]) -> _Table:
+def _summary(rows: Sequence[Row], known: set[str]) -> Table:
     lines = []
     for label, column, factor, decimals in SUMMARY:
         if column in known:
@@ -130,10 +122,10 @@ def _summary(rows: Sequence[Row], known: set[str]) -> _Table:
     notes += [NET] if "flare_time_s" in known else []
     head = ("", "Mean ± SD", "Median (Q1, Q3)", "Cases")
     cases = "1 case" if len(rows) == 1 else f"{len(rows)} cases"
-    return _Table(f"Summary of {cases}.", head, tuple(lines), tuple(notes))
+    return Table(f"Summary of {cases}.", head, tuple(lines), tuple(notes))
 
 
-def _counts(rows: Sequence[Row], known: set[str]) -> _Table:
+def _counts(rows: Sequence[Row], known: set[str]) -> Table:
     failures = Counter(str(row["status"]) for row in rows if row["status"] != OK)
     lines = [("All", str(len(rows))), ("Failed", str(failures.total()))]
     lines += [(f"Failed: {state}", str(count)) for state, count in sorted(failures.items())]
@@ -148,7 +140,7 @@ def _counts(rows: Sequence[Row], known: set[str]) -> _Table:
         marked = sum(bool(_mark(row)) for row in measured)
         lines.append(("Contaminated measurements of the GPU", _share(marked, len(measured))))
     notes = (INFRA_ERROR,) if "infra_error" in failures else ()
-    return _Table("Cases that failed or were beyond a limit.", ("", "Cases"), tuple(lines), notes)
+    return Table("Cases that failed or were beyond a limit.", ("", "Cases"), tuple(lines), notes)
 
 
 def _healthy(rows: Sequence[Row]) -> str:
@@ -188,59 +180,3 @@ def _number(row: Row, column: str, decimals: int) -> str:
 
 def _mark(row: Row) -> str:
     return "†" if row.get("contaminated") else ""
-
-
-def _markdown(table: _Table, number: int) -> str:
-    def line(cells: tuple[str, ...]) -> str:
-        return f"| {' | '.join(_escape_markdown(cell) for cell in cells)} |"
-
-    rule = f"|---|{'---:|' * (len(table.head) - 1)}"
-    title = f"**Table {number}. {_escape_markdown(table.caption)}**"
-    notes = [f"{_escape_markdown(note)}\n" for note in table.notes]
-    body = [line(row) for row in table.rows]
-    return "\n".join([title, "", line(table.head), rule, *body, "", *notes])
-
-
-def _escape_markdown(text: str) -> str:
-    """Escape what Markdown would read; it leaves an underscore inside a word alone."""
-    escaped = re.sub(r"[\\|*`<\[$~]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])", r"\\\g<0>", text)
-    return " ".join(escaped.split())
-
-
-_LATEX = str.maketrans(
-    {
-        **{character: f"\\{character}" for character in "{}$&#_%"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "[": "{[}",  # after a line's end it would begin an argument
-        "±": r"$\pm$",
-        "·": r"$\cdot$",
-        "†": r"$^{\dagger}$",
-    }
-)
-
-
-def _escape_latex(text: str) -> str:
-    return " ".join(text.split()).translate(_LATEX)
-
-
-def _latex(table: _Table) -> str:
-    def line(cells: tuple[str, ...]) -> str:
-        return f"{' & '.join(_escape_latex(cell) for cell in cells)} \\\\"
-
-    head = ["\\toprule", line(table.head), "\\midrule"]
-    lines = [
-        f"\\begin{{longtable}}{{l{'r' * (len(table.head) - 1)}}}",
-        f"\\caption{{{_escape_latex(table.caption)}}} \\\\",
-        *(*head, "\\endfirsthead"),
-        *(*head, "\\endhead"),
-        *("\\bottomrule", "\\endfoot"),
-        *(line(row) for row in table.rows),
-        "\\end{longtable}",
-    ]
-    if table.notes:
-        lines.append(f"{{\\footnotesize\\noindent {_escape_latex(' '.join(table.notes))}\\par}}")
-    return "\n".join(lines) + "\n"

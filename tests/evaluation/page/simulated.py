@@ -1,4 +1,4 @@
-"""A results folder as `run`, `batch` and `rank` would leave it, with simulated figures."""
+"""A results folder as `run` and `batch` leave it, with simulated figures."""
 
 import json
 import shutil
@@ -6,14 +6,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from evaluation.gpu.curve import Curve
 from evaluation.gpu.curve_file import write_curve
-from evaluation.ranking.profile import METHODS, Metric, load_profile
-from evaluation.ranking.ranking_file import Ranking, Standing, Team, write_ranking
-from evaluation.results import Record, Store, Usage, row, write
+from evaluation.results import Record, Store, Usage, write
 from evaluation.states import State
 from tests.evaluation.records import ACCURACY, RECORD, VRAM
 
@@ -35,7 +31,7 @@ TRACEBACK = (
 
 
 def simulate(folder: Path, teams: list[str], cases: int, *, samples: int = 1200) -> None:
-    """Write a folder a team, its cases with GPU curves of so many samples, and no ranking."""
+    """Write a folder a team, its cases with GPU curves of so many samples."""
     for number, team in enumerate(teams):
         write_team(folder / team, np.random.default_rng(number), cases, samples)
 
@@ -73,50 +69,6 @@ def vram_curve(rng: np.random.Generator, runtime_s: float, peak_mib: float, samp
     used_mib = 2 * np.rint(used_mib / 2)  # CUDA's blocks
     total = np.full(samples, 81920.0)
     return Curve(t_s, t_s + 2e-4, used_mib, total - used_mib, np.full(samples, 8.0), total)
-
-
-def write_simulated_ranking(results: Path) -> Ranking:
-    """Write a ranking of the teams of a folder: right in form, roughly in content."""
-    names = sorted(path.name for path in results.iterdir() if (path / "cases").is_dir())
-    profile = load_profile("flare24")
-    values = np.array([_values(Store(results / name), profile.metrics) for name in names])
-    signs = np.array([-1 if metric.better == "larger" else 1 for metric in profile.metrics])
-    ranks = rankdata(signs * values, axis=0)  # (team, case, metric)
-    scores = ranks.mean(axis=(1, 2))
-    order = np.argsort(scores)
-    names, ranks = [names[i] for i in order], ranks[order]
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(0, ranks.shape[1], (200, ranks.shape[1]))
-    places = np.array([_places(ranks[:, some].mean(axis=(1, 2))) for some in drawn])
-    counts = [[int((row == place).sum()) for place in range(1, len(names) + 1)] for row in places.T]
-    own = _places(ranks.mean(axis=(1, 2)))
-    standing = Standing(
-        scores=tuple(ranks.mean(axis=(1, 2)).tolist()),
-        places=tuple(own),
-        metric_ranks={},
-        place_counts=tuple(map(tuple, counts)),
-        taus=tuple(rng.uniform(0.9, 1, 200).tolist()),
-    )
-    columns = [metric.column for metric in profile.metrics]
-    ranking = Ranking(
-        scoring="flare24",
-        profile=profile,
-        resamples=200,
-        seed=0,
-        cases=tuple(f"case_{i}" for i in range(ranks.shape[1])),
-        excluded=(),
-        teams=tuple(Team(name, "ok", "", 0, 0, {}) for name in names),
-        methods=dict.fromkeys(METHODS, standing),
-        case_ranks={
-            column: tuple(map(tuple, ranks[:, :, i].tolist())) for i, column in enumerate(columns)
-        },
-        significance={
-            column: tuple(map(tuple, _p_values(ranks[:, :, i]).tolist()))
-            for i, column in enumerate(columns)
-        },
-    )
-    write_ranking(results / "ranking" / "ranking.json", ranking)
-    return ranking
 
 
 def write_refused(folder: Path, message: str) -> None:
@@ -176,21 +128,6 @@ def _failed(one: Record, rng: np.random.Generator) -> Record:
     nothing = replace(one.accuracy, dsc=0.0, nsd=0.0, predicted_ml=0.0, lesion_f1=0.0)
     log = ("loading the model", *(f"window {i} of 90" for i in range(1, 30)), *TRACEBACK)
     return replace(one, state=state, message=message, accuracy=nothing, log=log)
-
-
-def _values(store: Store, metrics: tuple[Metric, ...]) -> list[list[float]]:
-    records = (store.load(path.stem) for path in sorted((store.folder / "cases").iterdir()))
-    rows = [row(one) for one in records if one]
-    return [[float(str(one[metric.column])) for metric in metrics] for one in rows]
-
-
-def _places(scores: NDArray[np.float64]) -> list[int]:
-    return [int(place) for place in rankdata(scores, method="min")]
-
-
-def _p_values(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-    better = (ranks[:, None] < ranks[None]).mean(axis=2)
-    return np.where(better > 0.6, 0.001, 1 - better)
 
 
 def write_pictures(folder: Path, count: int) -> None:

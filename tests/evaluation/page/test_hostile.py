@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from evaluation.__main__ import main
 from tests.evaluation.page.conftest import Reader
-from tests.evaluation.page.simulated import simulate, write_refused, write_simulated_ranking
+from tests.evaluation.page.simulated import simulate, write_refused
 
 RUN = "window.attacked=1"
 # No slash: these are names of folders and files.
@@ -37,7 +37,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.unlink()
     curves = folder / TEAM / "curves"
     (curves / "FLARE_Ts_0001.csv.gz").rename(curves / f"{CASE}.csv.gz")
-    write_simulated_ranking(folder)
+    assert main(["rank", str(folder), "--missing", "failed"]) == 0
     assert main(["report", str(folder), "--title", TEXT]) == 0
     return folder / "report.html"
 

@@ -5,13 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from evaluation.errors import EvaluationError
 from evaluation.page.parts import LOG_CHARACTERS, Part, part
-from evaluation.page.teams import Team
 from evaluation.results import Record, Store
+from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
+from evaluation.teams import Team
 from tests.evaluation.records import ACCURACY, RECORD, WITHOUT_GPU
 
 TIMEOUT = replace(
@@ -67,11 +65,10 @@ def test_of_a_log_the_end_is_kept(tmp_path: Path) -> None:
 
 def test_the_lesions_label_is_that_of_the_scoring(tmp_path: Path) -> None:
     assert packed(tmp_path, WITHOUT_GPU)[0].summary["lesion_label"] == 1
-    (tmp_path / "run.json").write_text('{"scoring": "flare23"}')
-    assert packed(tmp_path, WITHOUT_GPU)[0].summary["lesion_label"] == 14
-    (tmp_path / "run.json").write_text('{"scoring": "flare99"}')
-    with pytest.raises(EvaluationError, match=r"run\.json: not what `run` writes"):
-        packed(tmp_path, WITHOUT_GPU)
+    names = [one.name for one in PROFILES["flare23"].classes]
+    organs = replace(ACCURACY, classes=dict.fromkeys(names, (0.5, 0.5)))
+    made, _ = packed(tmp_path, replace(WITHOUT_GPU, accuracy=organs))
+    assert made.summary["lesion_label"] == 14
 
 
 def test_every_different_answer_is_a_fact(tmp_path: Path) -> None:

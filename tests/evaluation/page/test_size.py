@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from evaluation.__main__ import main
 from tests.evaluation.page.conftest import Reader
-from tests.evaluation.page.simulated import simulate, write_pictures, write_simulated_ranking
+from tests.evaluation.page.simulated import simulate, write_pictures
 
 TEAMS, CASES = 25, 400
 LARGEST_MB, SLOWEST_S = 30, 2.0
@@ -23,7 +23,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     simulate(folder, names, CASES)
     for name in names:
         write_pictures(folder / name, 4)
-    write_simulated_ranking(folder)
+    assert main(["rank", str(folder)]) == 0
     assert main(["report", str(folder)]) == 0
     return folder / "report.html"
 

@@ -1,51 +1,49 @@
-"""Who takes part, and what there is of each: the folder that `batch` and `rank` share."""
+"""Who takes part, and what there is of each: the folder that `batch`, `rank` and `report` share.
+
+RESULTS_DIR/TEAM/ is what `run --output` writes, and may hold a submission.json besides: what became
+of the team's archive. A refused team has no cases.
+"""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from evaluation.errors import EvaluationError
 from evaluation.results import Record, Store
-from evaluation.scoring.profiles import PROFILES
 
 RANKING = "ranking"  # the one folder of the results that is not a team's
-DEFAULT_SCORING = "flare24"  # as `run` has it
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a team handed in, as its submission.json says; refused: it never ran."""
+    """What a team handed in, as its submission.json says; raises ValueError for another state."""
 
     archive: str
     image: str | None
-    state: str  # ok, refused
+    state: str  # ok, or refused: it never ran
     message: str
+
+    def __post_init__(self) -> None:
+        if self.state not in ("ok", "refused"):
+            raise ValueError(f"state is {self.state!r}, not ok or refused")
 
 
 @dataclass(frozen=True)
 class Team:
-    """One team's folder, as `run --output` writes it. entry: None where there is none."""
+    """One team's folder. entry: None where there is none."""
 
     name: str
     store: Store
     entry: Entry | None
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether its submission was not let in, so that it has no results."""
+        return self.entry is not None and self.entry.state == "refused"
+
     def cases(self) -> list[str]:
         """Return the names of the cases that have a record, in order."""
         return sorted(path.stem for path in (self.store.folder / "cases").glob("*.json"))
-
-    def lesion_label(self) -> int:
-        """Return the label of lesions in the team's masks, as its run.json has them scored."""
-        try:
-            settings = json.loads(self.store.settings.read_text())
-            return PROFILES[settings["scoring"]].lesion_label
-        except FileNotFoundError:
-            return PROFILES[DEFAULT_SCORING].lesion_label
-        except (ValueError, TypeError, KeyError) as error:
-            raise EvaluationError(
-                f"{self.store.settings}: not what `run` writes ({error!r}); repair or remove it"
-            ) from error
 
     def records(self) -> list[Record]:
         """Return all records; raises EvaluationError that names the file of a damaged one."""
@@ -83,12 +81,10 @@ def find_teams(results: Path) -> tuple[list[Team], list[Path]]:
 
 def _entry(path: Path) -> Entry | None:
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
-        entry = Entry(**content)
+        return Entry(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
         raise EvaluationError(
             f"{path}: not what `batch` writes of a submission ({error}); repair or remove it"
         ) from error
-    return entry

@@ -1,0 +1,197 @@
+"""What all teams came to in all cases, as arrays: nothing mixed, nothing dropped in silence."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.errors import EvaluationError
+from evaluation.gpu.curve import area_above
+from evaluation.gpu.curve_file import read_curve
+from evaluation.ranking.profile import Profile
+from evaluation.ranking.ranking_file import Excluded
+from evaluation.results import Record, row
+from evaluation.scoring.profiles import PROFILES
+from evaluation.states import State
+from evaluation.teams import Team
+
+Missing = Literal["refuse", "failed", "exclude"]
+Records = dict[str, dict[str, Record]]  # by team, then case
+
+AREA_ABOVE = re.compile(r"area_above_(\d+)_mib_s")
+SHOWN = 3  # gaps named in a message
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """M metrics of T teams in C cases.
+
+    values: (M, T, C) as measured, NaN where `failed` holds. failed: (T, C), every state but ok, all
+    cases of a refused team, and `missing` ones. missing: (T, C), without a result.
+    """
+
+    scoring: str
+    teams: tuple[Team, ...]
+    cases: tuple[str, ...]
+    values: NDArray[np.float64]
+    failed: NDArray[np.bool_]
+    missing: NDArray[np.bool_]
+    excluded: tuple[Excluded, ...]
+
+    def in_order(self, order: Sequence[int]) -> "Outcomes":
+        """Return the same with the teams in another order."""
+        return replace(
+            self,
+            teams=tuple(self.teams[i] for i in order),
+            values=self.values[:, order],
+            failed=self.failed[order],
+            missing=self.missing[order],
+        )
+
+
+def collect(teams: Sequence[Team], profile: Profile, missing: Missing) -> Outcomes:
+    """Read every record and see that they can be ranked together.
+
+    missing: what becomes of a case that a team has no result of, though another has: "refuse" it,
+    count it as "failed", or "exclude" it for all teams. Raises EvaluationError that names team and
+    case: of a gap that is refused, of records made with other references, scans or scoring, and of
+    a metric that was not measured.
+    """
+    records = {team.name: {one.case: one for one in _records(team)} for team in teams}
+    scoring = _scoring(records)
+    _check_files(records)
+    cases = sorted({case for results in records.values() for case in results})
+    gaps = [gap for team in teams if not team.is_refused for gap in _gaps(team, records, cases)]
+    if gaps and missing == "refuse":
+        raise EvaluationError(_refusal(gaps, len(cases)))
+    excluded = {gap.case for gap in gaps} if missing == "exclude" else set()
+    kept = [case for case in cases if case not in excluded]
+    if not kept:
+        raise EvaluationError("no case is left that every team has a result of; --missing failed")
+    table = [[_result(records, team, case) for case in kept] for team in teams]
+    columns = [metric.column for metric in profile.metrics]
+    values = np.array(
+        [
+            [_measured(team, one, columns) for one in line]
+            for team, line in zip(teams, table, strict=True)
+        ]
+    )
+    missing_of = {(gap.team, gap.case) for gap in gaps}
+    return Outcomes(
+        scoring=scoring,
+        teams=tuple(teams),
+        cases=tuple(kept),
+        values=np.moveaxis(values, 2, 0),
+        failed=np.array([[_has_failed(one) for one in line] for line in table]),
+        missing=np.array([[(team.name, case) in missing_of for case in kept] for team in teams]),
+        excluded=tuple(gaps) if missing == "exclude" else (),
+    )
+
+
+def _records(team: Team) -> list[Record]:
+    return [] if team.is_refused else team.records()
+
+
+def _every(records: Records) -> Iterable[tuple[str, Record]]:
+    return ((team, one) for team, results in records.items() for one in results.values())
+
+
+def _scoring(records: Records) -> str:
+    """Return the scoring profile's name, which a record tells by the classes it has scores of."""
+    known = {frozenset(one.name for one in p.classes): p.name for p in PROFILES.values()}
+    found: dict[str, str] = {}
+    for team, one in _every(records):
+        if one.accuracy is not None:
+            classes = frozenset(one.accuracy.classes)
+            found.setdefault(known.get(classes, ", ".join(sorted(classes))), f"{team}, {one.case}")
+    if not found:
+        raise EvaluationError("no team has a case that was scored; nothing can be ranked")
+    if len(found) > 1:
+        (rules, here), (others, there), *_ = found.items()
+        raise EvaluationError(
+            f"scored by different rules: {here} by {rules}, {there} by {others}; score all teams by"
+            " the same --scoring"
+        )
+    return next(iter(found))
+
+
+def _check_files(records: Records) -> None:
+    """See that a case is one scan and one reference, whoever was judged by it."""
+    first: dict[str, tuple[str, Record]] = {}
+    for team, one in _every(records):
+        if not one.is_scored:
+            continue
+        before, known = first.setdefault(one.case, (team, one))
+        for what, is_same in (
+            ("scan", one.scans_sha256 == known.scans_sha256),
+            ("reference", one.reference_sha256 == known.reference_sha256),
+        ):
+            if not is_same:
+                raise EvaluationError(
+                    f"case {one.case}: {before} and {team} were judged by different {what}s; run"
+                    " both on the same, or rank them apart"
+                )
+
+
+def _gaps(team: Team, records: Records, cases: Sequence[str]) -> list[Excluded]:
+    gaps = []
+    for case in cases:
+        one = records[team.name].get(case)
+        if one is None:
+            gaps.append(Excluded(case, team.name, "no result"))
+        elif one.state is State.INFRA_ERROR:
+            gaps.append(Excluded(case, team.name, f"{one.state}: {one.message}"))
+        elif not one.is_scored:
+            gaps.append(Excluded(case, team.name, "measured, but not scored"))
+    return gaps
+
+
+def _refusal(gaps: Sequence[Excluded], cases: int) -> str:
+    named = "; ".join(f"{gap.team}, {gap.case}: {gap.reason}" for gap in gaps[:SHOWN])
+    more = f"; and {len(gaps) - SHOWN} more" if len(gaps) > SHOWN else ""
+    return (
+        f"not every team has a result of all {cases} cases ({named}{more}); run them with --resume,"
+        " or say how they count: --missing failed, or --missing exclude for all teams"
+    )
+
+
+def _result(records: Records, team: Team, case: str) -> Record | None:
+    """Return what there is to rank of a case; None where it is a gap."""
+    one = records[team.name].get(case)
+    return one if one is not None and one.is_scored else None
+
+
+def _has_failed(one: Record | None) -> bool:
+    return one is None or one.state is not State.OK
+
+
+def _measured(team: Team, one: Record | None, columns: Sequence[str]) -> list[float]:
+    """Return the columns of a case, NaN where it failed; raises EvaluationError for a gap."""
+    if one is None or _has_failed(one):
+        return [math.nan] * len(columns)
+    known = row(one)
+    return [_value(column, known, team, one) for column in columns]
+
+
+def _value(column: str, known: Mapping[str, object], team: Team, one: Record) -> float:
+    above = AREA_ABOVE.fullmatch(column)
+    if above and column not in known and one.vram and one.usage:
+        curve = read_curve(team.store.curve(one.case))
+        level_mib = float(above.group(1))
+        return area_above(curve, 0.0, one.usage.runtime_s, one.vram.baseline_mib, level_mib)
+    if column not in known and not above:
+        raise EvaluationError(
+            f"the profile ranks {column!r}, which is no column of results.csv; there are"
+            f" {', '.join(known)}"
+        )
+    value = known.get(column)
+    if not isinstance(value, int | float):
+        finding = "was not measured" if value is None else f"is {value!r}, no number"
+        raise EvaluationError(
+            f"{team.name}, {one.case}: {column} {finding}; rank by a --profile without it"
+        )
+    return float(value)

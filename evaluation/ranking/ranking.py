@@ -1,0 +1,108 @@
+"""One ranking of all teams: by each method, in every resample, and with which differences count."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.ranking.methods import METRIC_RANKS, Counts, case_ranks, scores
+from evaluation.ranking.outcomes import Outcomes
+from evaluation.ranking.places import Floats, places
+from evaluation.ranking.profile import METHODS, Method, Profile
+from evaluation.ranking.ranking_file import Ranking, Standing, Team
+from evaluation.ranking.signed_rank import holm, one_sided_p
+from evaluation.ranking.stability import kendall_tau, place_counts, resample
+
+
+def rank(outcomes: Outcomes, profile: Profile, resamples: int = 1000, seed: int = 0) -> Ranking:
+    """Rank the teams as a profile says, and by the other methods beside it.
+
+    resamples: of the cases, with replacement, drawn from `seed`. Neither the order of teams nor
+    what they are called changes anything but the order within a shared place, the alphabetical one.
+    """
+    outcomes = outcomes.in_order(_order(outcomes, profile))
+    values = ranked_values(outcomes, profile)
+    losses = _losses(values, profile)
+    counts = np.vstack([_once(losses), resample(len(outcomes.cases), resamples, seed)])
+    columns = [metric.column for metric in profile.metrics]
+    p = [holm(one_sided_p(one, _once(losses)))[0] for one in losses]
+    return Ranking(
+        scoring=outcomes.scoring,
+        profile=profile,
+        resamples=resamples,
+        seed=seed,
+        cases=outcomes.cases,
+        excluded=outcomes.excluded,
+        teams=_teams(outcomes, dict(zip(columns, values.mean(axis=2), strict=True))),
+        methods={method: _standing(method, losses, counts, profile) for method in METHODS},
+        case_ranks=dict(zip(columns, map(_rows, case_ranks(losses)), strict=True)),
+        significance=dict(zip(columns, map(_rows, p), strict=True)),
+    )
+
+
+def ranked_values(outcomes: Outcomes, profile: Profile) -> Floats:
+    """Return what is ranked (M, T, C): penalties for failed cases, tolerances subtracted."""
+    return np.stack(
+        [
+            metric.ranked(values, outcomes.failed)
+            for metric, values in zip(profile.metrics, outcomes.values, strict=True)
+        ]
+    )
+
+
+def _losses(values: Floats, profile: Profile) -> Floats:
+    """Return values (M, T, C) so that smaller is better."""
+    signs = [-1.0 if metric.better == "larger" else 1.0 for metric in profile.metrics]
+    losses: Floats = values * np.array(signs)[:, None, None]
+    return losses
+
+
+def _order(outcomes: Outcomes, profile: Profile) -> list[int]:
+    """Return the teams by their places, those that share one by name."""
+    losses = _losses(ranked_values(outcomes, profile), profile)
+    own = _standing(profile.method, losses, _once(losses), profile).places
+    names = [team.name for team in outcomes.teams]
+    return sorted(range(len(names)), key=lambda team: (own[team], names[team]))
+
+
+def _standing(method: Method, losses: Floats, counts: Counts, profile: Profile) -> Standing:
+    """Return the ranking by a method; counts (1 + B, C): every case once, then the resamples."""
+    metric_ranks = METRIC_RANKS[method](losses, counts, profile.alpha)
+    weights = np.array([metric.weight for metric in profile.metrics])
+    of_teams = scores(metric_ranks, weights)
+    placed = places(of_teams)
+    own, resampled = placed[0], placed[1:]
+    taus = kendall_tau(own, resampled)
+    return Standing(
+        scores=tuple(of_teams[0].tolist()),
+        places=tuple(own.tolist()),
+        metric_ranks={
+            metric.column: tuple(ranks.tolist())
+            for metric, ranks in zip(profile.metrics, metric_ranks[0], strict=True)
+        },
+        place_counts=_rows(place_counts(resampled)),
+        taus=tuple(None if np.isnan(tau) else tau for tau in taus.tolist()),
+    )
+
+
+def _teams(outcomes: Outcomes, means: dict[str, Floats]) -> tuple[Team, ...]:
+    return tuple(
+        Team(
+            name=team.name,
+            state="refused" if team.is_refused else "ok",
+            message=team.entry.message if team.entry else "",
+            failed=int(outcomes.failed[i].sum()),
+            missing=int(outcomes.missing[i].sum()),
+            means={column: float(of_teams[i]) for column, of_teams in means.items()},
+        )
+        for i, team in enumerate(outcomes.teams)
+    )
+
+
+def _once(losses: Floats) -> Counts:
+    """Return the counts (1, C) of the ranking itself: every case once."""
+    return np.ones((1, losses.shape[2]), np.int64)
+
+
+def _rows(table: NDArray[Any]) -> tuple[tuple[Any, ...], ...]:
+    return tuple(tuple(row) for row in table.tolist())

@@ -1,0 +1,175 @@
+"""A ranking for people and other programs: ranking.md, ranking.csv, and what challengeR reads."""
+
+import numpy as np
+
+from evaluation.ranking.outcomes import Outcomes
+from evaluation.ranking.profile import Profile
+from evaluation.ranking.ranking import ranked_values
+from evaluation.ranking.ranking_file import Ranking, Standing
+from evaluation.ranking.stability import interval
+from evaluation.report.markup import Table
+from evaluation.report.markup import markdown as table_as_markdown
+
+METHOD = (
+    "Score: the weighted mean over the metrics of a team's ranks, smaller is better."
+    " rank-then-aggregate: the mean of its ranks case by case; aggregate-then-rank: the rank of its"
+    " mean; test-then-rank: the rank of how many others it is significantly better than. Teams that"
+    " tie in a case or a metric get the mean of their ranks; teams with the same score share a"
+    " place (=), and the next are counted from all before them."
+)
+FAILED = (
+    "A failed case counts with the profile's penalty in every metric, whatever it used before it"
+    " failed; no value counts as worse than that. A refused team has failed in every case."
+)
+RESAMPLES = (
+    "A resample draws as many cases as there are, with replacement. Kendall's tau (tau-b) compares"
+    " its places with those of all cases: 1 is the same order, 0 no relation."
+)
+SIGNIFICANCE = (
+    "One-sided Wilcoxon signed rank tests over the cases, Holm-adjusted within a metric over all"
+    " ordered pairs of teams."
+)
+
+
+def markdown(ranking: Ranking) -> str:
+    """Return the ranking as Markdown: places, means, stability, significance, what was left out."""
+    profile = ranking.profile
+    weights = ", ".join(f"{metric.name} (weight {metric.weight:g})" for metric in profile.metrics)
+    head = (
+        f"{len(ranking.teams)} teams, {len(ranking.cases)} cases, scored by {ranking.scoring},"
+        f" ranked by {profile.name}: {profile.method} of {weights}."
+    )
+    tables = [_places(ranking), _means(ranking), _stability(ranking), _significance(ranking)]
+    if ranking.excluded:
+        tables.append(_excluded(ranking))
+    numbered = [table_as_markdown(table, number) for number, table in enumerate(tables, 1)]
+    return "\n".join(["# Ranking", "", f"{head}\n", *numbered])
+
+
+def rows(ranking: Ranking) -> list[dict[str, object]]:
+    """Return ranking.csv: one row a team."""
+    own = ranking.methods[ranking.profile.method]
+    bounds = [interval(np.array(counts)) for counts in own.place_counts]
+    return [
+        {
+            "place": own.places[i],
+            "team": team.name,
+            "score": own.scores[i],
+            "place_low": bounds[i][0],
+            "place_high": bounds[i][1],
+            **{f"place_{name}": one.places[i] for name, one in ranking.methods.items()},
+            **{f"mean_{column}": value for column, value in team.means.items()},
+            **{f"rank_{column}": ranks[i] for column, ranks in own.metric_ranks.items()},
+            "failed": team.failed,
+            "missing": team.missing,
+            "state": team.state,
+            "message": team.message,
+        }
+        for i, team in enumerate(ranking.teams)
+    ]
+
+
+def challenger_rows(outcomes: Outcomes, profile: Profile) -> list[dict[str, object]]:
+    """Return challenger.csv: one row a team and case, with what is ranked of every metric.
+
+    In R, one metric at a time: as.challenge(data, by = "task", algorithm = "algorithm",
+    case = "case", value = "dsc", smallBetter = FALSE).
+    """
+    values = ranked_values(outcomes, profile)
+    columns = [metric.column for metric in profile.metrics]
+    return [
+        {"task": outcomes.scoring, "case": case, "algorithm": team.name}
+        | dict(zip(columns, values[:, i, j].tolist(), strict=True))
+        for i, team in enumerate(outcomes.teams)
+        for j, case in enumerate(outcomes.cases)
+    ]
+
+
+def _places(ranking: Ranking) -> Table:
+    own = ranking.methods[ranking.profile.method]
+    others = {name: one for name, one in ranking.methods.items() if one is not own}
+    lines = []
+    for i, team in enumerate(ranking.teams):
+        low, high = interval(np.array(own.place_counts[i]))
+        first = own.place_counts[i][0] / ranking.resamples
+        lines.append(
+            (
+                team.name,
+                _place(own, i),
+                f"{own.scores[i]:.3f}",
+                f"{low} to {high}",
+                f"{first:.1%}",
+                *(_place(one, i) for one in others.values()),
+                _failures(ranking, i),
+            )
+        )
+    head = ("Team", "Place", "Score", "Place in 95 % of resamples", "First in resamples")
+    by_others = (f"Place by {name}" for name in others)
+    return Table("Places.", (*head, *by_others, "Failed cases"), tuple(lines), (METHOD, FAILED))
+
+
+def _place(standing: Standing, team: int) -> str:
+    place = standing.places[team]
+    return f"{place}=" if standing.places.count(place) > 1 else str(place)
+
+
+def _failures(ranking: Ranking, i: int) -> str:
+    team = ranking.teams[i]
+    if team.state == "refused":
+        return f"refused: {team.message}"
+    return f"{team.failed} ({team.missing} without a result)" if team.missing else str(team.failed)
+
+
+def _means(ranking: Ranking) -> Table:
+    own = ranking.methods[ranking.profile.method]
+    lines = [
+        (
+            team.name,
+            *(
+                f"{team.means[metric.column]:.4g} ({own.metric_ranks[metric.column][i]:.2f})"
+                for metric in ranking.profile.metrics
+            ),
+        )
+        for i, team in enumerate(ranking.teams)
+    ]
+    head = ("Team", *(metric.name for metric in ranking.profile.metrics))
+    caption = f"Means over the cases of what was ranked, and ranks ({ranking.profile.method})."
+    return Table(caption, head, tuple(lines), ())
+
+
+def _stability(ranking: Ranking) -> Table:
+    lines = []
+    for name, standing in ranking.methods.items():
+        taus = [tau for tau in standing.taus if tau is not None]
+        spread = "undefined"
+        if taus:
+            low, median, high = np.quantile(taus, (0.25, 0.5, 0.75))
+            spread = f"{median:.3f} ({low:.3f}, {high:.3f})"
+        winners = [i for i, place in enumerate(standing.places) if place == 1]
+        kept = min(standing.place_counts[i][0] for i in winners) / ranking.resamples
+        lines.append((name, spread, f"{kept:.1%}"))
+    head = ("Method", "Kendall's tau: median (Q1, Q3)", "The winner is first in")
+    caption = f"Stability in {ranking.resamples} resamples of the cases (seed {ranking.seed})."
+    return Table(caption, head, tuple(lines), (RESAMPLES,))
+
+
+def _significance(ranking: Ranking) -> Table:
+    better = {
+        column: np.array(p) <= ranking.profile.alpha for column, p in ranking.significance.items()
+    }
+    lines = [
+        (team.name, *(f"{map_[i].sum()} / {map_[:, i].sum()}" for map_ in better.values()))
+        for i, team in enumerate(ranking.teams)
+    ]
+    head = ("Team", *(metric.name for metric in ranking.profile.metrics))
+    caption = (
+        "How many other teams a team is significantly better / worse than (p at most"
+        f" {ranking.profile.alpha:g})."
+    )
+    return Table(caption, head, tuple(lines), (SIGNIFICANCE,))
+
+
+def _excluded(ranking: Ranking) -> Table:
+    lines = tuple((gap.case, gap.team, gap.reason) for gap in ranking.excluded)
+    caption = "Cases that were ranked for no team, because one has no result of it."
+    return Table(caption, ("Case", "Team", "Reason"), lines, ())

@@ -1,0 +1,87 @@
+"""Results of several teams as `run` and `batch` write them, and in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.ranking.outcomes import Outcomes
+from evaluation.ranking.profile import Metric, Profile
+from evaluation.results import Record, Store
+from evaluation.states import State
+from evaluation.teams import Team
+from tests.evaluation.records import ACCURACY, RECORD, VRAM
+
+DSC = Metric("dsc", "DSC", "larger", failed=0.0)
+TIME = Metric("flare_time_s", "Time", "smaller", failed=3600.0, tolerance=45.0)
+
+
+def record(
+    case: str,
+    dsc: float = 0.5,
+    nsd: float = 0.5,
+    time_s: float = 10.0,
+    above_mib_s: float = 0.0,
+    state: State = State.OK,
+) -> Record:
+    """Return one case's record as a run with a GPU writes it; a failed one scores 0."""
+    assert RECORD.usage is not None
+    if state is not State.OK:
+        dsc = nsd = 0.0
+    return replace(
+        RECORD,
+        case=case,
+        state=state,
+        scans_sha256=(f"scan of {case}",),
+        reference_sha256=f"reference of {case}",
+        usage=replace(RECORD.usage, flare_time_s=time_s),
+        vram=replace(VRAM, area_above_4096_mib_s=above_mib_s),
+        accuracy=replace(ACCURACY, dsc=dsc, nsd=nsd, classes={"Lesion": (dsc, nsd)}),
+    )
+
+
+def infra_error(case: str) -> Record:
+    return replace(
+        record(case),
+        state=State.INFRA_ERROR,
+        message="the engine is gone",
+        usage=None,
+        vram=None,
+        accuracy=None,
+    )
+
+
+def write_team(results: Path, name: str, records: Sequence[Record]) -> None:
+    store = Store(results / name)
+    for one in records:
+        store.save(one)
+
+
+def write_submission(results: Path, name: str, state: str, message: str = "") -> None:
+    (results / name).mkdir(parents=True, exist_ok=True)
+    content = {"archive": f"{name}.tar.gz", "image": None, "state": state, "message": message}
+    (results / name / "submission.json").write_text(json.dumps(content))
+
+
+def profile(*metrics: Metric, method: str = "rank-then-aggregate") -> Profile:
+    return Profile("test", method, metrics)  # type: ignore[arg-type]
+
+
+def outcomes(*tables: Mapping[str, Sequence[float | None]]) -> Outcomes:
+    """Return what teams came to; a table is a metric: by team, one value a case, None: failed."""
+    teams = list(tables[0])
+    values = np.array([[table[team] for team in teams] for table in tables], np.float64)
+    failed = np.isnan(values[0])
+    return Outcomes(
+        scoring="flare24",
+        teams=tuple(Team(team, Store(Path(team)), None) for team in teams),
+        cases=tuple(f"case_{i}" for i in range(values.shape[2])),
+        values=values,
+        failed=failed,
+        missing=np.zeros_like(failed),
+        excluded=(),
+    )

@@ -1,0 +1,190 @@
+"""What is read of a folder of results, and what is refused to be ranked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluation.errors import EvaluationError
+from evaluation.gpu.curve import Curve
+from evaluation.gpu.curve_file import write_curve
+from evaluation.ranking.outcomes import Missing, Outcomes, collect
+from evaluation.ranking.profile import Metric, Profile, load_profile
+from evaluation.states import State
+from evaluation.teams import find_teams
+from tests.evaluation.ranking.results_folder import (
+    infra_error,
+    profile,
+    record,
+    write_submission,
+    write_team,
+)
+from tests.evaluation.records import ACCURACY, VRAM
+
+FLARE24 = load_profile("flare24")
+FAILURES = [state for state in State if state not in (State.OK, State.INFRA_ERROR)]
+
+
+def read(results: Path, missing: Missing = "refuse", by: Profile = FLARE24) -> Outcomes:
+    return collect(find_teams(results)[0], by, missing)
+
+
+def refusal(results: Path, missing: Missing = "refuse", by: Profile = FLARE24) -> str:
+    with pytest.raises(EvaluationError) as caught:
+        read(results, missing, by)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_values_are_those_of_the_records(tmp_path: Path) -> None:
+    write_team(tmp_path, "b", [record("y", 0.1, 0.2, 30.0, 40.0), record("x", 0.5, 0.6, 70.0, 8.0)])
+    write_team(tmp_path, "a", [record("x", 0.7, 0.8, 9.0), record("y", state=State.TIMEOUT)])
+    found = read(tmp_path)
+    assert [team.name for team in found.teams] == ["a", "b"]
+    assert found.cases == ("x", "y")
+    assert found.scoring == "flare24"
+    assert found.failed.tolist() == [[False, True], [False, False]]
+    assert not found.missing.any()
+    nan = np.nan
+    expected = [
+        [[0.7, nan], [0.5, 0.1]],
+        [[0.8, nan], [0.6, 0.2]],
+        [[9.0, nan], [70.0, 30.0]],
+        [[0.0, nan], [8.0, 40.0]],
+    ]
+    np.testing.assert_array_equal(found.values, expected)
+
+
+@pytest.mark.parametrize("state", FAILURES)
+def test_every_state_that_is_the_teams_doing_is_a_failure(tmp_path: Path, state: State) -> None:
+    write_team(tmp_path, "a", [record("x", state=state), record("y")])
+    assert read(tmp_path).failed.tolist() == [[True, False]]
+
+
+def test_a_failed_case_needs_no_measurement(tmp_path: Path) -> None:
+    crashed = replace(record("x", state=State.NONZERO_EXIT), vram=None, usage=None)
+    write_team(tmp_path, "a", [crashed, record("y")])
+    assert read(tmp_path).failed.tolist() == [[True, False]]
+
+
+def test_a_refused_team_has_failed_in_all_cases(tmp_path: Path) -> None:
+    write_team(tmp_path, "a", [record("x"), record("y")])
+    write_submission(tmp_path, "a", "ok")
+    write_submission(tmp_path, "b", "refused", "no such image")
+    found = read(tmp_path)
+    assert found.failed.tolist() == [[False, False], [True, True]]
+    assert not found.missing.any()
+
+
+@pytest.mark.parametrize(
+    ("records", "reason"),
+    [
+        ([record("x")], "b, y: no result"),
+        ([record("x"), infra_error("y")], "b, y: infra_error: the engine is gone"),
+        (
+            [record("x"), replace(record("y"), accuracy=None)],
+            "b, y: measured, but not scored",
+        ),
+    ],
+)
+def test_a_gap_is_refused_unless_something_says_how_it_counts(
+    tmp_path: Path, records: list[object], reason: str
+) -> None:
+    write_team(tmp_path, "a", [record("x"), record("y")])
+    write_team(tmp_path, "b", records)  # type: ignore[arg-type]
+    said = refusal(tmp_path)
+    assert f"({reason})" in said
+    assert "--missing failed" in said
+    assert "--missing exclude" in said
+
+    counted = read(tmp_path, "failed")
+    assert counted.failed.tolist() == counted.missing.tolist() == [[False, False], [False, True]]
+    assert counted.excluded == ()
+
+    left_out = read(tmp_path, "exclude")
+    assert left_out.cases == ("x",)
+    assert not left_out.failed.any()
+    (gap,) = left_out.excluded
+    assert f"{gap.team}, {gap.case}: {gap.reason}" == reason
+
+
+def test_many_gaps_are_one_line(tmp_path: Path) -> None:
+    write_team(tmp_path, "a", [record(f"case_{i}") for i in range(400)])
+    write_submission(tmp_path, "b", "ok")
+    said = refusal(tmp_path)
+    assert "all 400 cases (b, case_0: no result; b, case_1: no result;" in said
+    assert "and 397 more" in said
+
+
+def test_nothing_is_left(tmp_path: Path) -> None:
+    write_team(tmp_path, "a", [record("x")])
+    write_team(tmp_path, "b", [record("y")])
+    assert "no case is left" in refusal(tmp_path, "exclude")
+    assert read(tmp_path, "failed").failed.tolist() == [[False, True], [True, False]]
+
+
+def test_nothing_was_scored(tmp_path: Path) -> None:
+    write_submission(tmp_path, "a", "refused")
+    assert "nothing can be ranked" in refusal(tmp_path)
+
+
+def test_results_of_different_references_are_not_mixed(tmp_path: Path) -> None:
+    write_team(tmp_path, "a", [record("w"), record("x")])
+    write_team(tmp_path, "b", [record("w"), replace(record("x"), reference_sha256="newer")])
+    assert "case x: a and b were judged by different references" in refusal(tmp_path)
+
+
+def test_results_of_different_scans_are_not_mixed(tmp_path: Path) -> None:
+    write_team(tmp_path, "a", [record("x")])
+    write_team(tmp_path, "b", [replace(record("x"), scans_sha256=("another",))])
+    assert "case x: a and b were judged by different scans" in refusal(tmp_path)
+
+
+def test_results_of_different_scoring_profiles_are_not_mixed(tmp_path: Path) -> None:
+    organs = {name: (0.5, 0.5) for name in ("Liver", "Lesion")}
+    write_team(tmp_path, "a", [record("x")])
+    write_team(tmp_path, "b", [replace(record("x"), accuracy=replace(ACCURACY, classes=organs))])
+    assert "a, x by flare24, b, x by Lesion, Liver" in refusal(tmp_path)
+
+
+def test_what_was_not_measured_is_named(tmp_path: Path) -> None:
+    write_team(tmp_path, "a", [record("x"), replace(record("y"), vram=None)])
+    assert "a, y: area_above_4096_mib_s was not measured; rank by a --profile" in refusal(tmp_path)
+    assert read(tmp_path, by=load_profile("flare24-without-gpu")).values.shape == (3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("column", "finding"),
+    [("flare_time", "'flare_time', which is no column"), ("memory_api", "is 'v2', no number")],
+)
+def test_a_column_that_cannot_be_ranked_is_named(tmp_path: Path, column: str, finding: str) -> None:
+    write_team(tmp_path, "a", [record("x")])
+    assert finding in refusal(tmp_path, by=profile(Metric(column, "x", "smaller", failed=9.0)))
+
+
+def test_another_tolerance_of_memory_is_computed_from_the_curve(tmp_path: Path) -> None:
+    one = record("x")
+    assert one.usage is not None
+    one = replace(
+        one,
+        usage=replace(one.usage, runtime_s=10.0),
+        vram=replace(VRAM, baseline_mib=100.0, area_above_4096_mib_s=0.0),
+    )
+    write_team(tmp_path, "a", [one])
+    t_s = np.array([-1.0, 0.0, 4.0, 10.0, 11.0])
+    used_mib = np.array([100.0, 3148.0, 3148.0, 3148.0, 100.0])
+    rest = np.zeros_like(t_s)
+    curve = Curve(t_s, t_s, used_mib, rest, rest, rest)
+    write_curve(find_teams(tmp_path)[0][0].store.curve("x"), curve, 0.0)
+    metric = Metric("area_above_2048_mib_s", "Area", "smaller", failed=1e9)
+    # 3148 - 100 - 2048 MiB for 10 s.
+    assert read(tmp_path, by=profile(metric)).values.tolist() == [[[pytest.approx(10_000.0)]]]
+
+
+def test_a_missing_curve_is_named(tmp_path: Path) -> None:
+    write_team(tmp_path, "a", [record("x")])
+    metric = Metric("area_above_2048_mib_s", "Area", "smaller", failed=1e9)
+    assert "curves/x.csv.gz" in refusal(tmp_path, by=profile(metric))

@@ -1,0 +1,185 @@
+"""`rank` from its command line: what it writes, and what it says to misuse."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from evaluation.__main__ import main
+from evaluation.ranking.ranking_file import read_ranking
+from evaluation.states import State
+from tests.evaluation.ranking.results_folder import (
+    infra_error,
+    record,
+    write_submission,
+    write_team,
+)
+
+# Ranks by DSC, NSD, time and area: good 1 1 1.5 2, same as its twin; slow 3 3 3 2; bad fails.
+CASES = [f"case_{i}" for i in range(12)]
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    write_team(folder, "good", [record(case, 0.9, 0.9) for case in CASES])
+    write_team(folder, "twin_", [record(case, 0.9, 0.9) for case in CASES])
+    write_team(folder, "slow", [record(case, 0.5, 0.5, time_s=60.0) for case in CASES])
+    write_team(folder, "bad", [record(case, state=State.OOM_VRAM) for case in CASES])
+    write_submission(folder, "none", "refused", "image is for arm64")
+    return folder
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_everything_is_written(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rank", str(results), "--resamples", "50"]) == 0
+    said = capsys.readouterr().out
+    output = results / "ranking"
+    report = (output / "ranking.md").read_text()
+    assert report in said
+    assert f"ranking  {output}" in said
+
+    ranking = read_ranking(output / "ranking.json")
+    assert [team.name for team in ranking.teams] == ["good", "twin_", "slow", "bad", "none"]
+    for standing in ranking.methods.values():
+        assert standing.places == (1, 1, 3, 4, 4)
+    assert ranking.resamples == 50
+
+    rows = table(output / "ranking.csv")
+    assert [(row["place"], row["team"], row["failed"]) for row in rows] == [
+        ("1", "good", "0"),
+        ("1", "twin_", "0"),
+        ("3", "slow", "0"),
+        ("4", "bad", "12"),
+        ("4", "none", "12"),
+    ]
+    assert rows[0]["score"] == "1.625"  # DSC and NSD 1.5, time 1.5, area 2 of 3 alike
+    assert float(rows[2]["mean_flare_time_s"]) == 15
+    assert rows[4]["message"] == "image is for arm64"
+
+
+def test_shared_places_failures_and_refusals_are_shown(results: Path) -> None:
+    main(["rank", str(results), "--resamples", "50"])
+    lines = (results / "ranking" / "ranking.md").read_text().splitlines()
+    good = next(line for line in lines if line.startswith("| good |"))
+    assert good.startswith("| good | 1= | 1.625 | 1 to 1 | 100.0% | 1= | 1= | 0 |")
+    assert any(line.startswith(r"| twin\_ | 1= |") for line in lines)
+    slow = next(line for line in lines if line.startswith("| slow |"))
+    assert slow.split(" | ")[1] == "3"
+    assert any("refused: image is for arm64" in line for line in lines)
+    # Better than slow, bad and none, worse than nobody; not better than its twin.
+    assert "| good | 3 / 0 | 3 / 0 | 3 / 0 | 2 / 0 |" in lines
+
+
+def test_challenger_csv_is_long_and_has_what_is_ranked(results: Path) -> None:
+    main(["rank", str(results), "--resamples", "2"])
+    rows = table(results / "ranking" / "challenger.csv")
+    assert list(rows[0]) == [
+        "task",
+        "case",
+        "algorithm",
+        "dsc",
+        "nsd",
+        "flare_time_s",
+        "area_above_4096_mib_s",
+    ]
+    assert len(rows) == len({(row["case"], row["algorithm"]) for row in rows}) == 5 * len(CASES)
+    assert {row["task"] for row in rows} == {"flare24"}
+    by_team = {row["algorithm"]: row for row in rows if row["case"] == "case_3"}
+    assert by_team["slow"]["flare_time_s"] == "15.0"
+    assert by_team["bad"]["dsc"] == by_team["none"]["dsc"] == "0.0"
+    assert by_team["bad"]["flare_time_s"] == "3555.0"
+
+
+def test_a_gap_is_refused_or_counted_as_asked(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_team(results, "good", [infra_error("case_3")])
+    assert main(["rank", str(results)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "error: not every team has a result of all 12 cases (good, case_3: infra"
+    )
+    assert len(said.splitlines()) == 1
+    assert not (results / "ranking").exists()
+
+    assert main(["rank", str(results), "--missing", "failed", "--resamples", "2"]) == 0
+    rows = table(results / "ranking" / "ranking.csv")
+    assert [(row["place"], row["team"], row["missing"]) for row in rows[:2]] == [
+        ("1", "twin_", "0"),
+        ("2", "good", "1"),
+    ]
+    assert "1 (1 without a result)" in (results / "ranking" / "ranking.md").read_text()
+
+    assert main(["rank", str(results), "--missing", "exclude", "--resamples", "2"]) == 0
+    report = (results / "ranking" / "ranking.md").read_text()
+    assert "5 teams, 11 cases" in report
+    assert "| case_3 | good | infra_error: the engine is gone |" in report
+
+
+def test_output_profile_and_seed_are_as_asked(results: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text(
+        'name = "mine"\nmethod = "aggregate-then-rank"\n'
+        '[[metrics]]\ncolumn = "flare_time_s"\nname = "Time"\nbetter = "smaller"\nfailed = 90.0\n'
+    )
+    words = ["rank", str(results), "--profile", str(mine), "--seed", "7", "--resamples", "3"]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 0
+    assert not (results / "ranking").exists()
+    ranking = read_ranking(tmp_path / "out" / "ranking.json")
+    assert (ranking.profile.name, ranking.seed, ranking.resamples) == ("mine", 7, 3)
+    assert list(ranking.methods["aggregate-then-rank"].metric_ranks) == ["flare_time_s"]
+    assert (
+        "ranked by mine: aggregate-then-rank of Time (weight 1)"
+        in (tmp_path / "out" / "ranking.md").read_text()
+    )
+
+
+def test_ranking_again_gives_the_same_files(results: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        words = ["rank", str(results), "--resamples", "20", "--output", str(tmp_path / name)]
+        assert main(words) == 0
+    for file in ("ranking.md", "ranking.csv", "ranking.json", "challenger.csv"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_a_folder_that_is_nobodys_is_named(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (results / "lost").mkdir()
+    assert main(["rank", str(results), "--resamples", "2"]) == 0
+    assert f"notice: {results / 'lost'}: holds neither" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "finding"),
+    [
+        ("{0}/absent", 1, "no such folder"),
+        ("{0}/good", 1, "give the folder above"),
+        ("{0} --profile flare99", 1, "no profile of that name"),
+        ("{0} --resamples 0", 2, "0: must be above 0"),
+        ("{0} --resamples many", 2, "invalid"),
+        ("{0} --missing maybe", 2, "invalid choice"),
+    ],
+)
+def test_misuse_is_one_line(
+    results: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    code: int,
+    finding: str,
+) -> None:
+    try:
+        result = main(["rank", *words.format(results).split()])
+    except SystemExit as error:
+        result = int(str(error.code))
+    said = capsys.readouterr().err.splitlines()
+    assert result == code
+    assert finding in said[-1]
+    assert code == 2 or len(said) == 1

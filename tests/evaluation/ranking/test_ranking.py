@@ -1,0 +1,192 @@
+"""Whole rankings: FLARE's by hand, and what must change nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks.ranking import simulated
+from evaluation.ranking.outcomes import Outcomes
+from evaluation.ranking.profile import METHODS, Metric, load_profile
+from evaluation.ranking.ranking import rank
+from evaluation.ranking.ranking_file import Ranking
+from evaluation.results import Store
+from evaluation.teams import Entry, Team
+from tests.evaluation.ranking.results_folder import DSC, TIME, outcomes, profile
+
+FLARE24 = load_profile("flare24")
+
+
+def places(ranking: Ranking, method: str | None = None) -> dict[str, int]:
+    standing = ranking.methods[method or ranking.profile.method]  # type: ignore[index]
+    return {team.name: place for team, place in zip(ranking.teams, standing.places, strict=True)}
+
+
+def scores(ranking: Ranking) -> dict[str, float]:
+    own = ranking.methods[ranking.profile.method].scores
+    return {team.name: score for team, score in zip(ranking.teams, own, strict=True)}
+
+
+# Time less 45 s: a 0, 5, failed (3555); b 0, 1, 15; c 55, 0, 15.
+# Ranks by DSC:   a 1.5, 1.5, 3;  b 3, 1.5, 1;   c 1.5, 3, 2.      Means 12/6, 11/6, 13/6.
+# Ranks by time:  a 1.5, 3, 3;    b 1.5, 2, 1.5; c 3, 1, 1.5.      Means 15/6, 10/6, 11/6.
+BY_HAND = outcomes(
+    {"a": [0.9, 0.8, None], "b": [0.8, 0.8, 0.7], "c": [0.9, 0.6, 0.5]},
+    {"a": [44.0, 50.0, None], "b": [10.0, 46.0, 60.0], "c": [100.0, 45.0, 60.0]},
+)
+
+
+def test_flare_by_hand() -> None:
+    ranking = rank(BY_HAND, profile(DSC, TIME), resamples=10)
+    assert scores(ranking) == pytest.approx({"a": 2.25, "b": 1.75, "c": 2.0})
+    assert places(ranking) == {"a": 3, "b": 1, "c": 2}
+    assert [team.name for team in ranking.teams] == ["b", "c", "a"]
+    assert ranking.case_ranks["dsc"] == ((3, 1.5, 1), (1.5, 3, 2), (1.5, 1.5, 3))
+    assert ranking.case_ranks["flare_time_s"] == ((1.5, 2, 1.5), (3, 1, 1.5), (1.5, 3, 3))
+    assert ranking.methods["rank-then-aggregate"].metric_ranks["flare_time_s"] == pytest.approx(
+        (10 / 6, 11 / 6, 15 / 6)
+    )
+    assert [team.means["dsc"] for team in ranking.teams] == pytest.approx([2.3 / 3, 2 / 3, 1.7 / 3])
+    assert [team.means["flare_time_s"] for team in ranking.teams] == pytest.approx(
+        [16 / 3, 70 / 3, 3560 / 3]
+    )
+    assert [team.failed for team in ranking.teams] == [0, 0, 1]
+
+
+def test_half_the_weight_by_hand() -> None:
+    half = replace(TIME, weight=0.5)
+    ranking = rank(BY_HAND, profile(DSC, half), resamples=10)
+    assert scores(ranking) == pytest.approx(
+        {"a": (12 + 7.5) / 9, "b": (11 + 5) / 9, "c": (13 + 5.5) / 9}
+    )
+
+
+def test_aggregate_then_rank_by_hand() -> None:
+    ranking = rank(BY_HAND, profile(DSC, TIME, method="aggregate-then-rank"), resamples=10)
+    # Means by DSC 0.57, 0.77, 0.67, by time 1187, 5, 23.
+    assert scores(ranking) == {"a": 3, "b": 1, "c": 2}
+
+
+def test_teams_with_the_same_score_share_a_place() -> None:
+    # By DSC a, b, c, by time b, a, c, by memory all alike.
+    ranking = rank(
+        outcomes(
+            {"c": [0.1], "b": [0.5], "a": [0.9]},
+            {"c": [90.0], "b": [50.0], "a": [60.0]},
+            {"c": [7.0], "b": [7.0], "a": [7.0]},
+        ),
+        profile(DSC, TIME, Metric("area_mib_s", "Area", "smaller", failed=1e9)),
+        resamples=10,
+    )
+    assert places(ranking) == {"a": 1, "b": 1, "c": 3}
+    assert [team.name for team in ranking.teams] == ["a", "b", "c"]
+
+
+def test_what_is_within_the_tolerance_is_the_best_and_tied() -> None:
+    ranking = rank(
+        outcomes({"a": [1.0], "b": [44.9], "c": [45.0], "d": [45.1]}), profile(TIME), resamples=2
+    )
+    assert places(ranking) == {"a": 1, "b": 1, "c": 1, "d": 4}
+
+
+def test_nothing_is_worse_than_a_failure() -> None:
+    ranking = rank(
+        outcomes({"a": [5000.0], "b": [None], "c": [3600.0], "d": [3599.0]}),
+        profile(TIME),
+        resamples=2,
+    )
+    assert places(ranking) == {"a": 2, "b": 2, "c": 2, "d": 1}
+
+
+def test_a_refused_team_is_last_and_says_why() -> None:
+    refused = Team("a", Store(BY_HAND.teams[0].store.folder), Entry("a", None, "refused", "no sh"))
+    none = outcomes({"a": [None, None], "b": [0.0, 0.1], "c": [0.9, 0.9]})
+    ranking = rank(replace(none, teams=(refused, *none.teams[1:])), profile(DSC), resamples=10)
+    assert places(ranking) == {"a": 3, "b": 2, "c": 1}
+    last = ranking.teams[2]
+    assert (last.state, last.message, last.failed, last.missing) == ("refused", "no sh", 2, 0)
+
+
+def test_one_team_and_one_case() -> None:
+    ranking = rank(outcomes({"a": [0.5]}), profile(DSC), resamples=5)
+    for standing in ranking.methods.values():
+        assert standing.places == (1,)
+        assert standing.place_counts == ((5,),)
+        assert standing.taus == (None,) * 5
+
+
+def shuffled(given: Outcomes, seed: int) -> Outcomes:
+    """Return the same outcomes with teams and cases in another order."""
+    draw = np.random.default_rng(seed)
+    cases = draw.permutation(len(given.cases))
+    other = replace(
+        given,
+        cases=tuple(given.cases[i] for i in cases),
+        values=given.values[:, :, cases],
+        failed=given.failed[:, cases],
+        missing=given.missing[:, cases],
+    )
+    return other.in_order(draw.permutation(len(given.teams)).tolist())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_teams_and_cases_changes_nothing(seed: int) -> None:
+    given = simulated(8, 40, seed)
+    one = rank(given, FLARE24, resamples=20)
+    other = rank(shuffled(given, seed), FLARE24, resamples=20)
+    assert [team.name for team in other.teams] == [team.name for team in one.teams]
+    for team, same in zip(other.teams, one.teams, strict=True):
+        assert team.means == pytest.approx(same.means)
+        assert team.failed == same.failed
+    for method in METHODS:
+        assert other.methods[method].places == one.methods[method].places
+        assert other.methods[method].scores == pytest.approx(one.methods[method].scores)
+    for column, p in one.significance.items():
+        np.testing.assert_allclose(other.significance[column], p, rtol=1e-9)
+
+
+def test_the_order_of_teams_does_not_change_a_resample() -> None:
+    given = simulated(8, 40)
+    one = rank(given, FLARE24, resamples=50)
+    other = rank(given.in_order(range(7, -1, -1)), FLARE24, resamples=50)
+    for method in METHODS:
+        assert other.methods[method].place_counts == one.methods[method].place_counts
+        assert other.methods[method].taus == one.methods[method].taus
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_duplicated_team_shares_its_place_in_every_resample(seed: int) -> None:
+    given = simulated(8, 40, seed)
+    twice = given.in_order([*range(8), 3])
+    twin = Team("twin", Store(given.teams[3].store.folder), None)
+    ranking = rank(replace(twice, teams=(*given.teams, twin)), FLARE24, resamples=50)
+    names = [team.name for team in ranking.teams]
+    one, other = names.index(given.teams[3].name), names.index("twin")
+    for standing in ranking.methods.values():
+        assert standing.places[one] == standing.places[other]
+        assert standing.place_counts[one] == standing.place_counts[other]
+    for p in ranking.significance.values():
+        assert p[one][other] == p[other][one] == 1
+
+
+def test_better_in_every_case_is_first_by_every_method() -> None:
+    given = simulated(6, 60)
+    best = np.array([1.0, 1.0, 1.0, 0.0])[:, None]
+    given.values[:, 2] = best
+    given.failed[2] = False
+    ranking = rank(given, FLARE24, resamples=20)
+    assert ranking.teams[0].name == given.teams[2].name
+    for standing in ranking.methods.values():
+        assert standing.places[0] == 1
+        assert standing.place_counts[0][0] == 20
+
+
+def test_counts_and_taus_are_those_of_the_resamples() -> None:
+    ranking = rank(simulated(5, 30), FLARE24, resamples=100)
+    for standing in ranking.methods.values():
+        assert [sum(row) for row in standing.place_counts] == [100] * 5
+        assert len(standing.taus) == 100
+    assert rank(simulated(5, 30), FLARE24, resamples=100) == ranking
+    assert rank(simulated(5, 30), FLARE24, resamples=100, seed=1).methods != ranking.methods

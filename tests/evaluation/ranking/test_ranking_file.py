@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.ranking import simulated
+from evaluation.errors import EvaluationError
+from evaluation.ranking.profile import load_profile
+from evaluation.ranking.ranking import rank
+from evaluation.ranking.ranking_file import Excluded, read_ranking, write_ranking
+from tests.evaluation.ranking.results_folder import DSC, outcomes, profile
+
+RANKING = rank(simulated(4, 12), load_profile("flare24"), resamples=7, seed=5)
+
+
+def test_a_ranking_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    gap = Excluded("case_9", "b", "no result")
+    for ranking in (
+        replace(RANKING, excluded=(gap,)),
+        rank(outcomes({"a": [0.5]}), profile(DSC), resamples=2),  # whose taus are undefined
+    ):
+        write_ranking(tmp_path / "ranking.json", ranking)
+        assert read_ranking(tmp_path / "ranking.json") == ranking
+
+
+def test_the_file_has_the_documented_fields(tmp_path: Path) -> None:
+    write_ranking(tmp_path / "ranking.json", RANKING)
+    content = json.loads((tmp_path / "ranking.json").read_text())
+    assert content["format"] == 1
+    assert content["profile"]["metrics"][2]["tolerance"] == 45.0
+    assert len(content["methods"]["test-then-rank"]["place_counts"]) == 4
+    assert len(content["case_ranks"]["dsc"][0]) == len(content["cases"]) == 12
+    assert content["significance"]["nsd"][1][1] == 1
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1}', '{"format": 2}'])
+def test_a_damaged_file_is_named_with_its_remedy(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "ranking.json"
+    path.write_text(content)
+    with pytest.raises(EvaluationError, match=r"ranking\.json: not a ranking .* rank the results"):
+        read_ranking(path)
+
+
+def test_a_missing_file_says_who_writes_it(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="evaluation rank"):
+        read_ranking(tmp_path / "ranking.json")
