@@ -14,6 +14,7 @@ from evaluation.cases import find
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.harness import Plan, evaluate
+from evaluation.page.command import add_report
 from evaluation.ranking.command import add_rank
 from evaluation.runners import LIMITS, Limits
 from evaluation.score import score_folder
@@ -124,6 +125,7 @@ def parser() -> argparse.ArgumentParser:
         "--repeat", type=_positive(int), default=3, metavar="N", help="runs a scan (default 3)"
     )
     add_rank(commands)
+    add_report(commands)
     return whole
 
 

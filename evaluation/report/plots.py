@@ -98,14 +98,14 @@ def during_run(t_s: Floats, used_mib: Floats, runtime_s: float) -> tuple[Floats,
     return times, np.interp(times, t_s, used_mib)
 
 
-def thinned(t_s: Floats, values: Floats) -> tuple[Floats, Floats]:
-    """Return the first, lowest, highest and last sample of each of COLUMNS equal intervals.
+def thinned(t_s: Floats, values: Floats, columns: int = COLUMNS) -> tuple[Floats, Floats]:
+    """Return the first, lowest, highest and last sample of each of `columns` equal intervals.
 
     Drawn at that width they look like all samples: no peak is lost, however short.
     """
-    if t_s.size <= 4 * COLUMNS:
+    if t_s.size <= 4 * columns:
         return t_s, values
-    column = np.floor((t_s - t_s[0]) / (t_s[-1] - t_s[0]) * COLUMNS)
+    column = np.floor((t_s - t_s[0]) / (t_s[-1] - t_s[0]) * columns)
     starts = np.flatnonzero(np.diff(column, prepend=-1.0))
     by_value = np.lexsort((values, column))  # columns stay where they are, sorted inside
     ends = np.append(starts[1:], t_s.size) - 1

@@ -1,0 +1,104 @@
+"""What is compared between teams, and the figures that stand for a team's many cases."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
+
+Floats = NDArray[np.float64]
+Row = Mapping[str, object]
+
+DIGITS = 7  # significant ones of a number in the page
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of results.csv that teams are compared by; shown is its value times `factor`.
+
+    limit: what FLARE tolerates of it, in the column's own unit.
+    """
+
+    column: str
+    label: str
+    unit: str
+    factor: float
+    decimals: int
+    is_higher_better: bool
+    note: str
+    limit: float | None = None
+
+
+METRICS = (
+    Metric("dsc", "DSC", "%", 100.0, 1, True, "Dice similarity coefficient of the lesions"),
+    Metric("nsd", "NSD", "%", 100.0, 1, True, "normalised surface Dice of the lesions"),
+    Metric("lesion_f1", "Lesion F1", "", 1.0, 3, True, "F1 of lesions found, any overlap counts"),
+    Metric(
+        "flare_time_s",
+        "Time",
+        "s",
+        1.0,
+        1,
+        False,
+        "wall time around the whole container, as the organisers count",
+        TIME_LIMIT_S,
+    ),
+    Metric(
+        "peak_vram_mib",
+        "Peak VRAM",
+        "MiB",
+        1.0,
+        0,
+        False,
+        "highest GPU memory above the baseline; a lower bound",
+        VRAM_LIMIT_MIB,
+    ),
+    Metric(
+        "area_mib_s",
+        "VRAM area",
+        "GiB·s",
+        1 / 1024,
+        1,
+        False,
+        "area under the VRAM-time curve above the baseline",
+    ),
+    Metric("peak_ram_mib", "Peak RAM", "MiB", 1.0, 0, False, "highest memory, page cache included"),
+)
+
+
+def distribution(values: Floats) -> dict[str, object]:
+    """Return what a table and a box plot say of values, in their own unit.
+
+    values: (n,), n > 0. Quartiles are interpolated linearly; whiskers reach to the last value
+    within 1.5 interquartile ranges of the box, as Tukey draws them, and what is beyond is `far`.
+    sd is the sample's (n - 1), None for a single value.
+    """
+    q1, median, q3 = np.quantile(values, (0.25, 0.5, 0.75))
+    reach = 1.5 * (q3 - q1)
+    near = values[(values >= q1 - reach) & (values <= q3 + reach)]
+    far = np.sort(values[(values < q1 - reach) | (values > q3 + reach)])
+    return {
+        "n": values.size,
+        "mean": brief(values.mean()),
+        "sd": brief(values.std(ddof=1)) if values.size > 1 else None,
+        "q1": brief(q1),
+        "median": brief(median),
+        "q3": brief(q3),
+        "low": brief(near.min()),
+        "high": brief(near.max()),
+        "far": [brief(value) for value in far],
+    }
+
+
+def values(rows: Sequence[Row], column: str) -> Floats:
+    """Return the values of a column that were measured, or are defined."""
+    return np.array([row[column] for row in rows if row.get(column) is not None], np.float64)
+
+
+def brief(value: object) -> object:
+    """Return a number with as many digits as anybody reads; everything else as it is."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    return value
