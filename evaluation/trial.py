@@ -106,9 +106,9 @@ class Rig:
             stage(case, work)
             try:
                 self._wait_for_quiet()
-                self._check_disk()
+                check_disk(self.folder)
                 outcome = self.runner.run(Job(case.name, work, self.timeout_s, self._watch(work)))
-                self._check_disk()  # or what failed did so for want of space
+                check_disk(self.folder)  # or what failed did so for want of space
                 vram, curve = self._vram(outcome)
             except (GpuLost, InfrastructureError) as error:
                 self._stop_sampling()  # the next run starts anew
@@ -121,13 +121,6 @@ class Rig:
                 message += "; one of its processes was killed for memory"
             state = State.OK if found else State.NO_OUTPUT
             return Trial(state, message, outcome, vram, curve, mask if found else None)
-
-    def _check_disk(self) -> None:
-        free_mib = shutil.disk_usage(self.folder).free / 2**20
-        if free_mib < FREE_MIB:
-            raise InfrastructureError(
-                f"{self.folder}: {free_mib:.0f} MiB are free, less than {FREE_MIB}; make room"
-            )
 
     def _start_sampling(self) -> None:
         if self.gpu is not None:
@@ -200,6 +193,15 @@ class Rig:
             **{name: value for name, value in usage.items() if name != "raw_peak_mib"},
         )
         return vram, curve
+
+
+def check_disk(folder: Path) -> None:
+    """Raise InfrastructureError when there is too little room for what a case writes."""
+    free_mib = shutil.disk_usage(folder).free / 2**20
+    if free_mib < FREE_MIB:
+        raise InfrastructureError(
+            f"{folder}: {free_mib:.0f} MiB are free, less than {FREE_MIB}; make room"
+        )
 
 
 def stage(case: Case, work: Path) -> None:
