@@ -84,11 +84,11 @@ class _Worker:
 
 @dataclass
 class _Team:
-    """What is left of one team; again: cases to be tried again, each with where it failed."""
+    """What is left of one team; again: cases that were begun before, and did not come to an end."""
 
     fresh: deque[str]
     unscored: deque[str]
-    again: dict[str, set[str]] = field(default_factory=dict)
+    again: list[str] = field(default_factory=list)
 
     @property
     def left(self) -> int:
@@ -117,7 +117,7 @@ class Board:
             name: _Team(deque(cases), deque(score.get(name, ()))) for name, cases in measure.items()
         }
         self._workers: dict[str, _Worker] = {}
-        self._failures: dict[tuple[str, str], list[str]] = {}
+        self._failures: dict[tuple[str, str], list[tuple[str, str]]] = {}  # machine and reason
         self._losses: Counter[tuple[str, str]] = Counter()
         self._overlap = overlap
 
@@ -154,13 +154,13 @@ class Board:
         That is to be done again.
         """
         lost: list[tuple[Place, Task]] = []
-        for name in self._workers.keys() - places.keys():
+        for name in [name for name in self._workers if name not in places]:
             worker = self._workers.pop(name)
             if isinstance(worker.task, Measure | Score):
                 self._lost(worker.task, worker.place.machine)
                 lost.append((worker.place, worker.task))
-        for name in places.keys() - self._workers.keys():
-            self._workers[name] = _Worker(places[name])
+        for name, place in places.items():
+            self._workers.setdefault(name, _Worker(place))
         return lost
 
     def forget(self) -> None:
@@ -217,17 +217,19 @@ class Board:
         if worker.strikes == FAILURES:
             worker.closed = f"{worker.place.machine}: {FAILURES} failures in a row, the last: {why}"
         failures = self._failures.setdefault((task.team, task.case), [])
-        failures.append(why)
+        failures.append((worker.place.machine, why))
         if len(failures) < ATTEMPTS:
-            self._put_back(task, worker.place.machine)
+            self._put_back(task)
         else:
-            self._give_up(task, "; then: ".join(dict.fromkeys(failures)))
+            reasons = dict.fromkeys(reason for _, reason in failures)
+            self._give_up(task, "; then: ".join(reasons))
         return worker.closed
 
-    def dropped(self, name: str) -> None:
-        """Nobody knows what became of a worker's task, though the worker is there."""
+    def dropped(self, name: str, now: float) -> None:
+        """A worker has given up what it was at, or nobody knows: it is about to end, perhaps."""
         worker = self._workers[name]
-        task, worker.task = worker.task, None
+        task, worker.task, worker.team = worker.task, None, None
+        worker.rests_until = now + PAUSE_S
         if task is not None:
             self._put_back(task)
 
@@ -256,11 +258,6 @@ class Board:
     def _next_run(self, worker: _Worker, _: float) -> Task | None:
         """The team whose image is here; else the one with most to do for each machine at it."""
         machine = worker.place.machine
-        others = {
-            other.place.machine
-            for other in self._workers.values()
-            if other.place.kind is Kind.GPU and not other.closed
-        }
         machines: dict[str, set[str]] = {name: set() for name in self._teams}
         for other in self._workers.values():
             if other.team is not None:
@@ -273,14 +270,23 @@ class Board:
         for name in sorted(self._teams, key=worth, reverse=True):
             team = self._teams[name]
             case = team.fresh.popleft() if team.fresh else None
-            for again, failed_on in () if case else list(team.again.items()):
-                if machine not in failed_on or not others - failed_on:
-                    case = again
-                    del team.again[again]
-                    break
+            if case is None:
+                case = next((one for one in team.again if self._may_try(name, one, machine)), None)
+                if case is not None:
+                    team.again.remove(case)
             if case is not None:
                 return Measure(name, case, 1 + len(self._failures.get((name, case), ())))
         return Release(worker.team) if worker.team is not None else None
+
+    def _may_try(self, team: str, case: str, machine: str) -> bool:
+        """Whether a case did not fail on this machine yet, or has done so on all there are."""
+        failed_on = {where for where, _ in self._failures.get((team, case), ())}
+        usable = {
+            other.place.machine
+            for other in self._workers.values()
+            if other.place.kind is Kind.GPU and not other.closed
+        }
+        return machine not in failed_on or usable <= failed_on
 
     def _next_score(self, worker: _Worker, now: float) -> Task | None:
         timed = any(
@@ -303,12 +309,11 @@ class Board:
             why = f"{LOSSES} workers ended while they were at it, the last on {machine}"
             self._give_up(task, why)
 
-    def _put_back(self, task: Task, failed_on: str | None = None) -> None:
+    def _put_back(self, task: Task) -> None:
         if isinstance(task, Score):
             self._teams[task.team].unscored.append(task.case)
         elif isinstance(task, Measure) and task.team not in self.refused:
-            places = self._teams[task.team].again.setdefault(task.case, set())
-            places |= {failed_on} if failed_on else set()
+            self._teams[task.team].again.append(task.case)
 
     def _give_up(self, task: Measure | Score, why: str) -> None:
         self.given_up[task.team, task.case] = why

@@ -88,7 +88,7 @@ class Dispatch:
                 if closed := self.board.failed(worker, why, time.monotonic()):
                     self._say(f"a worker gets nothing more: {closed}")
             case Lost():
-                self.board.dropped(worker)
+                self.board.dropped(worker, time.monotonic())
 
     def _tell(self, task: Task, record: Record, remark: str) -> None:
         parts = [f"{task}  {record.state}"]

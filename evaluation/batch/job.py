@@ -70,7 +70,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Lost:
-    """Nobody knows what became of the task: the scheduler or its connection was lost."""
+    """The worker was told to stop, or nobody knows what became of its task."""
 
 
 Answer = Done | Refused | Failed | Lost

@@ -10,7 +10,7 @@ from distributed import Worker, WorkerPlugin
 
 from evaluation import harness, host
 from evaluation.batch import archives
-from evaluation.batch.job import Answer, Done, Failed, Refused, Team
+from evaluation.batch.job import Answer, Done, Failed, Lost, Refused, Team
 from evaluation.batch.machine import Machine, lock
 from evaluation.cases import Case
 from evaluation.errors import EvaluationError
@@ -83,6 +83,9 @@ class Slot(WorkerPlugin):
                 one = self._measured(Store(team.folder), team, case, attempt)
             except _NotAccepted as error:
                 return Refused(str(error))
+            except Stopped:
+                self._leave()
+                return Lost()
             except (EvaluationError, OSError) as error:
                 self._leave()
                 return Failed(str(error))
@@ -103,6 +106,8 @@ class Slot(WorkerPlugin):
                 if not one.is_scored:
                     one = harness.score(one, case, store, PROFILES[scoring])
                 return Done(one, pictures.draw_one(store, case, one, scoring) or "")
+        except Stopped:
+            return Lost()
         except (EvaluationError, OSError) as error:
             return Failed(str(error))
 
