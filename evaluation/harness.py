@@ -116,19 +116,14 @@ def check_settings(store: Store, settings: dict[str, Any], *, resume: bool) -> N
     Raises EvaluationError when there are results and `resume` is not set, or when they were made
     with other settings.
     """
-    if not store.settings.exists():
+    before = settings_in(store)
+    if before is None:
         return
     if not resume:
         raise EvaluationError(
             f"{store.folder}: holds an evaluation; --resume goes on with it, or choose another"
             " --output"
         )
-    try:
-        before = dict(json.loads(store.settings.read_text()))
-    except (ValueError, TypeError) as error:
-        raise EvaluationError(
-            f"{store.settings}: damaged ({error}); choose another --output"
-        ) from error
     changed = [
         f"{name} was {before.get(name)}, is {settings.get(name)}"
         for name in sorted(before.keys() | settings.keys())
@@ -139,6 +134,18 @@ def check_settings(store: Store, settings: dict[str, Any], *, resume: bool) -> N
             f"{store.folder}: cannot be resumed with other settings ({'; '.join(changed)}); use the"
             " same, or another --output"
         )
+
+
+def settings_in(store: Store) -> dict[str, Any] | None:
+    """Return what an earlier run was made with; raises EvaluationError when it is damaged."""
+    try:
+        return dict(json.loads(store.settings.read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise EvaluationError(
+            f"{store.settings}: damaged ({error}); choose another --output"
+        ) from error
 
 
 def check_files(store: Store, cases: Sequence[Case], scoring: Profile) -> None:

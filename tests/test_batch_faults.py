@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.runners.processes import with_variable
+from tests.evaluation.gpu.nvml import FakeDevice, FakeNvml, compile_library
 from tests.evening import PRELOAD, Evening, tables
 from tests.submissions import BEHAVIOURS, Behaviour
 
@@ -27,13 +29,12 @@ def evening(tmp_path: Path) -> Iterator[Evening]:
 
 def at_work(evening: Evening) -> set[int]:
     """The workers that run a submission now."""
-    ours = str(evening.folder)
-    owners = with_variable("FLARE_OWNER")
-    return {
-        int(owner.split(":")[3])
-        for pid, owner in owners.items()
-        if os.path.exists(f"/proc/{pid}/cwd") and os.readlink(f"/proc/{pid}/cwd").startswith(ours)
-    }
+    found = set()
+    for pid, owner in with_variable("FLARE_OWNER").items():
+        with contextlib.suppress(OSError):  # it has just ended
+            if evening.folder in Path(f"/proc/{pid}/cwd").readlink().parents:
+                found.add(int(owner.split(":")[3]))
+    return found
 
 
 def test_without_any_set_up_all_is_measured_scored_and_tabulated(evening: Evening) -> None:
@@ -64,3 +65,69 @@ def test_a_worker_killed_in_a_timed_run_loses_that_run_alone(evening: Evening) -
     assert len(after) == 3
     for name, one in before.items():
         assert after[name]["started"] == one["started"]
+
+
+def test_interrupted_it_ends_what_runs_and_goes_on_when_started_again(evening: Evening) -> None:
+    evening.add_folder("slow", SLOW)
+    evening.write_cases(3)
+    first = evening.batch("--slots", 1, "--scorers", 1)
+    evening.wait_for(lambda: len(evening.records()) == 1 and at_work(evening))
+    first.send_signal(signal.SIGINT)
+    assert first.wait(60) == 130
+    assert at_work(evening) == set()
+    before = evening.records()
+    assert tables(evening.output) == {}  # nothing is scored yet, so no table says that it is
+    assert evening.batch("--slots", 1, "--scorers", 1).wait(120) == 0, evening.log()
+    assert {name: evening.records()[name]["started"] for name in before} == {
+        name: one["started"] for name, one in before.items()
+    }
+    assert len(tables(evening.output)["slow"]) == 3
+
+
+def test_a_gpu_that_disappears_fails_its_worker_alone(evening: Evening) -> None:
+    driver = FakeNvml(evening.folder, compile_library(evening.folder))
+    driver.devices = FakeDevice("GPU-1"), FakeDevice("GPU-2")
+    driver.update()
+    evening.environment |= driver.environment()
+    evening.add_folder("slow", SLOW)
+    evening.write_cases(8)
+    done = evening.batch("--scorers", 1)
+    evening.wait_for(lambda: len(at_work(evening)) == 2)
+    driver.devices = FakeDevice("GPU-1"), FakeDevice("GPU-2", total_mib=0)
+    driver.update()
+    assert done.wait(200) == 0, evening.log()
+    found = evening.records()
+    assert {one["state"] for one in found.values()} == {"ok"}
+    assert {one["environment"]["gpu"]["uuid"] for one in found.values()} >= {"GPU-1"}
+    assert len(found) == 8
+    assert "a worker gets nothing more" in evening.log()
+    assert "GPU GPU-2" in evening.log()
+
+
+def test_a_full_disk_stops_it_with_a_table_and_room_lets_it_go_on(evening: Evening) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    evening.add_folder("slow", SLOW)
+    evening.write_cases(4)
+    evening.output.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=600m", "tmpfs", str(evening.output)]
+    subprocess.run(mount, check=True)
+    try:
+        first = evening.batch("--slots", 1, "--scorers", 1)
+        evening.wait_for(lambda: len(evening.records()) == 1)
+        filler = evening.output / "filler"
+        filler.write_bytes(bytes(100 << 20))
+        assert first.wait(120) == 1, evening.log()
+        before = evening.records()
+        assert 1 <= len(before) < 4
+        said = evening.log()
+        assert "MiB are free, less than 512; make room" in said
+        assert "| slow | 0 | 0 | 0 | 4 |" in said
+        filler.unlink()
+        assert evening.batch("--slots", 1, "--scorers", 1).wait(120) == 0, evening.log()
+        after = evening.records()
+        assert len(after) == 4
+        assert all(after[name]["started"] == one["started"] for name, one in before.items())
+    finally:
+        evening.end()
+        subprocess.run(["umount", str(evening.output)], check=True)

@@ -177,13 +177,18 @@ class Board:
             for name, worker in self._workers.items()
             if not (worker.task or worker.closed or worker.rests_until > now)
         ]
-        for kind, choose in ((Kind.GPU, self._next_run), (Kind.CPU, self._next_score)):
-            for name, worker in free:
-                if worker.place.kind is kind and (task := choose(worker, now)):
-                    worker.task = task
-                    if isinstance(task, Measure):
-                        worker.team = task.team
-                    yield name, task
+        for name, worker in free:
+            if worker.place.kind is Kind.GPU and (task := self._next_run(worker)):
+                worker.task = task
+                worker.team = task.team
+                yield name, task
+        timed = set() if self._overlap else self._timed_machines(now)
+        for name, worker in free:
+            if worker.place.kind is Kind.CPU and worker.place.machine not in timed:
+                worker.task = self._next_score()
+                if worker.task is None:
+                    return
+                yield name, worker.task
 
     def done(self, name: str) -> None:
         """A worker has done what it was at."""
@@ -255,7 +260,7 @@ class Board:
             team.again.clear()
             team.unscored.clear()
 
-    def _next_run(self, worker: _Worker, _: float) -> Task | None:
+    def _next_run(self, worker: _Worker) -> Measure | Release | None:
         """The team whose image is here; else the one with most to do for each machine at it."""
         machine = worker.place.machine
         machines: dict[str, set[str]] = {name: set() for name in self._teams}
@@ -288,14 +293,16 @@ class Board:
         }
         return machine not in failed_on or usable <= failed_on
 
-    def _next_score(self, worker: _Worker, now: float) -> Task | None:
-        timed = any(
-            other.place == Place(worker.place.machine, Kind.GPU)
-            and (other.task or (other.rests_until > now and not other.closed))
-            for other in self._workers.values()
-        )
-        if timed and not self._overlap:
-            return None
+    def _timed_machines(self, now: float) -> set[str]:
+        """Machines on which a submission runs, or is about to."""
+        return {
+            worker.place.machine
+            for worker in self._workers.values()
+            if worker.place.kind is Kind.GPU
+            and (worker.task or (worker.rests_until > now and not worker.closed))
+        }
+
+    def _next_score(self) -> Score | None:
         for name, team in self._teams.items():
             if team.unscored:
                 return Score(name, team.unscored.popleft())

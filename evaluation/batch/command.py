@@ -17,7 +17,7 @@ from evaluation.runners import Limits
 from evaluation.states import State
 
 SHOWN = 3  # cases in a line
-PATIENCE_S = 600.0
+PATIENCE_S = 600
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--image-limit",
-        type=int,
+        type=worker.at_least(1),
         default=40,
         metavar="GIB",
         help="an image is refused beyond (default 40)",
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--wait",
-        type=float,
+        type=worker.at_least(0),
         default=PATIENCE_S,
         metavar="S",
         help="for a scheduler or a worker that is not there (default 600)",

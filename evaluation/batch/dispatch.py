@@ -33,6 +33,7 @@ class Dispatch:
         self._patience_s, self._out = patience_s, out
         self._done, self._total = 0, board.left
         self._looked_s = -float("inf")
+        self._is_heard = True
         self._waiting_since_s: float | None = None
 
     def all(self) -> None:
@@ -45,14 +46,17 @@ class Dispatch:
                     self._look()
                 for worker, task in self.board.assign(now):
                     self._start(worker, task)
-                self._wait_or_give_up(self.board.obstacle(), now)
+                self._wait_or_give_up(self.board.obstacle() if self._is_heard else None, now)
                 for worker, answer in self.cluster.ended(LOOK_S):
                     self._ended(worker, answer)
         finally:
             self.cluster.stop()
 
     def _look(self) -> None:
-        workers = self.cluster.workers()
+        workers = self.cluster.workers()  # which says itself when it has waited long enough
+        if workers is None and self._is_heard:
+            self._say("the scheduler does not answer; what was under way is run again")
+        self._is_heard = workers is not None
         if workers is None:
             self.board.forget()
         else:

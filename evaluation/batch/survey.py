@@ -1,7 +1,6 @@
 """What there is to do: the archives of a folder, and what an earlier batch has done of each."""
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -71,11 +70,11 @@ def left(
 
 def _check_settings(store: Store, conditions: Conditions) -> None:
     """See that results go on as they began; whether the image is the same, a worker will say."""
-    if store.settings.exists():
-        before = json.loads(store.settings.read_text())
-        described = {"image_digest": before["submission"], "source": before["source"]}
-        settings = conditions.settings(described, on_gpu=before["gpu"] is not None)
-        harness.check_settings(store, settings, resume=True)
+    before = harness.settings_in(store)
+    if before is not None:
+        settings = conditions.settings({"command": ""}, on_gpu=before.get("gpu") is not None)
+        of_image = {name: before.get(name) for name in ("submission", "source")}
+        harness.check_settings(store, settings | of_image, resume=True)
 
 
 def _check_reference(wanted: tuple[Path, str]) -> None:

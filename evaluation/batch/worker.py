@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Self
@@ -181,11 +181,25 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
         help="may be repeated; default: every GPU of this machine",
     )
     parser.add_argument(
-        "--slots", type=int, metavar="N", help="use no GPU, and run N submissions at a time"
+        "--slots", type=at_least(1), metavar="N", help="use no GPU, and run N submissions at a time"
     )
     parser.add_argument(
-        "--scorers", type=int, metavar="N", help="cases scored at a time (default: one a core)"
+        "--scorers",
+        type=at_least(0),
+        metavar="N",
+        help="cases scored at a time (default: one a core)",
     )
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers for argparse."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r}: not a whole number from {least} on")
+        return int(text)
+
+    return parse
 
 
 if __name__ == "__main__":
