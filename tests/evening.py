@@ -86,9 +86,14 @@ class Evening:
         """Start workers of this machine; environment: variables of theirs."""
         return self._start("evaluation.batch.worker", self.address, *options, **environment)
 
+    def variables(self) -> dict[str, str]:
+        """The environment of every program; locks of other evenings are none of this one's."""
+        return {**os.environ, "TMPDIR": str(self.folder / "tmp"), **self.environment}
+
     def end(self) -> None:
         """End whatever still runs, workers first with the chance to clean up."""
-        for process in reversed(self.started):
+        while self.started:
+            process = self.started.pop()
             process.terminate()
             try:
                 process.wait(40)
@@ -115,17 +120,12 @@ class Evening:
         return self.submissions / f"{team}.tar.gz"
 
     def _start(self, module: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-        log = self.folder / f"{len(self.started):02}-{module}.log"
+        log = self.folder / f"{len(list(self.folder.glob('*.log'))):02}-{module}.log"
         with log.open("w") as sink:
             process = subprocess.Popen(
                 [sys.executable, "-m", module, *map(str, arguments)],
                 cwd=engine.ROOT,
-                env={
-                    **os.environ,
-                    "TMPDIR": str(self.folder / "tmp"),
-                    **self.environment,
-                    **environment,
-                },
+                env=self.variables() | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests import engine
-from tests.evening import Evening, containers, tables
+from tests.evening import PRELOAD, Evening, containers, tables
+from tests.frozen import FreezableEngine
 from tests.submissions import BEHAVIOURS, Behaviour, lesion, save
 
 SEED = 20241122
@@ -111,4 +112,33 @@ def test_killed_workers_a_restarted_scheduler_and_a_resumed_run_change_no_table(
         assert [path.read_bytes() for path in again] == [path.read_bytes() for path in masks]
         images = engine.docker("images", "--quiet", team).stdout
         assert images == "", f"{team} is still loaded"
+    assert containers() == {}
+
+
+def test_an_engine_that_stops_answering_fails_its_worker_alone(evening: Evening) -> None:
+    evening.environment[PRELOAD] = "tests.evaluation.batch.impatient"
+    evening.add_image("slow", TEAMS["slow"])
+    evening.scheduler()
+    with FreezableEngine(evening.folder / "engine.sock") as frozen:
+        evening.workers("--slots", 1, "--scorers", 1)
+        # As if on a machine of its own: another engine, other locks.
+        other = evening.folder / "other"
+        other.mkdir()
+        evening.workers("--slots", 1, "--scorers", 0, DOCKER_HOST=frozen.host, TMPDIR=str(other))
+        done = evening.batch("--scheduler", evening.address, "--timeout", 15)
+
+        def at_work_there() -> bool:
+            return any(
+                frozen.host in Path(f"/proc/{pid}/environ").read_text()
+                for pid in containers().values()
+            )
+
+        evening.wait_for(at_work_there)
+        frozen.freeze()
+        assert done.wait(200) == 0, evening.log()
+        assert len(evening.records()) == CASES
+        assert {one["state"] for one in evening.records().values()} == {"ok"}
+        assert "failed: case" in evening.log()
+        frozen.thaw()
+        evening.end()
     assert containers() == {}

@@ -1,9 +1,10 @@
 """The images of a machine's engine: which archives are loaded there, for whom, and for how long."""
 
 import contextlib
+import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,9 +24,9 @@ ROOM = 5
 
 @dataclass
 class Entry:
-    """What is known of a team's archive on this machine; `remove`: names that loading it added."""
+    """What is known of an archive on this machine; `remove`: image names that loading it added."""
 
-    archive: str  # path, size and date
+    team: str
     remove: list[str]
     image: str = ""  # its name, once it is loaded and found good
     image_id: str = ""
@@ -42,11 +43,10 @@ def runner(
     the engine. Raises InputError for what is the team's fault, InfrastructureError for what is the
     machine's.
     """
-    register = _Register(machine, images.team_of(archive))
-    with contextlib.closing(connect()) as client, register.in_use(client, check):
-        with register.changing(check):
-            image = _loaded(client, register, archive, image_mib, check)
-        yield DockerRunner(client, image, limits, gpu.uuid if gpu else None)
+    with contextlib.closing(connect()) as client:
+        loaded = _Loaded(machine, client)
+        with loaded.used(archive, image_mib, check) as image:
+            yield DockerRunner(client, image, limits, gpu.uuid if gpu else None)
 
 
 def reap_containers() -> None:
@@ -58,121 +58,122 @@ def reap_containers() -> None:
 def tidy(machine: Machine) -> None:
     """Remove the images that nobody uses any more; raises InfrastructureError."""
     with contextlib.closing(connect()) as client:
-        for path in sorted((machine.folder / "images").glob("*.json")):
-            _Register(machine, path.stem).leave(client)
+        _Loaded(machine, client).tidy()
 
 
-class _Register:
-    """One team's entry, and who uses it: a shared lock for each worker that does."""
+class _Loaded:
+    """What workers of this machine have loaded: a file for each archive, and a lock for its users.
 
-    def __init__(self, machine: Machine, team: str) -> None:
-        self.machine = machine
-        self._path = machine.folder / "images" / f"{team}.json"
-        self._users = self._path.with_suffix(".lock")
+    A user shares that lock; whoever changes files or images has the one lock for all of that.
+    """
 
-    def changing(self, check: Check = lambda: None) -> contextlib.AbstractContextManager[None]:
-        """One worker of the machine at a time loads or removes images."""
-        return lock(self.machine.folder / "images.lock", check)
+    def __init__(self, machine: Machine, client: docker.DockerClient) -> None:
+        self.machine, self.client = machine, client
+        self.folder = machine.folder / "images"
 
     @contextlib.contextmanager
-    def in_use(self, client: docker.DockerClient, check: Check) -> Iterator[None]:
-        """Be one of the users; the last one cleans up."""
+    def used(self, archive: Path, image_mib: int, check: Check) -> Iterator[str]:
+        """Yield the name of an archive's image; see `runner`."""
         try:
-            with contextlib.ExitStack() as used:
-                with self.changing(check):  # not while another one finds that it was the last
-                    used.enter_context(lock(self._users, check, shared=True))
-                yield
+            facts = archive.stat()
+        except OSError as error:
+            raise InfrastructureError(f"{archive}: cannot be read ({error.strerror})") from error
+        identity = f"{archive} {facts.st_size} {facts.st_mtime_ns} {image_mib}"
+        path = self.folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
+        try:
+            with lock(_users(path), check, shared=True):
+                with self._changing(check):
+                    entry = _read(path)
+                    if entry is None or not (entry.refused or self._has(entry)):
+                        with self.machine.undisturbing(check):
+                            entry = self._load(path, archive, image_mib)
+                if entry.refused:
+                    raise InputError(entry.refused)
+                yield entry.image
         finally:
-            self.leave(client)
+            with self._changing():
+                self._clear([path])
 
-    def read(self) -> Entry | None:
+    def tidy(self) -> None:
+        """Remove what nobody uses."""
+        with self._changing():
+            self._clear(sorted(self.folder.glob("*.json")))
+
+    def _changing(self, check: Check = lambda: None) -> contextlib.AbstractContextManager[None]:
+        return lock(self.machine.folder / "images.lock", check)
+
+    def _load(self, path: Path, archive: Path, image_mib: int) -> Entry:
+        team = images.team_of(archive)
+        others = [other for other in sorted(self.folder.glob("*.json")) if other != path]
+        self._remove([other for other in others if is_free(_users(other))])
+        if any((entry := _read(other)) and entry.team == team for other in others):
+            raise InfrastructureError(f"{archive}: another archive of that name is in use here")
+        self._check_room(archive)
+        before = self._ids()
+        # Before it is loaded: who is killed while loading leaves an image, too.
+        entry = Entry(team, [name for name in (f"{team}:latest",) if name not in before])
+        write(path, json.dumps(asdict(entry)))
         try:
-            return Entry(**json.loads(self._path.read_text()))
-        except FileNotFoundError:
-            return None
+            found = images.unpack(self.client, archive)
+            names = [name for image in found for name in image.tags or [image.id]]
+            entry.remove = [name for name in names if name not in before]
+            write(path, json.dumps(asdict(entry)))
+            entry.image = images.name_in(archive, found)
+            entry.image_id = inspect(self.client, archive, entry.image, image_mib)
+        except InputError as error:
+            entry.refused = str(error)
+        write(path, json.dumps(asdict(entry)))
+        return entry
 
-    def save(self, entry: Entry) -> None:
-        write(self._path, json.dumps(asdict(entry)))
-
-    def leave(self, client: docker.DockerClient) -> None:
-        """Remove what was loaded unless it is in use; a refusal is remembered while it is."""
-        with self.changing():
-            entry = self.read()
-            if entry is None or not is_free(self._users):
-                return
+    def _clear(self, paths: Sequence[Path]) -> None:
+        unused = [path for path in paths if path.exists() and is_free(_users(path))]
+        if unused:
             with self.machine.undisturbing(lambda: None):
-                for name in entry.remove:
-                    with contextlib.suppress(*ENGINE_ERRORS):  # somebody else has removed it
-                        client.images.remove(name, force=True)
-            self._path.unlink()
+                self._remove(unused)
+
+    def _remove(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            entry = _read(path)
+            for name in entry.remove if entry else ():
+                with _answering(), contextlib.suppress(docker.errors.NotFound):
+                    self.client.images.remove(name, force=True)
+            path.unlink(missing_ok=True)
+
+    def _has(self, entry: Entry) -> bool:
+        return bool(entry.image) and self._ids().get(entry.image) == entry.image_id
+
+    def _ids(self) -> dict[str, str]:
+        """Return the engine's images: the id of each name, and of each id itself."""
+        with _answering():
+            found = self.client.images.list()
+        return {name: image.id for image in found for name in [*image.tags, image.id]}
+
+    def _check_room(self, archive: Path) -> None:
+        """Raise InfrastructureError where the engine's disk, if it can be seen, has too little."""
+        with _answering():
+            root = Path(self.client.info().get("DockerRootDir") or "")
+        needed = ROOM * archive.stat().st_size
+        if root.is_absolute() and root.is_dir() and (free := shutil.disk_usage(root).free) < needed:
+            raise InfrastructureError(
+                f"{root}: {free / 2**20:.0f} MiB are free, {needed / 2**20:.0f} needed to load"
+                f" {archive.name}; make room"
+            )
 
 
-def _loaded(
-    client: docker.DockerClient, register: _Register, archive: Path, image_mib: int, check: Check
-) -> str:
-    """Return the name of an archive's image, loaded and inspected now or by another worker."""
+def _users(path: Path) -> Path:
+    return path.with_suffix(".lock")
+
+
+def _read(path: Path) -> Entry | None:
     try:
-        facts = archive.stat()
-    except OSError as error:
-        raise InfrastructureError(f"{archive}: cannot be read ({error.strerror})") from error
-    identity = f"{archive.resolve()} {facts.st_size} {facts.st_mtime_ns} {image_mib}"
-    entry = register.read()
-    if entry is not None and entry.archive == identity:
-        if entry.refused:
-            raise InputError(entry.refused)
-        if entry.image and entry.image_id == _ids(client).get(entry.image):
-            return entry.image
-    elif entry is not None:
-        raise InfrastructureError(
-            f"{archive}: {entry.archive.split()[0]} of the same name is in use on this machine"
-        )
-    with register.machine.undisturbing(check):
-        entry = _load(client, register, archive, identity, image_mib)
-    if entry.refused:
-        raise InputError(entry.refused)
-    return entry.image
+        return Entry(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
 
 
-def _load(
-    client: docker.DockerClient, register: _Register, archive: Path, identity: str, image_mib: int
-) -> Entry:
-    _check_room(client, archive)
-    before = _ids(client)
-    expected = f"{images.team_of(archive)}:latest"
-    # Before it is loaded: who is killed while loading leaves an image, too.
-    entry = Entry(identity, [] if expected in before else [expected])
-    register.save(entry)
+@contextlib.contextmanager
+def _answering() -> Iterator[None]:
     try:
-        found = images.unpack(client, archive)
-        names = [name for image in found for name in image.tags or [image.id]]
-        entry.remove = [name for name in names if name not in before]
-        register.save(entry)
-        entry.image = images.name_in(archive, found)
-        entry.image_id = inspect(client, archive, entry.image, image_mib)
-    except InputError as error:
-        entry.refused = str(error)
-    register.save(entry)
-    return entry
-
-
-def _check_room(client: docker.DockerClient, archive: Path) -> None:
-    """Raise InfrastructureError where the engine's disk, if it can be seen, has too little room."""
-    try:
-        root = Path(client.info().get("DockerRootDir") or "")
+        yield
     except ENGINE_ERRORS as error:
-        raise InfrastructureError(f"the engine does not answer: {reason(error)}") from error
-    needed = ROOM * archive.stat().st_size
-    if root.is_absolute() and root.is_dir() and (free := shutil.disk_usage(root).free) < needed:
-        raise InfrastructureError(
-            f"{root}: {free / 2**20:.0f} MiB are free, {needed / 2**20:.0f} needed to load"
-            f" {archive.name}; make room"
-        )
-
-
-def _ids(client: docker.DockerClient) -> dict[str, str]:
-    """Return the engine's images: the id of each name, and of each id itself."""
-    try:
-        found = client.images.list()
-    except ENGINE_ERRORS as error:
-        raise InfrastructureError(f"the engine does not answer: {reason(error)}") from error
-    return {name: image.id for image in found for name in [*image.tags, image.id]}
+        raise InfrastructureError(f"the engine's images: {reason(error)}") from error

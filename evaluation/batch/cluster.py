@@ -22,6 +22,7 @@ from evaluation.batch.slot import Slot
 from evaluation.errors import EvaluationError
 
 ANSWER_S = 30.0  # for a worker to hand over what it says it has
+STOP_S = 60.0  # for a worker to remove its container
 WORKER_TTL = "60 s"  # a machine that has lost its power says nothing any more
 
 
@@ -127,7 +128,8 @@ def _on_slot(method: str, arguments: tuple[Any, ...]) -> Answer | None:
 async def _stop_slot(dask_worker: Worker) -> None:
     slot = dask_worker.plugins.get(Slot.name)
     if isinstance(slot, Slot):
-        await asyncio.to_thread(slot.stop)
+        with contextlib.suppress(TimeoutError):  # an engine that does not answer
+            await asyncio.wait_for(asyncio.to_thread(slot.stop), STOP_S)
 
 
 def _answer(future: Future[Any]) -> Answer | None:
