@@ -100,7 +100,7 @@ class Slot(WorkerPlugin):
         try:
             with self._busy, self._machine(team).undisturbing(self._check):
                 check_disk(store.folder)
-                one = store.load(case.name)
+                one = harness.kept(store, case)
                 if one is None:
                     return Failed(f"{store.path(case.name)}: is not there any more")
                 if not one.is_scored:

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from evaluation.batch import archives
@@ -20,7 +21,7 @@ from evaluation.results import Store
 from evaluation.runners import LIMITS
 from evaluation.states import State
 from tests.evaluation.batch import processes
-from tests.submissions import BEHAVIOURS, Behaviour, write_cases, write_submission
+from tests.submissions import BEHAVIOURS, SHAPE, Behaviour, save, write_cases, write_submission
 
 GOOD = BEHAVIOURS["good"]
 CONDITIONS = Conditions(LIMITS["sandbox"], 60.0, 0.02, "flare24", 1024)
@@ -155,6 +156,18 @@ def test_a_machine_that_fails_says_so_and_the_attempt_is_counted(setting: Settin
     assert isinstance(again, Done)
     assert again.record.attempts == 2
     slot.release()
+
+
+def test_a_reference_that_has_changed_is_scored_against_anew(setting: Setting) -> None:
+    slot = setting.slot()
+    slot.measure(setting.team, setting.cases[0], 1)
+    slot.release()
+    slot.score(setting.team, setting.cases[0])
+    save(setting.folder / "labels" / "a.nii.gz", np.zeros(SHAPE, np.uint8))
+    answer = slot.score(setting.team, setting.cases[0])
+    assert isinstance(answer, Done)
+    assert answer.record.accuracy is not None
+    assert answer.record.accuracy.dsc == 0.0
 
 
 def test_a_record_that_is_gone_cannot_be_scored(setting: Setting) -> None:
