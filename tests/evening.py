@@ -86,6 +86,11 @@ class Evening:
         """Start workers of this machine; environment: variables of theirs."""
         return self._start("evaluation.batch.worker", self.address, *options, **environment)
 
+    def code(self, process: subprocess.Popen[str]) -> int:
+        """Wait for a program's end; return its exit code."""
+        self.wait_for(lambda: process.poll() is not None)
+        return process.wait()
+
     def variables(self) -> dict[str, str]:
         """The environment of every program; locks of other evenings are none of this one's."""
         return {**os.environ, "TMPDIR": str(self.folder / "tmp"), **self.environment}

@@ -98,7 +98,7 @@ def test_killed_workers_a_restarted_scheduler_and_a_resumed_run_change_no_table(
     measured(moments.randint(14, 16))
     kill_a_worker(evening)
     measured(total)
-    assert second.wait(200) == 0, evening.log()
+    assert evening.code(second) == 0, evening.log()
 
     measured(total)
     assert len(kept) == total
@@ -135,7 +135,7 @@ def test_an_engine_that_stops_answering_fails_its_worker_alone(evening: Evening)
 
         evening.wait_for(at_work_there)
         frozen.freeze()
-        assert done.wait(200) == 0, evening.log()
+        assert evening.code(done) == 0, evening.log()
         assert len(evening.records()) == CASES
         assert {one["state"] for one in evening.records().values()} == {"ok"}
         assert "failed: case" in evening.log()

@@ -42,7 +42,7 @@ def test_without_any_set_up_all_is_measured_scored_and_tabulated(evening: Evenin
     evening.add_folder("two", BEHAVIOURS["exit3"])
     evening.write_cases(3)
     done = evening.batch("--slots", 2, "--scorers", 1)
-    assert done.wait(120) == 0, evening.log()
+    assert evening.code(done) == 0, evening.log()
     assert len(evening.records()) == 6
     found = tables(evening.output)
     assert [row["status"] for row in found["one"]] == ["ok"] * 3
@@ -59,7 +59,7 @@ def test_a_worker_killed_in_a_timed_run_loses_that_run_alone(evening: Evening) -
     before = evening.records()
     (victim,) = at_work(evening)
     os.kill(victim, signal.SIGKILL)
-    assert done.wait(120) == 0, evening.log()
+    assert evening.code(done) == 0, evening.log()
     assert "again: its worker on" in evening.log()
     after = evening.records()
     assert len(after) == 3
@@ -73,11 +73,11 @@ def test_interrupted_it_ends_what_runs_and_goes_on_when_started_again(evening: E
     first = evening.batch("--slots", 1, "--scorers", 1)
     evening.wait_for(lambda: len(evening.records()) == 1 and at_work(evening))
     first.send_signal(signal.SIGINT)
-    assert first.wait(60) == 130
+    assert evening.code(first) == 130
     assert at_work(evening) == set()
     before = evening.records()
     assert tables(evening.output) == {}  # nothing is scored yet, so no table says that it is
-    assert evening.batch("--slots", 1, "--scorers", 1).wait(120) == 0, evening.log()
+    assert evening.code(evening.batch("--slots", 1, "--scorers", 1)) == 0, evening.log()
     assert {name: evening.records()[name]["started"] for name in before} == {
         name: one["started"] for name, one in before.items()
     }
@@ -95,7 +95,7 @@ def test_a_gpu_that_disappears_fails_its_worker_alone(evening: Evening) -> None:
     evening.wait_for(lambda: len(at_work(evening)) == 2)
     driver.devices = FakeDevice("GPU-1"), FakeDevice("GPU-2", total_mib=0)
     driver.update()
-    assert done.wait(200) == 0, evening.log()
+    assert evening.code(done) == 0, evening.log()
     found = evening.records()
     assert {one["state"] for one in found.values()} == {"ok"}
     assert {one["environment"]["gpu"]["uuid"] for one in found.values()} >= {"GPU-1"}
@@ -117,14 +117,14 @@ def test_a_full_disk_stops_it_with_a_table_and_room_lets_it_go_on(evening: Eveni
         evening.wait_for(lambda: len(evening.records()) == 1)
         filler = evening.output / "filler"
         filler.write_bytes(bytes(100 << 20))
-        assert first.wait(120) == 1, evening.log()
+        assert evening.code(first) == 1, evening.log()
         before = evening.records()
         assert 1 <= len(before) < 4
         said = evening.log()
         assert "MiB are free, less than 512; make room" in said
         assert "| slow | 0 | 0 | 0 | 4 |" in said
         filler.unlink()
-        assert evening.batch("--slots", 1, "--scorers", 1).wait(120) == 0, evening.log()
+        assert evening.code(evening.batch("--slots", 1, "--scorers", 1)) == 0, evening.log()
         after = evening.records()
         assert len(after) == 4
         assert all(after[name]["started"] == one["started"] for name, one in before.items())

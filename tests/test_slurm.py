@@ -76,7 +76,7 @@ def test_workers_of_a_job_that_is_cancelled_are_replaced_by_those_of_the_next(
     subprocess.run(["scancel", first], check=True)
     evening.wait_for(lambda: first not in slurm.listed(), 60)
     slurm.submit()
-    assert done.wait(200) == 0, evening.log()
+    assert evening.code(done) == 0, evening.log()
     after = {name: one["started"] for name, one in evening.records().items()}
     assert len(after) == CASES
     assert before.items() <= after.items()
