@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import engine
-from tests.evening import PRELOAD, Evening, containers, tables
+from tests.evening import PRELOAD, Evening, containers, tables, timed
 from tests.frozen import FreezableEngine
 from tests.submissions import BEHAVIOURS, Behaviour, lesion, save
 
@@ -50,18 +50,19 @@ def serial(evening: Evening, output: Path) -> None:
     """What `run` makes of each archive, one after the other and undisturbed."""
     for team in TEAMS:
         archive = evening.submissions / f"{team}.tar.gz"
-        place = ["--cases", evening.folder / "scans", "--labels", evening.folder / "labels"]
-        command = [sys.executable, "-m", "evaluation", "run", "--archive", archive, *place]
-        command += ["--output", output / team, "--gpu", "none", "--timeout", "60"]
+        command: list[str | Path] = [sys.executable, "-m", "evaluation", "run"]
+        command += ["--archive", archive, "--output", output / team]
+        command += ["--cases", evening.folder / "scans", "--labels", evening.folder / "labels"]
+        command += ["--gpu", "none", "--timeout", "60"]
         subprocess.run(command, cwd=engine.ROOT, check=False, stdout=subprocess.DEVNULL)
         engine.docker("rmi", f"{team}:latest")
 
 
 def kill_a_worker(evening: Evening) -> None:
     """Kill a worker in a timed run: its container stays, as it would if the kernel had done it."""
-    evening.wait_for(containers)
-    for victim in list(containers().values())[:1]:
-        os.kill(victim, signal.SIGKILL)
+    victims: set[int] = set()
+    evening.wait_for(lambda: victims.update(timed()) or victims)
+    os.kill(victims.pop(), signal.SIGKILL)
 
 
 def test_killed_workers_a_restarted_scheduler_and_a_resumed_run_change_no_table(
@@ -128,10 +129,7 @@ def test_an_engine_that_stops_answering_fails_its_worker_alone(evening: Evening)
         done = evening.batch("--scheduler", evening.address, "--timeout", 15)
 
         def at_work_there() -> bool:
-            return any(
-                frozen.host in Path(f"/proc/{pid}/environ").read_text()
-                for pid in containers().values()
-            )
+            return any(frozen.host in Path(f"/proc/{pid}/environ").read_text() for pid in timed())
 
         evening.wait_for(at_work_there)
         frozen.freeze()

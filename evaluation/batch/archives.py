@@ -91,8 +91,9 @@ class _Loaded:
                     raise InputError(entry.refused)
                 yield entry.image
         finally:
-            with self._changing():
-                self._clear([path])
+            with contextlib.suppress(InfrastructureError):  # whoever tidies up will try again
+                with self._changing():
+                    self._clear([path])
 
     def tidy(self) -> None:
         """Remove what nobody uses."""

@@ -63,11 +63,15 @@ class Slot(WorkerPlugin):
 
     def teardown(self, worker: Worker) -> None:
         """See `WorkerPlugin`: what runs must end before the worker does."""
+        self.end()
+
+    def end(self) -> None:
+        """End the submission that is running, and every one that is begun from now on."""
         self._stopping.set()
 
     def stop(self) -> None:
         """End the submission that is running, if there is one, and give back what is held."""
-        self._stopping.set()
+        self.end()
         self.release()
         self._stopping.clear()
 

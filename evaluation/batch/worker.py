@@ -140,10 +140,18 @@ async def _serve(address: str, spec: Spec, slot: Slot) -> None:
             death_timeout=CONNECT_S,
             local_directory=folder,
         )
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, lambda: loop.create_task(worker.close()))
+        terminated = asyncio.Event()
+
+        def terminate() -> None:
+            slot.end()  # at once: what runs must not be taken to have ended by itself
+            terminated.set()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
         async with worker:
-            await worker.finished()
+            ends = (worker.finished(), terminated.wait())
+            await asyncio.wait(
+                [asyncio.ensure_future(end) for end in ends], return_when=asyncio.FIRST_COMPLETED
+            )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ import pytest
 from evaluation.batch import archives, inspection
 from evaluation.batch.machine import Machine
 from evaluation.runners import LIMITS, InfrastructureError, InputError, Runner
+from evaluation.runners.docker import connect
 from tests import engine
 
 BASE = "ARG BASE_IMAGE=debian:bookworm-slim\nFROM ${BASE_IMAGE}\nWORKDIR /workspace\n"
@@ -142,7 +143,7 @@ def test_an_image_for_another_processor_is_refused(teams: Teams) -> None:
     with teams.use(archive) as runner:
         name = str(runner.describe()["image"])
         # No engine here builds for another one: what its answer would be is put in its place.
-        client = archives.connect()
+        client = connect()
         answer = client.version() | {"Arch": "s390x"}
         client.version = lambda: answer
         with pytest.raises(InputError, match=r"for linux/.*, this machine is linux/s390x; build"):

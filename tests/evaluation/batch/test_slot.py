@@ -91,9 +91,7 @@ def test_a_case_that_another_worker_is_at_is_waited_for_and_not_run_twice(
     answers: list[object] = []
     workers = [
         threading.Thread(
-            target=lambda slot=slot: answers.append(  # type: ignore[misc]
-                slot.measure(setting.team, setting.cases[0], 1)
-            )
+            target=lambda slot=slot: answers.append(slot.measure(setting.team, setting.cases[0], 1))
         )
         for slot in (setting.slot("slot-0"), setting.slot("slot-1"))
     ]
@@ -143,6 +141,25 @@ def test_a_worker_that_is_told_to_stop_ends_its_submission(setting: Setting) -> 
     setting.write(GOOD)
     assert isinstance(slot.measure(setting.team, setting.cases[0], 1), Done)
     slot.release()
+
+
+def test_a_job_s_end_that_its_submission_hears_first_is_not_the_submission_s_failure(
+    setting: Setting,
+) -> None:
+    setting.write(Behaviour("nonzero_exit", "touch outputs/heard; kill -TERM $$; sleep 600"))
+    slot = setting.slot()
+
+    def end() -> None:
+        while not list((setting.machine.folder / "slot-0").glob("a-*/outputs/heard")):
+            time.sleep(0.001)
+        time.sleep(0.3)
+        slot.end()
+
+    batch_system = threading.Thread(target=end)
+    batch_system.start()
+    assert slot.measure(setting.team, setting.cases[0], 1) == Lost()
+    batch_system.join()
+    assert setting.store.load("a") is None
 
 
 def test_a_machine_that_fails_says_so_and_the_attempt_is_counted(setting: Setting) -> None:
