@@ -91,9 +91,9 @@ class _Loaded:
                     raise InputError(entry.refused)
                 yield entry.image
         finally:
-            with contextlib.suppress(InfrastructureError):  # whoever tidies up will try again
-                with self._changing():
-                    self._clear([path])
+            # What cannot be removed now will be when somebody tidies up.
+            with contextlib.suppress(InfrastructureError), self._changing():
+                self._clear([path])
 
     def tidy(self) -> None:
         """Remove what nobody uses."""

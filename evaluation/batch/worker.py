@@ -37,6 +37,7 @@ LOOK_S = 0.2
 RESTART_S = 2.0  # between two starts of the same worker
 GRACE_S = 20.0  # for a worker to remove its container
 CONNECT_S = 30.0
+ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 SETTINGS = {
     "distributed.worker.profile.enabled": False,  # nothing else runs beside a timed run
     "distributed.worker.memory.target": False,  # nothing is kept that could be spilled
@@ -132,7 +133,6 @@ async def _serve(address: str, spec: Spec, slot: Slot) -> None:
             address,
             nthreads=1,
             name=worker_name(Place(socket.gethostname(), spec.kind), spec.device),
-            resources={spec.kind.name: 1},
             plugins=(slot,),
             memory_limit=0,
             silence_logs=logging.ERROR,
@@ -162,8 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("scheduler", metavar="ADDRESS", help="of `dask scheduler`")
     add_arguments(parser)
     given = parser.parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    for number in ENDS:
+        signal.signal(number, _interrupt)
     try:
         wanted, said = specs(given.gpu, given.slots, given.scorers)
         print(f"workers  {', '.join(spec.device for spec in wanted)}", flush=True)
@@ -177,6 +177,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     return 0
+
+
+def _interrupt(number: int, frame: object) -> None:
+    for each in ENDS:  # a batch system may say it twice: what is being cleaned up goes on
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def add_arguments(parser: argparse._ActionsContainer) -> None:
