@@ -36,6 +36,7 @@ from evaluation.workers import end_with
 LOOK_S = 0.2
 RESTART_S = 2.0  # between two starts of the same worker
 GRACE_S = 20.0  # for a worker to remove its container
+KILL_S = 2.0
 CONNECT_S = 30.0
 ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 SETTINGS = {
@@ -98,7 +99,7 @@ class Workers:
         for process in self._processes.values():
             process.join(max(0.0, deadline_s - time.monotonic()))
             process.kill()
-            process.join()
+            process.join(KILL_S)  # one that hangs within a driver may not even be killed
         with contextlib.suppress(EvaluationError):  # what those left that did not end in time
             archives.reap_containers()
             archives.tidy(machine.here())
