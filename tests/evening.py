@@ -20,7 +20,7 @@ from typing import Any
 
 from evaluation.runners.docker import CASE_LABEL, OWNER_LABEL
 from tests import engine
-from tests.submissions import Behaviour, write_cases, write_submission
+from tests.submissions import HEEDING, Behaviour, write_cases, write_submission
 
 TIMEOUT_S = 300.0
 # What differs between two runs of the same thing. A container of some 50 ms ends before it is read.
@@ -128,7 +128,7 @@ class Evening:
         log = self.folder / f"{len(list(self.folder.glob('*.log'))):02}-{module}.log"
         with log.open("w") as sink:
             process = subprocess.Popen(
-                [sys.executable, "-m", module, *map(str, arguments)],
+                [*HEEDING, sys.executable, "-m", module, *map(str, arguments)],
                 cwd=engine.ROOT,
                 env=self.variables() | environment,
                 stdin=subprocess.DEVNULL,
