@@ -3,7 +3,7 @@
 # make test      all tests; those that need a Docker engine are skipped where none answers
 # make lint      ruff and mypy
 # make oracle    nnU-Net itself in .venv-nnunet: the tests compare with it, training runs it
-# make benchmark the README's tables; the last one needs a Docker engine
+# make benchmark the README's tables; the last two need a Docker engine
 # make benchmark-sizes  both published networks (on a CPU one), all published sizes: takes long
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -41,6 +41,7 @@ benchmark: install oracle
 	.venv/bin/python -m benchmarks.scoring --output runs/benchmark
 	.venv/bin/python -m benchmarks.ranking --output runs/benchmark
 	.venv/bin/python -m benchmarks.harness_overhead --output runs/benchmark
+	.venv/bin/python -m benchmarks.scheduling --output runs/benchmark
 
 benchmark-sizes: install oracle
 	.venv/bin/python -m benchmarks.sizes --output runs/benchmark

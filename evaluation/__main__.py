@@ -1,4 +1,4 @@
-"""Command line of the harness: run, score, bench."""
+"""Command line of the harness: run, batch, score, bench."""
 
 import argparse
 import contextlib
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from evaluation.batch import command as batch_command
 from evaluation.bench import bench
 from evaluation.cases import find
 from evaluation.errors import EvaluationError
@@ -79,6 +80,11 @@ def measure(given: argparse.Namespace) -> int:
         return 0 if bench(rig, cases, given.repeat, sys.stdout) else 1
 
 
+def batch(given: argparse.Namespace) -> int:
+    """Evaluate every archive of a folder on many cases, on all GPUs of this machine or cluster."""
+    return batch_command.run(given, limits_of(given))
+
+
 def submission_of(given: argparse.Namespace) -> Submission:
     """Return the submission that the options name."""
     if given.command is not None and given.runner == "docker":
@@ -99,7 +105,7 @@ def limits_of(given: argparse.Namespace) -> Limits:
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     whole = argparse.ArgumentParser(prog="python -m evaluation", description=__doc__)
-    commands = whole.add_subparsers(required=True, metavar="run | score | bench")
+    commands = whole.add_subparsers(required=True, metavar="run | batch | score | bench")
 
     one = commands.add_parser("run", help=run.__doc__, description=run.__doc__)
     one.set_defaults(do=run)
@@ -108,6 +114,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--labels", type=Path, required=True, help="folder of NAME.nii.gz")
     one.add_argument("--output", type=Path, required=True)
     one.add_argument("--resume", action="store_true", help="go on with what --output holds")
+    _add_scoring(one)
+
+    one = commands.add_parser("batch", help=batch.__doc__, description=batch.__doc__)
+    one.set_defaults(do=batch)
+    batch_command.add_arguments(one)
+    _add_limits(one)
     _add_scoring(one)
 
     one = commands.add_parser("score", help=score.__doc__, description=score.__doc__)
@@ -138,6 +150,10 @@ def _add_submission(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--gpu", metavar="UUID|none", help="default: the only one, if there is one"
     )
+    _add_limits(command)
+
+
+def _add_limits(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--timeout",
         type=_positive(float),

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,15 +57,14 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
     scoring = PROFILES[plan.scoring]
     with store.locked(), contextlib.closing(plan.submission.runner(plan.limits, gpu)) as runner:
         described = runner.describe()
-        settings = {
-            "submission": described.get("image_digest") or described["command"],
-            "source": described.get("source"),
-            "limits": vars(plan.limits),
-            "timeout_s": plan.timeout_s,
-            "interval_s": plan.interval_s,
-            "scoring": plan.scoring,
-            "gpu": gpu.uuid if gpu else None,
-        }
+        settings = settings_of(
+            described,
+            limits=plan.limits,
+            timeout_s=plan.timeout_s,
+            interval_s=plan.interval_s,
+            scoring=plan.scoring,
+            gpu=gpu.uuid if gpu else None,
+        )
         check_settings(store, settings, resume=plan.resume)
         check_files(store, plan.cases, scoring)
         begin(store, settings)
@@ -90,25 +89,41 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
     return records
 
 
+def settings_of(
+    described: dict[str, Any],
+    *,
+    limits: Limits,
+    timeout_s: float,
+    interval_s: float,
+    scoring: str,
+    gpu: str | None,
+) -> dict[str, Any]:
+    """Return what must be the same for all cases of a store; described: what the runner says."""
+    return {
+        "submission": described.get("image_digest") or described["command"],
+        "source": described.get("source"),
+        "limits": vars(limits),
+        "timeout_s": timeout_s,
+        "interval_s": interval_s,
+        "scoring": scoring,
+        "gpu": gpu,
+    }
+
+
 def check_settings(store: Store, settings: dict[str, Any], *, resume: bool) -> None:
     """See that the store is new, or that it goes on with the same settings.
 
     Raises EvaluationError when there are results and `resume` is not set, or when they were made
     with other settings.
     """
-    if not store.settings.exists():
+    before = settings_in(store)
+    if before is None:
         return
     if not resume:
         raise EvaluationError(
             f"{store.folder}: holds an evaluation; --resume goes on with it, or choose another"
             " --output"
         )
-    try:
-        before = dict(json.loads(store.settings.read_text()))
-    except (ValueError, TypeError) as error:
-        raise EvaluationError(
-            f"{store.settings}: damaged ({error}); choose another --output"
-        ) from error
     changed = [
         f"{name} was {before.get(name)}, is {settings.get(name)}"
         for name in sorted(before.keys() | settings.keys())
@@ -121,28 +136,43 @@ def check_settings(store: Store, settings: dict[str, Any], *, resume: bool) -> N
         )
 
 
+def settings_in(store: Store) -> dict[str, Any] | None:
+    """Return what an earlier run was made with; raises EvaluationError when it is damaged."""
+    try:
+        return dict(json.loads(store.settings.read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise EvaluationError(
+            f"{store.settings}: damaged ({error}); choose another --output"
+        ) from error
+
+
 def check_files(store: Store, cases: Sequence[Case], scoring: Profile) -> None:
     """Find now, and not hours later, a reference that cannot be used or a scan that was replaced.
 
     Raises EvaluationError that names the file.
     """
     for case in cases:
-        known = _known(store, case)
+        known = kept(store, case)
         if case.reference is not None and (known is None or not known.is_scored):
             reference_of(case.reference, scoring)
 
 
-def _known(store: Store, case: Case) -> Record | None:
-    """Return what an earlier run has of a case; unscored if its reference has changed since."""
+def kept(store: Store, case: Case, checksum: Callable[[Path], str] = sha256) -> Record | None:
+    """Return what an earlier run has of a case; unscored if its reference has changed since.
+
+    checksum: of a file. Raises EvaluationError when the scan is not the one that was measured.
+    """
     known = store.load(case.name)
     if known is None or known.state is State.INFRA_ERROR:
         return known
-    if known.scans_sha256 != tuple(sha256(scan) for scan in case.scans):
+    if known.scans_sha256 != tuple(checksum(scan) for scan in case.scans):
         raise EvaluationError(
             f"{case.scans[0]}: is not the scan that was measured; remove {store.path(case.name)}"
             " to run it again"
         )
-    if case.reference is None or known.reference_sha256 == sha256(case.reference):
+    if case.reference is None or known.reference_sha256 == checksum(case.reference):
         return known
     return replace(known, accuracy=None)
 
@@ -152,6 +182,62 @@ def begin(store: Store, settings: dict[str, Any]) -> None:
     remove(store.work)  # what a run that was killed has left of a case
     store.work.mkdir(parents=True, exist_ok=True)
     write(store.settings, json.dumps(settings, indent=2) + "\n")
+
+
+def measure(
+    rig: Rig,
+    case: Case,
+    store: Store,
+    environment: dict[str, Any],
+    attempts: range,
+    began: Callable[[], None] = lambda: None,
+) -> Record:
+    """Run one case until it is not the machine that fails, and keep all of it, not yet scored.
+
+    environment: what the record says of machine, engine and submission. attempts: their numbers,
+    from 1; began is called at the start of each.
+    """
+    failures: dict[str, None] = {}  # in order, each once
+    for attempt in attempts:
+        began()
+        started = datetime.now(UTC).isoformat(timespec="milliseconds")
+        trial = rig.run(case, store.mask(case.name))
+        if trial.state is not State.INFRA_ERROR:
+            break
+        failures[trial.message] = None
+        if attempt != attempts[-1]:
+            time.sleep(PAUSE_S)
+    else:
+        trial = replace(trial, message="; then: ".join(failures))
+    one = record(trial, case, attempts=attempt, started=started, environment=environment)
+    if trial.curve is not None and trial.outcome is not None:
+        write_curve(store.curve(case.name), trial.curve, trial.outcome.started_s)
+    write(store.log(case.name), trial.outcome.log if trial.outcome else trial.message)
+    # Last of all: a case whose record is there has everything else.
+    store.save(one)
+    return one
+
+
+def score(one: Record, case: Case, store: Store, scoring: Profile) -> Record:
+    """Hold a measured case, which has a reference, against it, and keep that."""
+    assert case.reference is not None
+    if one.state is State.OK:
+        judged = assess(store.mask(case.name), case.reference, case.header, scoring)
+    else:
+        expected = reference_of(case.reference, scoring)
+        judged = one.state, one.message, failed(expected, scoring)
+    one = scored(replace(one, reference_sha256=sha256(case.reference)), *judged)
+    store.save(one)
+    return one
+
+
+def tabulate(store: Store, records: Sequence[Record]) -> None:
+    """Write the tables of these records, if there are any."""
+    rows = [row(one) for one in records]
+    if rows:
+        write_csv(store.folder / "results.csv", rows)
+        write(store.folder / "tables.md", tables.markdown(rows))
+        write(store.folder / "tables.tex", tables.latex(rows))
 
 
 @dataclass(frozen=True)
@@ -180,56 +266,23 @@ class _Run:
         finally:
             # What was not come to this time may be there from an earlier run.
             rest = [self.store.load(case.name) for case in self.cases[len(records) :]]
-            self._tabulate([*records, *(one for one in rest if one and one.is_complete)])
+            found = [*records, *(one for one in rest if one and one.is_complete)]
+            tabulate(self.store, found)
         return records
 
     def _case(self, case: Case) -> Record:
-        known = _known(self.store, case)
+        known = kept(self.store, case)
         measured = known is None or known.state is State.INFRA_ERROR
         if known is None or measured:
-            known = self._measured(case)
+            known = measure(
+                self.rig,
+                case,
+                self.store,
+                self.environment,
+                range(1, ATTEMPTS + 1),
+                lambda: self.progress.began(case.name),
+            )
         if known.accuracy is None and known.state is not State.INFRA_ERROR:
-            known = self._scored(known, case)
+            known = score(known, case, self.store, self.scoring)
         self.progress.ended(known, measured=measured)
         return known
-
-    def _measured(self, case: Case) -> Record:
-        """Run the case until it is not the machine that fails, and keep all of it."""
-        failures: dict[str, None] = {}  # in order, each once
-        for attempt in range(1, ATTEMPTS + 1):
-            self.progress.began(case.name)
-            started = datetime.now(UTC).isoformat(timespec="milliseconds")
-            trial = self.rig.run(case, self.store.mask(case.name))
-            if trial.state is not State.INFRA_ERROR:
-                break
-            failures[trial.message] = None
-            if attempt < ATTEMPTS:
-                time.sleep(PAUSE_S)
-        else:
-            trial = replace(trial, message="; then: ".join(failures))
-        one = record(trial, case, attempts=attempt, started=started, environment=self.environment)
-        if trial.curve is not None and trial.outcome is not None:
-            write_curve(self.store.curve(case.name), trial.curve, trial.outcome.started_s)
-        write(self.store.log(case.name), trial.outcome.log if trial.outcome else trial.message)
-        # Last of all: a case whose record is there has everything else.
-        self.store.save(one)
-        return one
-
-    def _scored(self, one: Record, case: Case) -> Record:
-        assert case.reference is not None
-        mask = self.store.mask(case.name)
-        if one.state is State.OK:
-            judged = assess(mask, case.reference, case.header, self.scoring)
-        else:
-            expected = reference_of(case.reference, self.scoring)
-            judged = one.state, one.message, failed(expected, self.scoring)
-        one = scored(replace(one, reference_sha256=sha256(case.reference)), *judged)
-        self.store.save(one)
-        return one
-
-    def _tabulate(self, records: Sequence[Record]) -> None:
-        rows = [row(one) for one in records]
-        if rows:
-            write_csv(self.store.folder / "results.csv", rows)
-            write(self.store.folder / "tables.md", tables.markdown(rows))
-            write(self.store.folder / "tables.tex", tables.latex(rows))

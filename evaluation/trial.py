@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
@@ -32,6 +33,8 @@ from evaluation.tolerances import VRAM_LIMIT_MIB
 
 OUTPUT_INTERVAL_S = 0.2  # between two looks at how much a submission has written
 FILES = 1000  # that a submission may leave in outputs/
+TERMINATED = 128 + signal.SIGTERM
+SIGNAL_S = 1.0  # for a signal to be heard by all that it was sent to
 FREE_MIB = 512  # must stay free where the results go
 SHOWN = 3  # names in a message
 
@@ -87,7 +90,7 @@ class Rig:
     folder: Path  # for what exists during a run only
     gpu: Gpu | None = None
     interval_s: float = 0.02  # between two samples of the GPU
-    tick: Callable[[], None] = lambda: None  # called while a submission runs
+    tick: Callable[[], None] = lambda: None  # called while a submission runs; may raise
     _sampler: Sampler | None = None
     _quiet_s: float = 0.0  # since when the GPU is sampled and nothing of ours is on it
 
@@ -106,9 +109,10 @@ class Rig:
             stage(case, work)
             try:
                 self._wait_for_quiet()
-                self._check_disk()
+                check_disk(self.folder)
                 outcome = self.runner.run(Job(case.name, work, self.timeout_s, self._watch(work)))
-                self._check_disk()  # or what failed did so for want of space
+                self._check_signals(outcome)
+                check_disk(self.folder)  # or what failed did so for want of space
                 vram, curve = self._vram(outcome)
             except (GpuLost, InfrastructureError) as error:
                 self._stop_sampling()  # the next run starts anew
@@ -122,12 +126,12 @@ class Rig:
             state = State.OK if found else State.NO_OUTPUT
             return Trial(state, message, outcome, vram, curve, mask if found else None)
 
-    def _check_disk(self) -> None:
-        free_mib = shutil.disk_usage(self.folder).free / 2**20
-        if free_mib < FREE_MIB:
-            raise InfrastructureError(
-                f"{self.folder}: {free_mib:.0f} MiB are free, less than {FREE_MIB}; make room"
-            )
+    def _check_signals(self, outcome: Outcome) -> None:
+        """Let `tick` raise if it is not the submission's doing that it has ended."""
+        # A batch system that ends a job tells all of its processes, and some hear it first.
+        if outcome.exit_code == TERMINATED:
+            time.sleep(SIGNAL_S)
+        self.tick()
 
     def _start_sampling(self) -> None:
         if self.gpu is not None:
@@ -200,6 +204,15 @@ class Rig:
             **{name: value for name, value in usage.items() if name != "raw_peak_mib"},
         )
         return vram, curve
+
+
+def check_disk(folder: Path) -> None:
+    """Raise InfrastructureError when there is too little room for what a case writes."""
+    free_mib = shutil.disk_usage(folder).free / 2**20
+    if free_mib < FREE_MIB:
+        raise InfrastructureError(
+            f"{folder}: {free_mib:.0f} MiB are free, less than {FREE_MIB}; make room"
+        )
 
 
 def stage(case: Case, work: Path) -> None:

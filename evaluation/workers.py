@@ -27,7 +27,7 @@ def each(function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Res
     workers = min(len(jobs), len(os.sched_getaffinity(0)))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_end_with, initargs=(os.getpid(),)
+        workers, mp_context=context, initializer=end_with, initargs=(os.getpid(),)
     ) as pool:
         # A terminal's Ctrl-C reaches every process. A worker that is started while it is ignored
         # goes on ignoring it, from its first instruction on, and leaves it to us.
@@ -44,7 +44,7 @@ def each(function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Res
             ) from error
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """End this process soon after its parent, which may be killed without a chance to say so."""
 
     def watch() -> None:

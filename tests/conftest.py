@@ -12,6 +12,9 @@ import os
 # test up to twenty times slower where another program takes one of two cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import functools
+import shutil
+import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -53,6 +56,16 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("engine") and not engine.answers():
         pytest.skip("no Docker engine answers")
+    if item.get_closest_marker("slurm") and not slurm_answers():
+        pytest.skip("no Slurm answers")
+
+
+@functools.cache
+def slurm_answers() -> bool:
+    """Whether there is a Slurm to submit to. Asked once a session."""
+    if shutil.which("sinfo") is None:
+        return False
+    return subprocess.run(["sinfo"], capture_output=True, check=False).returncode == 0
 
 
 @pytest.fixture(scope="session")

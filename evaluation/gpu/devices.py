@@ -41,9 +41,7 @@ def find(choice: str | None, timeout_s: float = TIMEOUT_S) -> Gpu | None:
     """
     if choice == NONE:
         return None
-    answer = _ask(timeout_s)
-    usable = [Gpu(**device) for device in answer["devices"] if "error" not in device]
-    broken = [device for device in answer["devices"] if "error" in device]
+    usable, broken = _sorted(_ask(timeout_s))
     if choice is not None:
         for gpu in usable:
             if gpu.uuid == choice:
@@ -54,6 +52,23 @@ def find(choice: str | None, timeout_s: float = TIMEOUT_S) -> Gpu | None:
     if len(usable) == 1 and not broken:
         return usable[0]
     raise EvaluationError(f"choose one GPU by its UUID, or {NONE!r}: {_list(usable, broken)}")
+
+
+def every(timeout_s: float = TIMEOUT_S) -> tuple[list[Gpu], str]:
+    """Return all GPUs of this machine that work, and what is to be said of those that do not.
+
+    Raises EvaluationError when none of them works, or the driver does not answer.
+    """
+    usable, broken = _sorted(_ask(timeout_s))
+    if broken and not usable:
+        raise EvaluationError(f"no GPU of this machine works: {_list(usable, broken)}")
+    return usable, _list([], broken) if broken else ""
+
+
+def _sorted(answer: dict[str, Any]) -> tuple[list[Gpu], list[dict[str, Any]]]:
+    """Return the GPUs that can be used, and what is said of those that cannot."""
+    usable = [Gpu(**device) for device in answer["devices"] if "error" not in device]
+    return usable, [device for device in answer["devices"] if "error" in device]
 
 
 def _list(usable: list[Gpu], broken: list[dict[str, Any]]) -> str:

@@ -33,7 +33,11 @@ def draw(store: Store, cases: Sequence[Case], records: Sequence[Record], scoring
 
 
 def _draw(job: tuple[Store, Case, Record, str]) -> str | None:
-    store, case, one, scoring = job
+    return draw_one(*job)
+
+
+def draw_one(store: Store, case: Case, one: Record, scoring: str) -> str | None:
+    """Draw what is missing of one case, which was run; return what could not be drawn, and why."""
     try:
         _plot(store, one)
         _overlays(store, case, one, scoring)

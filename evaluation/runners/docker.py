@@ -60,6 +60,20 @@ def hands_in_gpus(client: docker.DockerClient) -> bool:
     return "nvidia" in runtimes or shutil.which("nvidia-container-cli") is not None
 
 
+def reap(client: docker.DockerClient) -> int:
+    """Remove the containers of harnesses that have ended; return how many there were."""
+    removed = 0
+    with _engine_errors("containers of an earlier run cannot be removed"):
+        for container in client.containers.list(
+            all=True, filters={"label": OWNER_LABEL}, ignore_removed=True
+        ):
+            if owner.is_dead(container.labels[OWNER_LABEL]):
+                with contextlib.suppress(docker.errors.NotFound):
+                    container.remove(force=True, v=True)
+                removed += 1
+    return removed
+
+
 class DockerRunner:
     """Runs one image, one container a case."""
 
@@ -109,16 +123,7 @@ class DockerRunner:
 
     def reap(self) -> int:
         """Remove the containers of harnesses that have ended."""
-        removed = 0
-        with _engine_errors("containers of an earlier run cannot be removed"):
-            for container in self.client.containers.list(
-                all=True, filters={"label": OWNER_LABEL}, ignore_removed=True
-            ):
-                if owner.is_dead(container.labels[OWNER_LABEL]):
-                    with contextlib.suppress(docker.errors.NotFound):
-                        container.remove(force=True, v=True)
-                    removed += 1
-        return removed
+        return reap(self.client)
 
     def close(self) -> None:
         """Close the connection."""

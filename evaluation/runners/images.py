@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import docker
+import requests
+from docker.models.images import Image
 
 from evaluation.errors import EvaluationError
-from evaluation.runners import last_line
+from evaluation.runners import InfrastructureError, InputError, last_line
 from evaluation.runners.docker import ENGINE_ERRORS, reason
+
+FULL = "no space left on device"
 
 
 def build(image: str, source: Path, log: Path, arguments: Sequence[str] = ()) -> float:
@@ -44,23 +48,42 @@ def build(image: str, source: Path, log: Path, arguments: Sequence[str] = ()) ->
 def load(client: docker.DockerClient, archive: Path) -> str:
     """Load a team's archive, made by `docker save`; return the image's name.
 
-    The image must be named after the archive, as the organisers call it: teamname.tar.gz holds
-    teamname:latest. Raises EvaluationError when it does not, or when the archive cannot be loaded.
+    Raises InputError when it cannot be loaded or has another name (see `name_in`),
+    InfrastructureError when that is the engine's fault.
     """
-    team = archive.name.partition(".")[0].lower()
-    expected = f"{team}:latest"
+    return name_in(archive, unpack(client, archive))
+
+
+def team_of(archive: Path) -> str:
+    """Return whose archive it is: its name up to the first dot, in lower case."""
+    return archive.name.partition(".")[0].lower()
+
+
+def unpack(client: docker.DockerClient, archive: Path) -> list[Image]:
+    """Load whatever images an archive holds."""
     try:
         with archive.open("rb") as stream:
-            images = client.images.load(stream)
+            return list(client.images.load(stream))
     except ENGINE_ERRORS as error:  # before OSError, which those of the connection are too
-        raise EvaluationError(f"{archive}: the engine cannot load it ({reason(error)})") from error
+        said = f"{archive}: the engine cannot load it ({reason(error)})"
+        if isinstance(error, requests.exceptions.RequestException) or FULL in said:
+            raise InfrastructureError(said) from error
+        raise InputError(said) from error
     except OSError as error:
-        raise EvaluationError(f"{archive}: cannot be read ({error.strerror})") from error
+        raise InfrastructureError(f"{archive}: cannot be read ({error.strerror})") from error
+
+
+def name_in(archive: Path, images: Sequence[Image]) -> str:
+    """Return the name of the image that the archive is named after, as the organisers call it.
+
+    teamname.tar.gz holds teamname:latest; raises InputError when it does not.
+    """
+    expected = f"{team_of(archive)}:latest"
     names = sorted(tag for image in images for tag in image.tags)
     # Podman puts "localhost" in front, which is nobody's registry.
     found = [name for name in names if name in (expected, f"localhost/{expected}")]
     if not found:
-        raise EvaluationError(
+        raise InputError(
             f"{archive}: holds {', '.join(names) or 'an image without a name'}, expected {expected}"
             f" like the archive: docker tag IMAGE {expected}, then docker save {expected}"
         )

@@ -63,6 +63,18 @@ def test_broken_gpu_is_named_and_does_not_hide_the_other(fake: FakeNvml) -> None
         devices.find(None)
 
 
+def test_all_that_work_are_found_and_the_others_said(fake: FakeNvml) -> None:
+    fake.devices = (*TWO, FakeDevice("GPU-3", total_mib=0))
+    fake.update()
+    found, said = devices.every()
+    assert [gpu.uuid for gpu in found] == ["GPU-1", "GPU-2"]
+    assert said == "number 2 does not work (GPU is lost)"
+    fake.devices = fake.devices[2:]
+    fake.update()
+    with pytest.raises(EvaluationError, match="no GPU of this machine works: number 0 does not"):
+        devices.every()
+
+
 def test_without_nvml_there_is_no_gpu(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
     # A file that is no library hides a real one, should this machine have it.
     (fake.folder / fake.built.name).touch()

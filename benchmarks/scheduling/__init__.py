@@ -1,0 +1,1 @@
+"""Whether a large batch keeps its GPUs busy: `python -m benchmarks.scheduling --output DIR`."""

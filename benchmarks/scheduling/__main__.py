@@ -1,0 +1,102 @@
+"""Whether a large batch keeps its GPUs busy: `python -m benchmarks.scheduling --output DIR`.
+
+Measures what dask and the client cost, with as many workers as the batch has GPUs (they do
+nothing), and how long an image takes to load where an engine answers; then plays the batch with
+these figures, the product's own board deciding.
+"""
+
+import argparse
+import os
+import shlex
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.scheduling.roundtrip import measure
+from benchmarks.scheduling.simulation import Overheads, Size, simulate
+from evaluation import host
+from evaluation.gpu.curve import BASELINE_S
+from evaluation.results import write
+from evaluation.runners import images
+from evaluation.runners.docker import connect
+
+RUN_S = 0.5  # of a run that does nothing: 60 times as many tasks a second as real ones make
+SCORE_S = 2.0  # a case with its pictures; 0.6 s and less without (benchmarks/scoring.py)
+# Around a container: the baseline's second (in which the next scan is copied), and what
+# benchmarks/harness_overhead.py measures: 0.34 s of the engine, 0.18 s of the harness.
+CASE_S = BASELINE_S + 0.34 + 0.18
+IMAGE_GIB = 10.0  # of an archive: PyTorch for CUDA and a model
+GOAL_IDLE, GOAL_MIB = 0.03, 1024
+
+
+def main() -> None:
+    """Measure, simulate, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    size = Size()
+    trip = measure(replace(size, cases=25), RUN_S)
+    whole = measure(size, 0.0)  # every task of the batch, as fast as they can be handed out
+    load_s, remove_s = image_s(1.0)
+    overheads = Overheads(trip.p99_s, CASE_S, IMAGE_GIB * load_s, IMAGE_GIB * remove_s, SCORE_S)
+    lines = [
+        f"{size.teams} teams x {size.cases} cases on {size.machines} machines of {size.gpus} GPUs,"
+        f" simulated with overheads measured on {host.description()}.",
+        "",
+        f"From one task to the next, {size.machines * size.gpus} workers: median"
+        f" {1000 * trip.median_s:.0f} ms, 99 % within {1000 * trip.p99_s:.0f} ms (this is used)."
+        f" {whole.tasks} tasks took the client's memory to {whole.client_peak_mib:.0f} MiB"
+        f" ({verdict(whole.client_peak_mib < GOAL_MIB)}: less than {GOAL_MIB}).",
+        f"An archive of 1 GiB that does not compress: {load_s:.1f} s to load, {remove_s:.1f} s to"
+        f" remove; {IMAGE_GIB:g} GiB are taken for every team. {CASE_S:.2f} s around each run,"
+        f" {SCORE_S:g} s for each score.",
+        "",
+        "| runs | hours | images loaded | GPUs at a case | idle | | in a container | scoring, h |",
+        "|---|---:|---:|---:|---:|---|---:|---:|",
+    ]
+    for name, hangs in (("10 to 60 s", 0.0), ("the same, 1 in 1000 hangs for 600 s", 0.001)):
+        found = simulate(replace(size, hangs=hangs), overheads, given.seed)
+        idle = 1 - found.at_a_case
+        lines.append(
+            f"| {name} | {found.hours:.2f} | {found.loads} | {100 * found.at_a_case:.2f} % |"
+            f" {100 * idle:.2f} % | {verdict(idle < GOAL_IDLE)} |"
+            f" {100 * found.in_containers:.2f} % | {found.scoring_after_h:.2f} |"
+        )
+    text = "\n".join(lines) + "\n"
+    write(given.output / "scheduling.md", text)
+    print(text)
+
+
+def verdict(met: bool) -> str:
+    """Say whether a goal is met."""
+    return "met" if met else "missed"
+
+
+def image_s(gib: float) -> tuple[float, float]:
+    """Return the seconds that an archive of random bytes takes to load, and to remove."""
+    client = connect()
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as temporary:
+        folder = Path(temporary)
+        (folder / "Dockerfile").write_text(
+            "ARG BASE_IMAGE=debian:bookworm-slim\nFROM ${BASE_IMAGE}\n"
+            f"RUN head -c {round(gib * 2**30)} /dev/urandom >/weights\n"
+        )
+        arguments = shlex.split(os.environ.get("IMAGE_BUILD_ARGS", ""))
+        name = "flare-scheduling"
+        images.build(name, folder, folder / "build.log", ["--network", "none", *arguments])
+        archive = folder / f"{name}.tar.gz"
+        with archive.open("wb") as file:
+            for chunk in client.images.get(name).save(named=True):
+                file.write(chunk)
+        client.images.remove(name, force=True)
+        start_s = time.monotonic()
+        images.load(client, archive)
+        loaded_s = time.monotonic()
+        client.images.remove(name, force=True)
+        return loaded_s - start_s, time.monotonic() - loaded_s
+
+
+if __name__ == "__main__":
+    main()

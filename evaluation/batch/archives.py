@@ -1,0 +1,180 @@
+"""The images of a machine's engine: which archives are loaded there, for whom, and for how long."""
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import docker
+
+from evaluation.batch.inspection import inspect
+from evaluation.batch.machine import Check, Machine, is_free, lock
+from evaluation.gpu.devices import Gpu
+from evaluation.results import write
+from evaluation.runners import InfrastructureError, InputError, Limits, Runner, images
+from evaluation.runners.docker import ENGINE_ERRORS, DockerRunner, connect, reap, reason
+
+# Times the archive's size: the engine unpacks all of it before it unpacks its layers, and gzip
+# makes about half of an image.
+ROOM = 5
+
+
+@dataclass
+class Entry:
+    """What is known of an archive on this machine; `remove`: image names that loading it added."""
+
+    team: str
+    remove: list[str]
+    image: str = ""  # its name, once it is loaded and found good
+    image_id: str = ""
+    refused: str = ""  # why it is not good
+
+
+@contextlib.contextmanager
+def runner(
+    machine: Machine, archive: Path, limits: Limits, gpu: Gpu | None, image_mib: int, check: Check
+) -> Iterator[Runner]:
+    """Yield what runs an archive's image, which stays loaded while a worker of the machine uses it.
+
+    image_mib: how large an image may be. The last worker to leave removes what loading added to
+    the engine. Raises InputError for what is the team's fault, InfrastructureError for what is the
+    machine's.
+    """
+    with contextlib.closing(connect()) as client:
+        loaded = _Loaded(machine, client)
+        with loaded.used(archive, image_mib, check) as image:
+            yield DockerRunner(client, image, limits, gpu.uuid if gpu else None)
+
+
+def reap_containers() -> None:
+    """Remove the containers of workers that have ended; raises InfrastructureError."""
+    with contextlib.closing(connect()) as client:
+        reap(client)
+
+
+def tidy(machine: Machine) -> None:
+    """Remove the images that nobody uses any more; raises InfrastructureError."""
+    with contextlib.closing(connect()) as client:
+        _Loaded(machine, client).tidy()
+
+
+class _Loaded:
+    """What workers of this machine have loaded: a file for each archive, and a lock for its users.
+
+    A user shares that lock; whoever changes files or images has the one lock for all of that.
+    """
+
+    def __init__(self, machine: Machine, client: docker.DockerClient) -> None:
+        self.machine, self.client = machine, client
+        self.folder = machine.folder / "images"
+
+    @contextlib.contextmanager
+    def used(self, archive: Path, image_mib: int, check: Check) -> Iterator[str]:
+        """Yield the name of an archive's image; see `runner`."""
+        try:
+            facts = archive.stat()
+        except OSError as error:
+            raise InfrastructureError(f"{archive}: cannot be read ({error.strerror})") from error
+        identity = f"{archive} {facts.st_size} {facts.st_mtime_ns} {image_mib}"
+        path = self.folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
+        try:
+            with lock(_users(path), check, shared=True):
+                with self._changing(check):
+                    entry = _read(path)
+                    if entry is None or not (entry.refused or self._has(entry)):
+                        with self.machine.undisturbing(check):
+                            entry = self._load(path, archive, image_mib)
+                if entry.refused:
+                    raise InputError(entry.refused)
+                yield entry.image
+        finally:
+            # What cannot be removed now will be when somebody tidies up.
+            with contextlib.suppress(InfrastructureError), self._changing():
+                self._clear([path])
+
+    def tidy(self) -> None:
+        """Remove what nobody uses."""
+        with self._changing():
+            self._clear(sorted(self.folder.glob("*.json")))
+
+    def _changing(self, check: Check = lambda: None) -> contextlib.AbstractContextManager[None]:
+        return lock(self.machine.folder / "images.lock", check)
+
+    def _load(self, path: Path, archive: Path, image_mib: int) -> Entry:
+        team = images.team_of(archive)
+        others = [other for other in sorted(self.folder.glob("*.json")) if other != path]
+        self._remove([other for other in others if is_free(_users(other))])
+        if any((entry := _read(other)) and entry.team == team for other in others):
+            raise InfrastructureError(f"{archive}: another archive of that name is in use here")
+        self._check_room(archive)
+        before = self._ids()
+        # Before it is loaded: who is killed while loading leaves an image, too.
+        entry = Entry(team, [name for name in (f"{team}:latest",) if name not in before])
+        write(path, json.dumps(asdict(entry)))
+        try:
+            found = images.unpack(self.client, archive)
+            names = [name for image in found for name in image.tags or [image.id]]
+            entry.remove = [name for name in names if name not in before]
+            write(path, json.dumps(asdict(entry)))
+            entry.image = images.name_in(archive, found)
+            entry.image_id = inspect(self.client, archive, entry.image, image_mib)
+        except InputError as error:
+            entry.refused = str(error)
+        write(path, json.dumps(asdict(entry)))
+        return entry
+
+    def _clear(self, paths: Sequence[Path]) -> None:
+        unused = [path for path in paths if path.exists() and is_free(_users(path))]
+        if unused:
+            with self.machine.undisturbing(lambda: None):
+                self._remove(unused)
+
+    def _remove(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            entry = _read(path)
+            for name in entry.remove if entry else ():
+                with _answering(), contextlib.suppress(docker.errors.NotFound):
+                    self.client.images.remove(name, force=True)
+            path.unlink(missing_ok=True)
+
+    def _has(self, entry: Entry) -> bool:
+        return bool(entry.image) and self._ids().get(entry.image) == entry.image_id
+
+    def _ids(self) -> dict[str, str]:
+        """Return the engine's images: the id of each name, and of each id itself."""
+        with _answering():
+            found = self.client.images.list()
+        return {name: image.id for image in found for name in [*image.tags, image.id]}
+
+    def _check_room(self, archive: Path) -> None:
+        """Raise InfrastructureError where the engine's disk, if it can be seen, has too little."""
+        with _answering():
+            root = Path(self.client.info().get("DockerRootDir") or "")
+        needed = ROOM * archive.stat().st_size
+        if root.is_absolute() and root.is_dir() and (free := shutil.disk_usage(root).free) < needed:
+            raise InfrastructureError(
+                f"{root}: {free / 2**20:.0f} MiB are free, {needed / 2**20:.0f} needed to load"
+                f" {archive.name}; make room"
+            )
+
+
+def _users(path: Path) -> Path:
+    return path.with_suffix(".lock")
+
+
+def _read(path: Path) -> Entry | None:
+    try:
+        return Entry(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except ENGINE_ERRORS as error:
+        raise InfrastructureError(f"the engine's images: {reason(error)}") from error

@@ -1,0 +1,83 @@
+"""Whether a loaded image can be run as the organisers run it; its name is checked on loading."""
+
+import contextlib
+from pathlib import Path
+
+import docker
+import requests
+from docker.models.containers import Container
+
+from evaluation.runners import InfrastructureError, InputError, last_line
+from evaluation.runners.docker import CASE_LABEL, ENGINE_ERRORS, NOT_STARTED, OWNER_LABEL, reason
+from evaluation.runners.owner import token
+
+# In place of `sh predict.sh`: an ENTRYPOINT that hands on its command, as NVIDIA's do, is fine.
+PROBE, FOUND, MISSING = "test -f predict.sh && exit 42 || exit 43", 42, 43
+NOT_ENDED = -1
+PROBE_S = 60.0
+
+
+def inspect(client: docker.DockerClient, archive: Path, name: str, image_mib: int) -> str:
+    """Return the image's id.
+
+    Raises InputError when it is for another processor, larger than image_mib, does not hand on the
+    command, or has no predict.sh.
+    """
+    try:
+        image, engine = client.images.get(name), client.version()
+        ours = f"{engine['Os']}/{engine['Arch']}"
+        theirs = f"{image.attrs['Os']}/{image.attrs['Architecture']}"
+        size_mib = image.attrs["Size"] / 2**20
+        if theirs != ours:
+            raise InputError(
+                f"{archive}: an image for {theirs}, this machine is {ours}; build it with"
+                f" --platform {ours}"
+            )
+        if size_mib > image_mib:
+            raise InputError(
+                f"{archive}: an image of {size_mib:.0f} MiB, at most {image_mib} are allowed"
+            )
+        code, said = _probe(client, image.id)
+    except ENGINE_ERRORS as error:
+        raise InfrastructureError(f"{archive}: {name}: {reason(error)}") from error
+    if code == MISSING:
+        folder = image.attrs["Config"].get("WorkingDir") or "/"
+        raise InputError(f"{archive}: no predict.sh in {folder}, the image's WORKDIR")
+    if code != FOUND:
+        entry = image.attrs["Config"].get("Entrypoint")
+        cause = f"its ENTRYPOINT {entry} does not hand it on" if entry else "it needs /bin/bash"
+        raise InputError(f'{archive}: /bin/bash -c "sh predict.sh" cannot be run, {cause}: {said}')
+    return str(image.id)
+
+
+def _probe(client: docker.DockerClient, image_id: str) -> tuple[int, str]:
+    """Run the probe in a container; return its exit code, and what else it said."""
+    container: Container = client.containers.create(
+        image_id,
+        ["/bin/bash", "-c", PROBE],
+        labels={OWNER_LABEL: token(), CASE_LABEL: "probe"},
+        network_mode="none",
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        mem_limit="2g",
+        pids_limit=256,
+    )
+    try:
+        try:
+            container.start()
+        except docker.errors.APIError as error:
+            container.reload()
+            code = int(container.attrs["State"]["ExitCode"])
+            if code not in NOT_STARTED:
+                raise
+            return code, reason(error)
+        try:
+            code = int(container.wait(timeout=PROBE_S)["StatusCode"])
+        except requests.exceptions.RequestException:
+            client.ping()  # or it is the engine that does not end
+            return NOT_ENDED, f"still running after {PROBE_S:g} s"
+        said = last_line(container.logs(tail=20).decode(errors="replace"))
+        return code, f"exit code {code}: {said}"
+    finally:
+        with contextlib.suppress(*ENGINE_ERRORS):
+            container.remove(force=True, v=True)

@@ -1,0 +1,197 @@
+"""What one worker does: it has one GPU or none, and is at one case at a time."""
+
+import contextlib
+import json
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Worker, WorkerPlugin
+
+from evaluation import harness, host
+from evaluation.batch import archives
+from evaluation.batch.job import Answer, Done, Failed, Lost, Refused, Team
+from evaluation.batch.machine import Machine, lock
+from evaluation.cases import Case
+from evaluation.errors import EvaluationError
+from evaluation.gpu.devices import Gpu
+from evaluation.report import pictures
+from evaluation.results import Record, Store, write
+from evaluation.runners import InputError
+from evaluation.scoring.profiles import PROFILES
+from evaluation.states import State
+from evaluation.trial import Rig, check_disk
+
+
+class Stopped(EvaluationError):
+    """The worker is to end, or to give up what it is at."""
+
+
+class _NotAccepted(Exception):
+    """The team's archive cannot be run, here or elsewhere."""
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """A team's image, ready on the worker's GPU, until `held` is closed."""
+
+    team: Team
+    rig: Rig
+    environment: dict[str, Any]  # what records say of machine, engine and submission
+    held: contextlib.ExitStack
+
+
+class Slot(WorkerPlugin):
+    """A worker's state between its cases.
+
+    machine: the one it is on. device: what it has alone while a submission runs, a GPU's UUID or
+    another name. gpu: None where there is none; then its memory is not measured.
+    """
+
+    name = "slot"
+
+    def __init__(self, machine: Machine, device: str, gpu: Gpu | None) -> None:
+        self.machine, self.device, self.gpu = machine, device, gpu
+        self._stopping = threading.Event()
+        self._busy = threading.Lock()
+        self._bench: _Bench | None = None
+
+    def setup(self, worker: Worker) -> None:
+        """See `WorkerPlugin`: a worker that was killed may have left its container running."""
+        with contextlib.suppress(EvaluationError):  # without an engine: the first case will say so
+            archives.reap_containers()
+
+    def teardown(self, worker: Worker) -> None:
+        """See `WorkerPlugin`: what runs must end before the worker does."""
+        self.end()
+
+    def end(self) -> None:
+        """End the submission that is running, and every one that is begun from now on."""
+        self._stopping.set()
+
+    def stop(self) -> None:
+        """End the submission that is running, if there is one, and give back what is held."""
+        self.end()
+        self.release()
+        self._stopping.clear()
+
+    def release(self) -> None:
+        """Give back what is held for a team: its image, and the GPU."""
+        with self._busy:
+            self._leave()
+
+    def measure(self, team: Team, case: Case, attempt: int) -> Answer:
+        """Run a case and keep what it came to, unless another worker has done that."""
+        with self._busy:
+            try:
+                one = self._measured(Store(team.folder), team, case, attempt)
+            except _NotAccepted as error:
+                return Refused(str(error))
+            except Stopped:
+                self._leave()
+                return Lost()
+            except (EvaluationError, OSError) as error:
+                self._leave()
+                return Failed(str(error))
+            if one.state is State.INFRA_ERROR:
+                self._leave()  # the next attempt begins with a new connection to the engine
+                return Failed(one.message)
+        return Done(one)
+
+    def score(self, team: Team, case: Case) -> Answer:
+        """Hold what a case came to against its reference, and draw it."""
+        store, scoring = Store(team.folder), team.conditions.scoring
+        try:
+            with self._busy, self._machine(team).undisturbing(self._check):
+                check_disk(store.folder)
+                one = harness.kept(store, case)
+                if one is None:
+                    return Failed(f"{store.path(case.name)}: is not there any more")
+                if not one.is_scored:
+                    one = harness.score(one, case, store, PROFILES[scoring])
+                return Done(one, pictures.draw_one(store, case, one, scoring) or "")
+        except Stopped:
+            return Lost()
+        except (EvaluationError, OSError) as error:
+            return Failed(str(error))
+
+    def _measured(self, store: Store, team: Team, case: Case, attempt: int) -> Record:
+        # A worker that the scheduler has lost may be at the same case still.
+        with lock(store.work / f"{case.name}.lock", self._check):
+            known = store.load(case.name)
+            if known is not None and known.state is not State.INFRA_ERROR:
+                return known
+            check_disk(store.folder)
+            bench = self._ready(store, team)
+            with self._machine(team).timed(self._check):
+                attempts = range(attempt, attempt + 1)
+                return harness.measure(bench.rig, case, store, bench.environment, attempts)
+
+    def _ready(self, store: Store, team: Team) -> _Bench:
+        if self._bench is None or self._bench.team != team:
+            self._leave()
+            with contextlib.ExitStack() as held:
+                self._bench = self._open(store, team, held)
+        return self._bench
+
+    def _open(self, store: Store, team: Team, held: contextlib.ExitStack) -> _Bench:
+        """Return the team's bench; what it needs is entered into `held`."""
+        conditions = team.conditions
+        folder = held.enter_context(self.machine.device(self.device, self._check))
+        try:
+            runner = held.enter_context(
+                archives.runner(
+                    self._machine(team),
+                    team.archive,
+                    conditions.limits,
+                    self.gpu,
+                    conditions.image_mib,
+                    self._check,
+                )
+            )
+        except InputError as error:
+            _keep_verdict(team, None, str(error))
+            raise _NotAccepted(error) from error
+        described = runner.describe()
+        settings = conditions.settings(described, on_gpu=self.gpu is not None)
+        try:
+            harness.check_settings(store, settings, resume=True)
+        except EvaluationError as error:
+            raise _NotAccepted(error) from error
+        write(store.settings, json.dumps(settings, indent=2) + "\n")
+        _keep_verdict(team, str(described["image"]), "")
+        rig = Rig(
+            runner,
+            conditions.limits,
+            conditions.timeout_s,
+            folder,
+            self.gpu,
+            conditions.interval_s,
+            self._check,
+        )
+        held.enter_context(rig)
+        environment = described | {"gpu": self.gpu and vars(self.gpu)} | host.facts()
+        return _Bench(team, rig, environment, held.pop_all())
+
+    def _leave(self) -> None:
+        bench, self._bench = self._bench, None
+        if bench is not None:
+            with contextlib.suppress(EvaluationError):  # an engine that is gone has nothing of ours
+                bench.held.close()
+
+    def _machine(self, team: Team) -> Machine:
+        return self.machine.when(overlap=team.conditions.overlap)
+
+    def _check(self) -> None:
+        if self._stopping.is_set():
+            raise Stopped("stopped")
+
+
+def _keep_verdict(team: Team, image: str | None, message: str) -> None:
+    verdict = {
+        "archive": str(team.archive),
+        "image": image,
+        "state": "refused" if image is None else "ok",
+        "message": message,
+    }
+    write(team.folder / "submission.json", json.dumps(verdict, indent=2) + "\n")

@@ -1,0 +1,82 @@
+"""What there is to do: the archives of a folder, and what an earlier batch has done of each."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from evaluation import harness
+from evaluation.batch.job import Conditions, Team
+from evaluation.cases import Case
+from evaluation.errors import EvaluationError
+from evaluation.results import Store, sha256
+from evaluation.runners.images import team_of
+from evaluation.scoring.assess import reference_of
+from evaluation.scoring.profiles import PROFILES
+from evaluation.states import State
+from evaluation.workers import each
+
+SUFFIX = ".tar.gz"
+
+
+def teams_in(folder: Path, output: Path, conditions: Conditions) -> list[Team]:
+    """Return the submissions of a folder, by name; each has a folder of its own in `output`.
+
+    Raises EvaluationError when there are none, or two of one name.
+    """
+    if not folder.is_dir():
+        raise EvaluationError(f"{folder}: no such folder")
+    teams: dict[str, Team] = {}
+    for archive in sorted(folder.glob(f"*{SUFFIX}")):
+        if archive.name[0] == ".":
+            continue
+        name = team_of(archive)
+        if name in teams:
+            raise EvaluationError(
+                f"{folder}: {teams[name].archive.name} and {archive.name} are both team {name};"
+                " rename one, and its image"
+            )
+        teams[name] = Team(name, archive.resolve(), (output / name).resolve(), conditions)
+    if not teams:
+        raise EvaluationError(f"{folder}: holds no {SUFFIX} file")
+    return list(teams.values())
+
+
+def left(
+    teams: Sequence[Team], cases: Sequence[Case]
+) -> tuple[Mapping[str, list[str]], Mapping[str, list[str]]]:
+    """Return, for each team, the cases that are to be run, and those that only lack their score.
+
+    Raises EvaluationError when a file cannot be used, was replaced, or is of other conditions.
+    """
+    checksum = functools.cache(sha256)  # of a scan once, not once a team
+    run: dict[str, list[str]] = {team.name: [] for team in teams}
+    unscored: dict[str, list[str]] = {team.name: [] for team in teams}
+    wanted: dict[tuple[Path, str], None] = {}
+    for team in teams:
+        store = Store(team.folder)
+        _check_settings(store, team.conditions)
+        for case in cases:
+            one = harness.kept(store, case, checksum)
+            if one is not None and one.is_scored:
+                continue
+            again = one is None or one.state is State.INFRA_ERROR
+            (run if again else unscored)[team.name].append(case.name)
+            assert case.reference is not None
+            wanted[case.reference, team.conditions.scoring] = None
+    for _ in each(_check_reference, list(wanted)) if wanted else ():
+        pass
+    return run, unscored
+
+
+def _check_settings(store: Store, conditions: Conditions) -> None:
+    """See that results go on as they began; whether the image is the same, a worker will say."""
+    before = harness.settings_in(store)
+    if before is not None:
+        settings = conditions.settings({"command": ""}, on_gpu=before.get("gpu") is not None)
+        of_image = {name: before.get(name) for name in ("submission", "source")}
+        harness.check_settings(store, settings | of_image, resume=True)
+
+
+def _check_reference(wanted: tuple[Path, str]) -> None:
+    reference, scoring = wanted
+    reference_of(reference, PROFILES[scoring])

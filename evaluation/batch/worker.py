@@ -1,0 +1,221 @@
+"""The workers of a machine: `python -m evaluation.batch.worker ADDRESS` on each of a cluster.
+
+One process for each GPU, one for each core that scores; a process that ends is started again, so
+that it waits for a scheduler that is not there yet, and finds one that was restarted.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from typing import Self
+
+import dask
+from distributed import Worker
+
+from evaluation.batch import archives, machine
+from evaluation.batch.board import Kind, Place
+from evaluation.batch.cluster import worker_name
+from evaluation.batch.slot import Slot
+from evaluation.errors import EvaluationError
+from evaluation.gpu import devices
+from evaluation.gpu.devices import Gpu
+from evaluation.workers import end_with
+
+LOOK_S = 0.2
+RESTART_S = 2.0  # between two starts of the same worker
+GRACE_S = 20.0  # for a worker to remove its container
+KILL_S = 2.0
+CONNECT_S = 30.0
+ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+SETTINGS = {
+    "distributed.worker.profile.enabled": False,  # nothing else runs beside a timed run
+    "distributed.worker.memory.target": False,  # nothing is kept that could be spilled
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One worker: its device is a GPU's UUID, or the name of a place without one."""
+
+    kind: Kind
+    device: str
+    gpu: Gpu | None = None
+
+
+def specs(gpus: Sequence[str], slots: int | None, scorers: int | None) -> tuple[list[Spec], str]:
+    """Return the workers that options ask for, and what there is to say of GPUs left out.
+
+    gpus: UUIDs, or "none"; empty: every GPU of this machine. slots: how many submissions run at a
+    time without a GPU, which is also what happens where there is none (then 1). scorers: how many
+    cases are scored at a time; None: one a core. Raises EvaluationError.
+    """
+    said = ""
+    if slots is not None or list(gpus) == [devices.NONE]:
+        found: list[Gpu] = []
+    elif gpus:
+        found = [gpu for choice in gpus if (gpu := devices.find(choice))]
+    else:
+        found, said = devices.every()
+    runs = [Spec(Kind.GPU, gpu.uuid, gpu) for gpu in found]
+    runs = runs or [Spec(Kind.GPU, f"slot-{i}") for i in range(slots or 1)]
+    cores = len(os.sched_getaffinity(0)) if scorers is None else scorers
+    return [*runs, *(Spec(Kind.CPU, f"core-{i}") for i in range(cores))], said
+
+
+class Workers:
+    """Keeps workers running, from `with` on until its end."""
+
+    def __init__(self, address: str, wanted: Sequence[Spec]) -> None:
+        self._address, self._wanted = address, wanted
+        self._processes: dict[Spec, BaseProcess] = {}
+        self._started_s: dict[Spec, float] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+        deadline_s = time.monotonic() + GRACE_S
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            process.join(max(0.0, deadline_s - time.monotonic()))
+            process.kill()
+            process.join(KILL_S)  # one that hangs within a driver may not even be killed
+        with contextlib.suppress(EvaluationError):  # what those left that did not end in time
+            archives.reap_containers()
+            archives.tidy(machine.here())
+
+    def _keep(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        while not self._stopping.wait(LOOK_S):
+            for spec in self._wanted:
+                process = self._processes.get(spec)
+                now = time.monotonic()
+                rested = now - self._started_s.get(spec, -RESTART_S) >= RESTART_S
+                if (process is None or not process.is_alive()) and rested:
+                    process = context.Process(target=_run, args=(self._address, spec, os.getpid()))
+                    process.start()
+                    self._processes[spec], self._started_s[spec] = process, now
+
+
+def _run(address: str, spec: Spec, parent: int) -> None:
+    """Be one worker, until the scheduler is gone or SIGTERM comes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the parent
+    end_with(parent)
+    dask.config.set(SETTINGS)
+    slot = Slot(machine.here(), spec.device, spec.gpu)
+    with contextlib.suppress(OSError, TimeoutError):  # no scheduler there: the parent starts anew
+        asyncio.run(_serve(address, spec, slot))
+    slot.stop()
+
+
+async def _serve(address: str, spec: Spec, slot: Slot) -> None:
+    with tempfile.TemporaryDirectory(prefix="flare-worker-") as folder:
+        worker = Worker(
+            address,
+            nthreads=1,
+            name=worker_name(Place(socket.gethostname(), spec.kind), spec.device),
+            plugins=(slot,),
+            memory_limit=0,
+            silence_logs=logging.ERROR,
+            dashboard=False,
+            death_timeout=CONNECT_S,
+            local_directory=folder,
+        )
+        terminated = asyncio.Event()
+
+        def terminate() -> None:
+            slot.end()  # at once: what runs must not be taken to have ended by itself
+            terminated.set()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+        async with worker:
+            ends = (worker.finished(), terminated.wait())
+            await asyncio.wait(
+                [asyncio.ensure_future(end) for end in ends], return_when=asyncio.FIRST_COMPLETED
+            )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run this machine's workers until told to stop (SIGTERM, Ctrl-C)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.batch.worker", description=main.__doc__
+    )
+    parser.add_argument("scheduler", metavar="ADDRESS", help="of `dask scheduler`")
+    add_arguments(parser)
+    given = parser.parse_args(arguments)
+    for number in ENDS:
+        signal.signal(number, _interrupt)
+    try:
+        wanted, said = specs(given.gpu, given.slots, given.scorers)
+        print(f"workers  {', '.join(spec.device for spec in wanted)}", flush=True)
+        if said:
+            print(f"notice   left out: {said}", flush=True)
+        with Workers(given.scheduler, wanted):
+            signal.pause()
+    except (EvaluationError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _interrupt(number: int, frame: object) -> None:
+    for each in ENDS:  # a batch system may say it twice: what is being cleaned up goes on
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def add_arguments(parser: argparse._ActionsContainer) -> None:
+    """Add the options that say which workers a machine has."""
+    parser.add_argument(
+        "--gpu",
+        action="append",
+        default=[],
+        metavar="UUID|none",
+        help="may be repeated; default: every GPU of this machine",
+    )
+    parser.add_argument(
+        "--slots", type=at_least(1), metavar="N", help="use no GPU, and run N submissions at a time"
+    )
+    parser.add_argument(
+        "--scorers",
+        type=at_least(0),
+        metavar="N",
+        help="cases scored at a time (default: one a core)",
+    )
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers for argparse."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r}: not a whole number from {least} on")
+        return int(text)
+
+    return parse
+
+
+if __name__ == "__main__":
+    sys.exit(main())

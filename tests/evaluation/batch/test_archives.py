@@ -1,0 +1,187 @@
+"""Archives in a real engine: loaded once, checked, and gone when the last worker leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evaluation.batch import archives, inspection
+from evaluation.batch.machine import Machine
+from evaluation.runners import LIMITS, InfrastructureError, InputError, Runner
+from evaluation.runners.docker import connect
+from tests import engine
+
+BASE = "ARG BASE_IMAGE=debian:bookworm-slim\nFROM ${BASE_IMAGE}\nWORKDIR /workspace\n"
+GOOD = f"{BASE}COPY Dockerfile predict.sh\n"
+
+pytestmark = pytest.mark.engine
+
+
+def patient() -> None:
+    """Waits as long as need be."""
+
+
+class Teams:
+    """Archives of teams whose names no other image has."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.machine = folder, Machine(folder / "machine")
+        self._names: list[str] = []
+
+    def save(self, dockerfile: str, name: str | None = None, *options: str) -> Path:
+        """Build, save and remove an image; return its archive. name: the image's, if another."""
+        team = f"flare-test-{uuid.uuid4().hex[:8]}"
+        self._names += [team, *([name] if name else [])]
+        context = self.folder / team
+        context.mkdir()
+        (context / "Dockerfile").write_text(dockerfile)
+        built = engine.build_image(context)
+        engine.docker("tag", built.id, f"{name or team}:latest")
+        engine.docker("save", "--output", context / "image.tar", f"{name or team}:latest")
+        engine.remove_image(built)
+        archive = self.folder / f"{team}.tar.gz"
+        with (context / "image.tar").open("rb") as tar, gzip.open(archive, "wb", 1) as packed:
+            shutil.copyfileobj(tar, packed)
+        return archive
+
+    def use(
+        self, archive: Path, image_mib: int = 1024
+    ) -> contextlib.AbstractContextManager[Runner]:
+        return archives.runner(self.machine, archive, LIMITS["sandbox"], None, image_mib, patient)
+
+    def loaded(self) -> list[str]:
+        """Those of the images that the engine has."""
+        listed = engine.docker("images", "--format", "{{.Repository}}").stdout.split()
+        return sorted(name for name in self._names if name in listed)
+
+    def end(self) -> None:
+        for name in self.loaded():
+            engine.docker("rmi", "--force", f"{name}:latest")
+
+
+@pytest.fixture
+def teams(tmp_path: Path) -> Iterator[Teams]:
+    one = Teams(tmp_path)
+    yield one
+    one.end()
+
+
+def test_an_image_is_there_while_a_worker_uses_it(teams: Teams) -> None:
+    archive = teams.save(GOOD)
+    with teams.use(archive) as first:
+        with teams.use(archive) as second:
+            assert first.describe()["image_digest"] == second.describe()["image_digest"]
+        assert len(teams.loaded()) == 1
+    assert teams.loaded() == []
+
+
+def test_an_image_that_the_engine_had_before_is_left_there(teams: Teams) -> None:
+    archive = teams.save(GOOD)
+    with gzip.open(archive) as packed, (teams.folder / "again.tar").open("wb") as tar:
+        shutil.copyfileobj(packed, tar)
+    engine.docker("load", "--input", teams.folder / "again.tar")
+    with teams.use(archive):
+        pass
+    assert len(teams.loaded()) == 1
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "why"),
+    [
+        (BASE, "no predict.sh in /workspace, the image's WORKDIR"),
+        (f'{GOOD}ENTRYPOINT ["/bin/echo"]\n', r"its ENTRYPOINT \['/bin/echo'\] does not hand it"),
+        (f"{GOOD}RUN rm /bin/bash\n", "it needs /bin/bash"),
+    ],
+)
+def test_what_cannot_be_run_as_the_organisers_do_is_refused(
+    teams: Teams, dockerfile: str, why: str
+) -> None:
+    archive = teams.save(dockerfile)
+    with pytest.raises(InputError, match=f"{archive}: .*{why}"), teams.use(archive):
+        pass
+    assert teams.loaded() == []
+
+
+def test_an_entrypoint_that_hands_the_command_on_is_fine(teams: Teams) -> None:
+    script = 'RUN printf "#!/bin/sh\\nexec \\"\\$@\\"\\n" > /entry && chmod +x /entry\n'
+    archive = teams.save(f'{GOOD}{script}ENTRYPOINT ["/entry"]\n')
+    with teams.use(archive):
+        assert len(teams.loaded()) == 1
+
+
+def test_an_entrypoint_that_never_ends_is_refused(
+    teams: Teams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "PROBE_S", 1.0)
+    archive = teams.save(f'{GOOD}ENTRYPOINT ["/bin/sh", "-c", "sleep 600"]\n')
+    with pytest.raises(InputError, match="still running after 1 s"), teams.use(archive):
+        pass
+
+
+def test_another_name_is_refused_and_nothing_of_it_stays(teams: Teams) -> None:
+    archive = teams.save(GOOD, name=f"flare-test-{uuid.uuid4().hex[:8]}")
+    with pytest.raises(InputError, match="expected flare-test-"), teams.use(archive):
+        pass
+    assert teams.loaded() == []
+
+
+def test_an_image_that_is_too_large_is_refused(teams: Teams) -> None:
+    archive = teams.save(GOOD)
+    with pytest.raises(InputError, match="at most 10 are allowed"), teams.use(archive, 10):
+        pass
+    assert teams.loaded() == []
+
+
+def test_an_image_for_another_processor_is_refused(teams: Teams) -> None:
+    archive = teams.save(GOOD)
+    with teams.use(archive) as runner:
+        name = str(runner.describe()["image"])
+        # No engine here builds for another one: what its answer would be is put in its place.
+        client = connect()
+        answer = client.version() | {"Arch": "s390x"}
+        client.version = lambda: answer
+        with pytest.raises(InputError, match=r"for linux/.*, this machine is linux/s390x; build"):
+            inspection.inspect(client, archive, name, 1024)
+        client.close()
+
+
+def test_without_room_nothing_is_loaded_and_that_is_the_machine_s_fault(
+    teams: Teams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = teams.save(GOOD)
+    monkeypatch.setattr(archives, "ROOM", 10**9)
+    with (
+        pytest.raises(InfrastructureError, match=r"are free, .* needed to load"),
+        teams.use(archive),
+    ):
+        pass
+    assert teams.loaded() == []
+
+
+def test_what_is_no_archive_is_refused(teams: Teams) -> None:
+    archive = teams.folder / "broken.tar.gz"
+    archive.write_bytes(b"this is no tar")
+    with pytest.raises(InputError, match="the engine cannot load it"), teams.use(archive):
+        pass
+
+
+def test_what_killed_workers_left_is_removed_when_somebody_tidies(teams: Teams) -> None:
+    archive = teams.save(GOOD)
+    use = teams.use(archive)
+    use.__enter__()
+    # Killed: nobody leaves, and the kernel gives the lock back.
+    (entry,) = (teams.machine.folder / "images").glob("*.json")
+    kept = entry.read_text()
+    entry.unlink()
+    use.__exit__(None, None, None)
+    assert len(teams.loaded()) == 1
+    entry.write_text(kept)
+    archives.tidy(teams.machine)
+    assert teams.loaded() == []
+    assert not entry.exists()

@@ -1,0 +1,113 @@
+"""What there is to do, found before anything runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluation.batch import survey
+from evaluation.batch.job import Conditions, Team
+from evaluation.cases import Case, find
+from evaluation.errors import EvaluationError
+from evaluation.results import Store, sha256
+from evaluation.runners import LIMITS
+from evaluation.states import State
+from tests.evaluation.records import ACCURACY, RECORD
+from tests.submissions import SHAPE, save, write_cases
+
+CONDITIONS = Conditions(LIMITS["sandbox"], 60.0, 0.02, "flare24", 1024)
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> list[Case]:
+    return find(*write_cases(tmp_path, ["a", "b", "c"]))
+
+
+def teams(folder: Path, *archives: str) -> list[Team]:
+    submissions = folder / "submissions"
+    submissions.mkdir()
+    for name in archives:
+        (submissions / name).touch()
+    return survey.teams_in(submissions, folder / "results", CONDITIONS)
+
+
+def keep(team: Team, case: Case, *, state: State = State.OK, scored: bool = True) -> None:
+    assert case.reference is not None
+    record = replace(
+        RECORD,
+        case=case.name,
+        state=state,
+        scans_sha256=tuple(sha256(scan) for scan in case.scans),
+        reference_sha256=sha256(case.reference),
+        accuracy=ACCURACY if scored else None,
+    )
+    Store(team.folder).save(record)
+
+
+def test_every_archive_is_a_team_by_its_name_up_to_the_first_dot(tmp_path: Path) -> None:
+    found = teams(tmp_path, "b.v2.tar.gz", "Alpha.tar.gz", ".hidden.tar.gz", "notes.txt")
+    assert [team.name for team in found] == ["alpha", "b"]
+    assert found[1].archive == tmp_path / "submissions" / "b.v2.tar.gz"
+    assert found[1].folder == tmp_path / "results" / "b"
+
+
+def test_two_archives_of_one_team_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"a\.tar\.gz and a\.v2\.tar\.gz are both team a"):
+        teams(tmp_path, "a.tar.gz", "a.v2.tar.gz")
+
+
+def test_a_folder_without_archives_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"submissions: holds no \.tar\.gz file"):
+        teams(tmp_path)
+    with pytest.raises(EvaluationError, match="none: no such folder"):
+        survey.teams_in(tmp_path / "none", tmp_path, CONDITIONS)
+
+
+def test_what_is_kept_is_not_to_be_done_again(tmp_path: Path, cases: list[Case]) -> None:
+    one, two = teams(tmp_path, "one.tar.gz", "two.tar.gz")
+    keep(one, cases[0])
+    keep(one, cases[1], scored=False)
+    keep(two, cases[0], state=State.INFRA_ERROR, scored=False)
+    run, unscored = survey.left([one, two], cases)
+    assert run == {"one": ["c"], "two": ["a", "b", "c"]}
+    assert unscored == {"one": ["b"], "two": []}
+
+
+def test_other_conditions_are_refused_before_anything_runs(
+    tmp_path: Path, cases: list[Case]
+) -> None:
+    (team,) = teams(tmp_path, "one.tar.gz")
+    settings = CONDITIONS.settings({"image_digest": "sha256:1"}, on_gpu=True)
+    team.folder.mkdir(parents=True)
+    Store(team.folder).settings.write_text(json.dumps(settings))
+    assert survey.left([team], cases)[0] == {"one": ["a", "b", "c"]}
+    other = replace(team, conditions=replace(CONDITIONS, timeout_s=61.0))
+    with pytest.raises(EvaluationError, match=r"timeout_s was 60\.0, is 61\.0"):
+        survey.left([other], cases)
+
+
+def test_a_damaged_settings_file_is_named(tmp_path: Path, cases: list[Case]) -> None:
+    (team,) = teams(tmp_path, "one.tar.gz")
+    team.folder.mkdir(parents=True)
+    Store(team.folder).settings.write_text("{")
+    with pytest.raises(EvaluationError, match=r"one/run\.json: damaged"):
+        survey.left([team], cases)
+
+
+def test_a_reference_that_cannot_be_used_is_found_now(tmp_path: Path, cases: list[Case]) -> None:
+    (team,) = teams(tmp_path, "one.tar.gz")
+    save(tmp_path / "labels" / "b.nii.gz", np.full(SHAPE, 7, np.uint8))
+    with pytest.raises(EvaluationError, match=r"b\.nii\.gz: holds labels from 7 to 7"):
+        survey.left([team], cases)
+
+
+def test_a_scan_that_was_replaced_is_found_now(tmp_path: Path, cases: list[Case]) -> None:
+    (team,) = teams(tmp_path, "one.tar.gz")
+    keep(team, cases[0])
+    save(cases[0].scans[0], np.ones(SHAPE, np.int16))
+    with pytest.raises(EvaluationError, match=r"a_0000\.nii\.gz: is not the scan"):
+        survey.left([team], cases)
