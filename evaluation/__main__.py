@@ -11,6 +11,13 @@ from pathlib import Path
 
 from evaluation.bench import bench
 from evaluation.cases import find
+from evaluation.contracts import (
+    FLARE,
+    INPUT_SOCKET,
+    OUTPUT_SOCKET,
+    Contract,
+    grand_challenge,
+)
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.harness import Plan, evaluate
@@ -41,9 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(given: argparse.Namespace) -> int:
     """Evaluate one submission on many cases."""
+    submission = submission_of(given)
+    cases = find(given.cases, given.labels)
+    submission.contract.check_cases(cases)
     plan = Plan(
-        submission=submission_of(given),
-        cases=find(given.cases, given.labels),
+        submission=submission,
+        cases=cases,
         output=given.output,
         limits=limits_of(given),
         gpu=given.gpu,
@@ -68,11 +78,20 @@ def measure(given: argparse.Namespace) -> int:
     """Run a few scans several times and say whether the submission makes its limits."""
     submission, limits = submission_of(given), limits_of(given)
     cases = find(given.scans)
+    submission.contract.check_cases(cases)
     gpu = devices.find(given.gpu)
     with (
         contextlib.closing(submission.runner(limits, gpu)) as runner,
         tempfile.TemporaryDirectory(prefix="flare-bench-") as work,
-        Rig(runner, limits, given.timeout, Path(work), gpu, given.interval) as rig,
+        Rig(
+            runner,
+            limits,
+            given.timeout,
+            Path(work),
+            gpu,
+            given.interval,
+            contract=submission.contract,
+        ) as rig,
     ):
         return 0 if bench(rig, cases, given.repeat, sys.stdout) else 1
 
@@ -83,15 +102,32 @@ def submission_of(given: argparse.Namespace) -> Submission:
         raise EvaluationError("--command runs without an engine: leave out --runner docker")
     if given.command is None and given.runner == "process":
         raise EvaluationError("--runner process needs --command, in the submission's own folder")
-    return Submission(given.image, given.archive, given.command)
+    contract = contract_of(given)
+    if given.command is not None and contract != FLARE:
+        raise EvaluationError(
+            f"--command runs in its own folder, and --contract {given.contract} has absolute paths:"
+            " build an image"
+        )
+    return Submission(given.image, given.archive, given.command, contract=contract)
+
+
+def contract_of(given: argparse.Namespace) -> Contract:
+    """Return the contract that the options name."""
+    if given.contract == FLARE.name:
+        if given.input_socket or given.output_socket:
+            raise EvaluationError("sockets are Grand Challenge's: add --contract grand-challenge")
+        return FLARE
+    return grand_challenge(
+        given.input_socket or [INPUT_SOCKET], given.output_socket or OUTPUT_SOCKET
+    )
 
 
 def limits_of(given: argparse.Namespace) -> Limits:
     """Return the profile's limits with what the options change of them."""
     limits = LIMITS[given.profile]
-    if given.memory is None:
-        return limits
-    return replace(limits, memory_mib=given.memory, shm_mib=min(limits.shm_mib, given.memory))
+    memory_mib = given.memory or limits.memory_mib
+    shm_mib = min(limits.shm_mib, int(memory_mib * contract_of(given).shm_share))
+    return replace(limits, memory_mib=memory_mib, shm_mib=shm_mib)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -130,6 +166,21 @@ def _add_submission(command: argparse.ArgumentParser) -> None:
     submission.add_argument("--image", help="name of an image that the engine has")
     submission.add_argument("--archive", type=Path, help="teamname.tar.gz, by docker save")
     submission.add_argument("--command", help='without an engine, here: "sh predict.sh"')
+    command.add_argument(
+        "--contract",
+        choices=(FLARE.name, "grand-challenge"),
+        default=FLARE.name,
+        help="where the image looks for its case, and what is called (default flare)",
+    )
+    command.add_argument(
+        "--input-socket",
+        action="append",
+        metavar="SLUG",
+        help=f"of Grand Challenge, one a channel (default {INPUT_SOCKET})",
+    )
+    command.add_argument(
+        "--output-socket", metavar="SLUG", help=f"of Grand Challenge (default {OUTPUT_SOCKET})"
+    )
     command.add_argument("--runner", choices=("docker", "process"))
     command.add_argument(
         "--gpu", metavar="UUID|none", help="default: the only one, if there is one"

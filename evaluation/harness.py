@@ -60,6 +60,7 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
         settings = {
             "submission": described.get("image_digest") or described["command"],
             "source": described.get("source"),
+            "contract": plan.submission.contract.name,
             "limits": vars(plan.limits),
             "timeout_s": plan.timeout_s,
             "interval_s": plan.interval_s,
@@ -81,6 +82,7 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
             gpu,
             plan.interval_s,
             progress.tick,
+            plan.submission.contract,
         ) as rig:
             environment = described | {"gpu": gpu and vars(gpu)} | host.facts()
             run = _Run(rig, plan.cases, store, scoring, environment, progress)

@@ -5,6 +5,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.contracts import FLARE, Contract
 from evaluation.errors import EvaluationError
 from evaluation.gpu.devices import Gpu
 from evaluation.runners import Limits, Runner, images
@@ -14,12 +15,16 @@ from evaluation.runners.process import ProcessRunner
 
 @dataclass(frozen=True)
 class Submission:
-    """One of the three; `source` is the folder that a command runs in."""
+    """One of the three; `source` is the folder that a command runs in.
+
+    contract: what image or command were made for.
+    """
 
     image: str | None = None
     archive: Path | None = None
     command: str | None = None
     source: Path = Path()
+    contract: Contract = FLARE
 
     def runner(self, limits: Limits, gpu: Gpu | None) -> Runner:
         """Return what runs it; raises EvaluationError when it is not there."""
@@ -29,9 +34,11 @@ class Submission:
             return ProcessRunner(self.command, self.source, limits, uuid, os.environ)
         client = connect()
         if self.archive is not None:
-            return DockerRunner(client, images.load(client, self.archive), limits, uuid)
-        assert self.image is not None
-        return DockerRunner(client, self.image, limits, uuid)
+            image = images.load(client, self.archive)
+        else:
+            assert self.image is not None
+            image = self.image
+        return DockerRunner(client, image, limits, uuid, self.contract)
 
     def _check_command(self, command: str) -> None:
         try:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -16,9 +17,9 @@ import requests
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig, Mount
 
+from evaluation.contracts import FLARE, Contract
+from evaluation.errors import EvaluationError
 from evaluation.runners import (
-    COMMAND,
-    WORKSPACE,
     InfrastructureError,
     InputError,
     Job,
@@ -64,15 +65,24 @@ class DockerRunner:
     """Runs one image, one container a case."""
 
     def __init__(
-        self, client: docker.DockerClient, image: str, limits: Limits, gpu: str | None
+        self,
+        client: docker.DockerClient,
+        image: str,
+        limits: Limits,
+        gpu: str | None,
+        contract: Contract = FLARE,
     ) -> None:
-        self.client, self.limits, self.gpu = client, limits, gpu
+        self.client, self.limits, self.gpu, self.contract = client, limits, gpu, contract
         try:
             self.image = client.images.get(image)
         except docker.errors.ImageNotFound as error:
             raise InputError(f"{image}: the engine has no such image; build or load it") from error
         except ENGINE_ERRORS as error:
             raise InfrastructureError(f"{image}: {reason(error)}") from error
+        try:
+            contract.check_image(image, self.image.attrs["Config"])
+        except EvaluationError as error:
+            raise InputError(str(error)) from error
         self.name = image
         self._last = ""  # the last container's id
 
@@ -85,6 +95,7 @@ class DockerRunner:
             "runner": "docker",
             "image": self.name,
             "image_digest": self.image.id,
+            "contract": self.contract.name,
             "engine": f"{components[0] if components else 'Engine'} {version['Version']}",
             "limits": vars(self.limits) | {"not_enforced": []},
         }
@@ -125,9 +136,11 @@ class DockerRunner:
         self.client.close()
 
     def _create(self, job: Job) -> Container:
-        command = ["/bin/bash", "-c", COMMAND]
+        command = self.contract.command
         try:
-            return self.client.containers.create(self.image.id, command, **self._options(job))
+            return self.client.containers.create(
+                self.image.id, list(command) if command else None, **self._options(job)
+            )
         except docker.errors.APIError as error:
             if not error.is_client_error():
                 raise
@@ -142,8 +155,8 @@ class DockerRunner:
             "shm_size": f"{limits.shm_mib}m",
             # Not "volumes", whose text knows no path with a colon.
             "mounts": [
-                self._mount(job, "inputs", read_only=limits.locked_down),
-                self._mount(job, "outputs", read_only=False),
+                _mount(job.work / "inputs", self.contract.inputs, limits.locked_down),
+                _mount(job.work / "outputs", self.contract.outputs, False),
             ],
             "labels": {OWNER_LABEL: owner.token(), CASE_LABEL: job.name},
             "log_config": LogConfig(
@@ -168,10 +181,6 @@ class DockerRunner:
                 "init": True,
             }
         return options
-
-    def _mount(self, job: Job, folder: str, *, read_only: bool) -> Mount:
-        source = str(job.work.resolve() / folder)
-        return Mount(f"{WORKSPACE}/{folder}", source, type="bind", read_only=read_only)
 
     def _supervised(self, job: Job, container: Container, created_s: float) -> Outcome:
         """Start the container, watch it, and remove it."""
@@ -220,6 +229,10 @@ class DockerRunner:
             measured_by=f"cgroup v{group.version}" if group and reading else "not measured",
             log=log,
         )
+
+
+def _mount(source: Path, target: str, read_only: bool) -> Mount:
+    return Mount(target, str(source.resolve()), type="bind", read_only=read_only)
 
 
 def _group(container: Container) -> cgroup.Group | None:

@@ -29,7 +29,7 @@ from evaluation.runners.cgroup import Group
 from evaluation.runners.docker import DockerRunner, connect
 from evaluation.runners.process import OWNER_VARIABLE, ProcessRunner, _Tail
 from evaluation.runners.processes import with_variable
-from evaluation.trial import stage
+from evaluation.staging import stage
 from tests import engine
 from tests.submissions import write_cases
 
