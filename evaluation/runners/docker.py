@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from docker.types import DeviceRequest, LogConfig, Mount
 from evaluation.contracts import FLARE, Contract
 from evaluation.errors import EvaluationError
 from evaluation.runners import (
+    MEMORY,
     InfrastructureError,
     InputError,
     Job,
@@ -31,6 +33,8 @@ from evaluation.runners import (
     printable,
     supervise,
 )
+from evaluation.runners.cgroup import Reading
+from evaluation.runners.processes import SAMPLED, Tree, descendants
 
 OWNER_LABEL, CASE_LABEL = "flare.owner", "flare.case"
 ENGINE_TIMEOUT_S = 60.0  # for one answer; an engine that is silent for longer has failed
@@ -84,10 +88,12 @@ class DockerRunner:
         except EvaluationError as error:
             raise InputError(str(error)) from error
         self.name = image
+        self._not_enforced = _not_enforced(client)
         self._last = ""  # the last container's id
+        self._session: int | None = None  # and, where it has no control group, its processes'
 
     def describe(self) -> dict[str, object]:
-        """Return the image's digest, the engine's version, and the limits, all in force."""
+        """Return the image's digest, the engine's version, and which limits are not in force."""
         with _engine_errors("the engine does not say its version"):
             version = self.client.version()
         components = [part["Name"] for part in version.get("Components") or []]
@@ -97,7 +103,7 @@ class DockerRunner:
             "image_digest": self.image.id,
             "contract": self.contract.name,
             "engine": f"{components[0] if components else 'Engine'} {version['Version']}",
-            "limits": vars(self.limits) | {"not_enforced": []},
+            "limits": vars(self.limits) | {"not_enforced": self._not_enforced},
         }
 
     def run(self, job: Job) -> Outcome:
@@ -116,7 +122,9 @@ class DockerRunner:
 
     def owns(self, cgroup: str, session: int | None) -> bool:
         """See `Runner.owns`: the paths of a container's control groups hold its id."""
-        return bool(self._last) and self._last in cgroup
+        return (bool(self._last) and self._last in cgroup) or (
+            session is not None and session == self._session
+        )
 
     def reap(self) -> int:
         """Remove the containers of harnesses that have ended."""
@@ -195,10 +203,22 @@ class DockerRunner:
         started_s = time.monotonic()
         waiter = _Waiter(container)
         container.reload()
-        group = _group(container)
+        pid, group = container.attrs["State"]["Pid"], _group(container)
+        tree = Tree(lambda: descendants(pid)) if self._not_enforced and pid else None
+        self._session = pid if tree else None
+
+        def full_or_watched() -> str | None:
+            full = tree is not None and tree.memory_mib() > self.limits.memory_mib
+            return MEMORY if full else job.watch()
+
         stopped, reading = supervise(
-            job, started_s, waiter.wait, lambda: group.read() if group else None
+            replace(job, watch=full_or_watched),
+            started_s,
+            waiter.wait,
+            lambda: group.read() if group else None,
         )
+        if tree is not None:
+            reading = Reading(None, tree.peak_mib or None, oom_kills=0, forks_refused=0)
         if stopped is not None:
             with contextlib.suppress(docker.errors.APIError):  # it may just have ended
                 container.kill()
@@ -226,9 +246,27 @@ class DockerRunner:
             forks_refused=reading.forks_refused if reading else 0,
             cpu_s=reading.cpu_s if reading else None,
             peak_ram_mib=reading.peak_ram_mib if reading else None,
-            measured_by=f"cgroup v{group.version}" if group and reading else "not measured",
+            measured_by=_measured_by(group, tree, reading),
             log=log,
         )
+
+
+def _not_enforced(client: docker.DockerClient) -> list[str]:
+    """Return the limits that this engine drops: without root, and in version 1 of control groups.
+
+    It says nothing of it when a container is made, and that it can limit when it is asked.
+    """
+    with _engine_errors("the engine does not say what it can do"):
+        info = client.info()
+    rootless = info.get("Rootless") or "name=rootless" in (info.get("SecurityOptions") or [])
+    unlimited = str(info.get("CgroupVersion")) != "2" or info.get("CgroupDriver") == "none"
+    return ["pids", "memory_mib"] if rootless and unlimited else []
+
+
+def _measured_by(group: cgroup.Group | None, tree: Tree | None, reading: Reading | None) -> str:
+    if tree is not None:
+        return SAMPLED
+    return f"cgroup v{group.version}" if group and reading else "not measured"
 
 
 def _mount(source: Path, target: str, read_only: bool) -> Mount:

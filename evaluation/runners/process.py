@@ -28,7 +28,7 @@ from evaluation.runners import (
     supervise,
 )
 from evaluation.runners.cgroup import Group, Reading
-from evaluation.runners.processes import Tree, with_variable
+from evaluation.runners.processes import SAMPLED, Tree, with_variable
 
 GROUP_PREFIX = "flare-"
 OWNER_VARIABLE, RUN_VARIABLE = "FLARE_OWNER", "FLARE_RUN"
@@ -170,14 +170,14 @@ class _Enclosure:
         if self.group is not None:
             self.group.limit(limits.memory_mib, limits.pids)
         self._limits = limits
-        self._tree = Tree(RUN_VARIABLE, self.name)
+        self._tree = Tree(self._members)
 
     @property
     def method(self) -> str:
         """What memory and CPU time are measured by."""
         if self.group is not None:
             return f"cgroup v{self.group.version}"
-        return "wait4, and anonymous memory at 5 Hz"
+        return f"wait4, and {SAMPLED}"
 
     def full(self) -> bool:
         """Say whether the memory limit is passed where there is no group to enforce it."""
@@ -200,6 +200,9 @@ class _Enclosure:
         if self.group is not None:
             self.group.end()
         self._tree.end()
+
+    def _members(self) -> list[int]:
+        return [pid for pid, name in with_variable(RUN_VARIABLE).items() if name == self.name]
 
 
 class _Tail:
