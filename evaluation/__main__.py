@@ -98,17 +98,27 @@ def measure(given: argparse.Namespace) -> int:
 
 def submission_of(given: argparse.Namespace) -> Submission:
     """Return the submission that the options name."""
-    if given.command is not None and given.runner == "docker":
-        raise EvaluationError("--command runs without an engine: leave out --runner docker")
+    if given.command is not None and given.runner in ("docker", "apptainer"):
+        raise EvaluationError(
+            f"--command runs without an engine: leave out --runner {given.runner}"
+        )
     if given.command is None and given.runner == "process":
         raise EvaluationError("--runner process needs --command, in the submission's own folder")
+    if given.archive is None and given.runner == "apptainer":
+        raise EvaluationError("--runner apptainer needs --archive: it has no images of its own")
     contract = contract_of(given)
     if given.command is not None and contract != FLARE:
         raise EvaluationError(
             f"--command runs in its own folder, and --contract {given.contract} has absolute paths:"
             " build an image"
         )
-    return Submission(given.image, given.archive, given.command, contract=contract)
+    return Submission(
+        given.image,
+        given.archive,
+        given.command,
+        contract=contract,
+        apptainer=given.runner == "apptainer",
+    )
 
 
 def contract_of(given: argparse.Namespace) -> Contract:
@@ -181,7 +191,11 @@ def _add_submission(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--output-socket", metavar="SLUG", help=f"of Grand Challenge (default {OUTPUT_SOCKET})"
     )
-    command.add_argument("--runner", choices=("docker", "process"))
+    command.add_argument(
+        "--runner",
+        choices=("docker", "apptainer", "process"),
+        help="docker: what DOCKER_HOST names, Podman too; apptainer: has never been tried",
+    )
     command.add_argument(
         "--gpu", metavar="UUID|none", help="default: the only one, if there is one"
     )

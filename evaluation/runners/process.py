@@ -83,7 +83,7 @@ class ProcessRunner:
     def run(self, job: Job) -> Outcome:
         """See `Runner.run`."""
         created_s = time.monotonic()
-        self._link_submission(job.work)
+        self._furnish(job.work)
         enclosure = self._enclosure = _Enclosure(self.limits)
         try:
             started_s = time.monotonic()
@@ -136,14 +136,19 @@ class ProcessRunner:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _link_submission(self, work: Path) -> None:
+    def _furnish(self, work: Path) -> None:
+        """Put what the command needs beside the case."""
         for part in self.source.iterdir():
             if part.name not in OF_THE_CASE and not part.name.startswith("."):
                 (work / part.name).symlink_to(part)
 
+    def _shell_command(self, work: Path) -> str:
+        return self.command
+
     def _start(self, work: Path, enclosure: "_Enclosure") -> subprocess.Popen[bytes]:
         # The shell enters the group before it becomes the submission.
-        script = 'for entrance; do echo 0 >"$entrance" || exit 125; done; ' + self.command
+        script = 'for entrance; do echo 0 >"$entrance" || exit 125; done; '
+        script += self._shell_command(work)
         entrances = enclosure.group.entrances() if enclosure.group else []
         offline = ["unshare", "--net", "--"] if self._offline else []
         try:
