@@ -82,7 +82,8 @@ def measure(given: argparse.Namespace) -> int:
     gpu = devices.find(given.gpu)
     with (
         contextlib.closing(submission.runner(limits, gpu)) as runner,
-        tempfile.TemporaryDirectory(prefix="flare-bench-") as work,
+        # A container may leave what this user cannot remove.
+        tempfile.TemporaryDirectory(prefix="flare-bench-", ignore_cleanup_errors=True) as work,
         Rig(
             runner,
             limits,

