@@ -34,8 +34,8 @@ podman_down() {
 
 rootless() { # ARGUMENTS of Python
     local user=flare-$$ home=$podman_dir/home pid status=0
-    useradd --create-home --home-dir "$home" "$user" || return
     python_for_anyone "$podman_dir/checkout" || return
+    useradd --create-home --home-dir "$home" "$user" || return
     install -d -m 700 -o "$user" "$home/run"
     install -d "$podman_dir/checkout"
     local host=unix://$home/podman.sock

@@ -43,8 +43,8 @@ def run_command(
     """Return the command that runs an image on a case, laid out in `work`.
 
     gpu: UUID of the one that CUDA sees; all are there. folder: the image's WORKDIR, which Apptainer
-    leaves out, as it does USER. can_limit: whether control groups are of version 2, without which
-    only root may limit.
+    leaves out, as it does USER. can_limit: whether control groups are of version 2, which Apptainer
+    needs for limits.
     """
     inputs, outputs = work / "inputs", work / "outputs"
     command = [PROGRAM, "exec" if contract.command else "run"]
@@ -93,8 +93,8 @@ class ApptainerRunner(ProcessRunner):
 
     def describe(self) -> dict[str, object]:
         """Return the image's digest, Apptainer's version, and which limits are not in force."""
-        # Without version 2 of control groups memory is watched, as of any process.
-        not_enforced = ["shm_mib", "tmp_mib"] + ([] if self._can_limit else ["pids", "memory_mib"])
+        limited = ("pids", "memory_mib") if self._can_limit else ()
+        not_enforced = [name for name in self._unlimited() if name not in limited]
         return {
             "runner": "apptainer",
             "image": str(self.archive),

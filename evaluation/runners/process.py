@@ -65,11 +65,7 @@ class ProcessRunner:
 
     def describe(self) -> dict[str, object]:
         """Return the command, and which limits are not in force for want of rights."""
-        probe = _Enclosure(self.limits)
-        not_enforced = ["shm_mib", "tmp_mib"]
-        # Without a group memory is watched, but what clears its environment escapes.
-        not_enforced += [] if probe.group else ["pids", "memory_mib"]
-        probe.end()
+        not_enforced = self._unlimited()
         if self.limits.locked_down:
             not_enforced += ["capabilities", "privileges", "read-only inputs"]
             not_enforced += [] if self._offline else ["network"]
@@ -135,6 +131,13 @@ class ProcessRunner:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def _unlimited(self) -> list[str]:
+        probe = _Enclosure(self.limits)
+        # Without a group memory is watched, but what clears its environment escapes.
+        not_enforced = ["shm_mib", "tmp_mib"] + ([] if probe.group else ["pids", "memory_mib"])
+        probe.end()
+        return not_enforced
 
     def _furnish(self, work: Path) -> None:
         """Put what the command needs beside the case."""

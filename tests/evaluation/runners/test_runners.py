@@ -135,8 +135,9 @@ def test_a_run_is_timed_and_its_log_is_kept(bench: Bench) -> None:
 
 
 def test_cpu_time_and_memory_are_those_of_all_processes(bench: Bench) -> None:
-    # Two children of 30 MiB each, alive together, and half a second of arithmetic.
-    hold = "(x=$(head -c 30M /dev/zero | tr '\\0' x); sleep 1) &"
+    # Two children of 30 MiB each, alive together (without ":" they would become their sleep), and
+    # half a second of arithmetic.
+    hold = "(x=$(head -c 30M /dev/zero | tr '\\0' x); sleep 1; :) &"
     outcome = bench.run(f"{hold} {hold} timeout 0.5 sh -c 'while :; do :; done'; wait")
     assert outcome.exit_code == 0
     assert outcome.peak_ram_mib is not None
