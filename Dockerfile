@@ -46,7 +46,7 @@ RUN python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/l
  || ls /opt/venv/lib/python3*/site-packages/torch/__pycache__/__init__.*.pyc
 
 WORKDIR /workspace
-ARG MODEL=standin
+ARG MODEL=cpu-small
 COPY app/ app/
 COPY weights/${MODEL}/ weights/${MODEL}/
 COPY predict.sh ./

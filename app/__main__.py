@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from app.predict import Predictor
 
-_VRAM_BUDGET_MIB = 4096  # FLARE's bound
 _TIME_BUDGET_HELP = "since process start (one case) or case start; larger steps if need be (off)"
 _WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
@@ -71,11 +70,14 @@ def _run(
 ) -> int:
     """Go through the cases; the next scan is read while one is segmented."""
     from app.budget import BudgetError
+    from app.loading import find_device
     from app.predict import Options, Predictor
 
     try:
         intact.result()
-        device = _device(args.device)
+        device = find_device(args.device)
+        if args.device == "auto" and device.type == "cpu":
+            _warn("no usable NVIDIA GPU found, running on the CPU, which is much slower")
         budget_mib = _vram_budget(args.vram_budget, device)
         options = Options(
             device, args.exact, args.step_size, args.tta, budget_mib, args.crop_to_body
@@ -200,22 +202,12 @@ def _make_writable(folder: Path) -> None:
         )
 
 
-def _device(name: str) -> torch.device:
-    import torch
-
-    if torch.cuda.is_available() and name != "cpu":
-        return torch.device("cuda")
-    if name == "cuda":
-        raise ModelError("--device cuda: no usable NVIDIA GPU (is the container run with --gpus?)")
-    if name == "auto":
-        _warn("no usable NVIDIA GPU found, running on the CPU, which is much slower")
-    return torch.device("cpu")
-
-
 def _vram_budget(mib: int | None, device: torch.device) -> int | None:
     """The default on CUDA; None on a CPU, where there is none to keep to."""
+    from app.budget import FLARE_MIB
+
     if device.type == "cuda":
-        return mib or _VRAM_BUDGET_MIB
+        return mib or FLARE_MIB
     if mib is not None:
         _warn("--vram-budget does nothing on the CPU")
     return None
@@ -238,6 +230,14 @@ def _announce(args: argparse.Namespace, model: Model, device: object, dtype: str
         _warn(
             f"model {config.name}: weights are stored as {config.dtype}; masks equal nnU-Net's "
             "only with weights exported as float32"
+        )
+    if args.exact and config.lesion_filter is not None:
+        _warn(f"model {config.name}: --exact is nnU-Net's mask, without the model's lesion filter")
+    elif config.lesion_filter is not None:
+        kept = config.lesion_filter
+        print(
+            f"model {config.name}: no lesions below {kept.min_volume_ml:g} ml or a probability of "
+            f"{kept.min_probability:g}"
         )
     if args.tta and not config.mirror_axes:
         _warn(f"model {config.name}: trained without mirroring, --tta does nothing")
@@ -285,16 +285,24 @@ class _Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
+def _fill_closed_streams() -> None:
+    """Open what the caller has closed: else the next file gets its number, and is printed into."""
+    for name in ("stdin", "stdout", "stderr"):  # in the order of their numbers
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("r+"))  # noqa: SIM115
+
+
 def _leave(code: int) -> NoReturn:
     """End the process at once: unloading torch takes 0.4 s, in which a GPU's memory is still held.
 
     Every file has been closed and every thread has ended by now.
     """
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):  # nobody listens
+        with contextlib.suppress(OSError, ValueError):  # nobody listens
             stream.flush()
     os._exit(code)
 
 
 if __name__ == "__main__":
+    _fill_closed_streams()
     _leave(main())

@@ -19,6 +19,7 @@ from app.buffers import StreamBuffers, WholeBuffers
 from app.resample import SLAB_SECTIONS
 
 MIB = 2**20
+FLARE_MIB = 4096  # the challenge's bound
 # CUDA's context with cuDNN's and cuBLAS' kernels, which torch's allocator does not see: 300 to 550
 # MiB were measured on other machines, so this is the most of them and some room. Not measured here.
 CONTEXT = 600 * MIB

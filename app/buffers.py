@@ -25,7 +25,8 @@ class StreamBuffers:
     """A scan that goes through slab by slab; how many slices it has does not come into it.
 
     ``plane`` is (y, x) on the network's grid, ``scan_plane`` on the scan's;
-    ``sections_per_plane``: how many sections of the scan lie on one plane of the network's grid.
+    ``sections_per_plane``: how many sections of the scan lie on one plane of the network's grid;
+    ``filtered``: a lesion filter hands on logits that are a tensor of their own.
     """
 
     channels: int
@@ -34,6 +35,7 @@ class StreamBuffers:
     plane: tuple[int, ...]
     scan_plane: tuple[int, ...]
     sections_per_plane: float
+    filtered: bool = False
 
     def beside_network(self, sections: int = SLAB_SECTIONS) -> int:
         """What is held while the network runs, if ``sections`` are preprocessed at a time."""
@@ -43,7 +45,8 @@ class StreamBuffers:
         # A slab is held as it came from the resampling and as a stack of its channels.
         preprocess = self.channels * ((self._band(sections) + 2 * sections) * area + matrices)
         sums = (self.channels + self.heads) * self.patch[0] * padded + padded
-        restore = self.heads * (SLAB_PLANES + 2) * area  # one plane before them, and one held back
+        # One plane before them and one held back, and what they come from if that is no view.
+        restore = self.heads * (SLAB_PLANES * (1 + self.filtered) + 2) * area
         return _FLOAT * (preprocess + sums + math.prod(self.patch) + restore)
 
     def without_network(self, sections: int = SLAB_SECTIONS) -> int:
@@ -123,8 +126,8 @@ def stream_buffers(
     """
     plane = resampled_shape(shape, spacing, config.spacing)[1:]
     ratio = config.spacing[0] / spacing[0]
-    channels = len(config.channels)
-    return StreamBuffers(channels, heads, config.patch_size, plane, tuple(shape[1:]), ratio)
+    counts, filtered = (len(config.channels), heads), config.lesion_filter is not None
+    return StreamBuffers(*counts, config.patch_size, plane, tuple(shape[1:]), ratio, filtered)
 
 
 def whole_buffers(

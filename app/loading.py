@@ -13,6 +13,15 @@ from app.model import Member, Model, ModelError
 from app.networks import UNet, build_network, drop_cancelled_biases, fold_two_class_head
 
 
+def find_device(name: str) -> torch.device:
+    """``cuda``, ``cpu``, or for ``auto`` a GPU if one is usable; ModelError if cuda is not."""
+    if torch.cuda.is_available() and name != "cpu":
+        return torch.device("cuda")
+    if name == "cuda":
+        raise ModelError("--device cuda: no usable NVIDIA GPU (is the container run with --gpus?)")
+    return torch.device("cpu")
+
+
 def compute_dtype(device: torch.device, exact: bool) -> torch.dtype:
     """What convolutions compute in: nnU-Net's autocast on CUDA, float32 on a CPU when exact."""
     if device.type == "cuda":

@@ -91,6 +91,19 @@ class Member:
 
 
 @dataclass(frozen=True)
+class LesionFilter:
+    """Which connected components of lesion voxels stay in the mask; for models of two classes.
+
+    A component (26-connected, on the network's grid) stays if it has ``min_volume_ml`` at least and
+    its most likely voxel ``min_probability`` at least. ``evidence``: what that did to which cases.
+    """
+
+    min_volume_ml: float
+    min_probability: float
+    evidence: str
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The content of ``model.json``."""
 
@@ -113,6 +126,7 @@ class ModelConfig:
     network: Network
     members: tuple[Member, ...]
     notice: str | None = None  # said to whoever runs the model
+    lesion_filter: LesionFilter | None = None
 
 
 @dataclass(frozen=True)
@@ -133,11 +147,13 @@ class Model:
 
 
 def save_manifest(folder: Path, config: ModelConfig) -> None:
-    """Write ``model.json`` into ``folder`` after checking it; raises ModelError."""
+    """Check ``config`` and write it into ``folder``, whole or not at all; raises ModelError."""
     manifest = folder / MANIFEST
     _check(manifest, _parse(manifest, ModelConfig, dataclasses.asdict(config), ""))
     content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(config)}
-    manifest.write_text(json.dumps(content, indent=1) + "\n")
+    part = folder / f".{MANIFEST}.part"
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    part.replace(manifest)
 
 
 def load_model(folder: Path) -> Model:
@@ -285,6 +301,16 @@ def _check(manifest: Path, config: ModelConfig) -> None:
                 norm.scheme != "CTNormalization" or None not in given,
                 "CTNormalization has mean, std, percentile_00_5, percentile_99_5",
             ),
+        ]
+    if config.lesion_filter is not None:
+        kept = config.lesion_filter
+        rules += [
+            (
+                config.region_values is None and network.heads == 2,
+                "lesion_filter is for two classes",
+            ),
+            (0 <= kept.min_volume_ml < math.inf, "lesion_filter.min_volume_ml is 0 or more"),
+            (0 <= kept.min_probability < 1, "lesion_filter.min_probability is 0 or more, below 1"),
         ]
     for holds, rule in rules:
         if not holds:

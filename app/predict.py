@@ -24,7 +24,7 @@ from app.live_bytes import peak_of
 from app.loading import compute_dtype, load_network, set_precision
 from app.model import Model, ModelError
 from app.networks import UNet, build_network
-from app.preprocess import prepare, preprocess, preprocess_slabs
+from app.preprocess import Grid, Prepared, prepare, preprocess, preprocess_slabs
 from app.restore import Labels, restore, restore_slabs
 from app.sliding_window import mirrored, predict_logits, predict_slabs
 from app.stream import StageClock, can_stream, finite, in_scan_order, write_behind
@@ -100,6 +100,7 @@ class Predictor:
         one_channel = not options.exact and is_two_class(self.rule, self.heads)
         if one_channel:
             self.rule, self.heads = DIFFERENCE_RULE, 1
+        self.lesion_filter = model.config.lesion_filter if one_channel else None
         self._needs = None
         if options.vram_budget_mib is not None:
             self._needs = self._measured_needs()
@@ -150,6 +151,20 @@ class Predictor:
             if self.options.device.type == "cuda":
                 torch.cuda.empty_cache()
 
+    @torch.inference_mode()
+    def logits_on_grid(self, channels: Sequence[Image]) -> tuple[Tensor, Grid]:
+        """What `predict` makes a mask of, on the host, before a lesion filter sees it.
+
+        Logits (head, z, y, x) on the network's grid, and what it takes to put labels on the scan.
+        """
+        clock = StageClock(STAGES)
+        attempt = Attempt(self.plan(channels), self.options.step_size)
+        if self._streams(channels):
+            scan, slabs = self._logit_slabs(channels, _nobody, clock, attempt)
+            return torch.cat([slab.to("cpu", copy=True) for slab in slabs], 1), scan.grid
+        logits, grid = self._logits_at_once(channels, _nobody, clock, attempt)
+        return logits.cpu(), grid
+
     def networks(self) -> list[UNet]:
         """The networks on the device; the first call is the first to touch it."""
         if self.options.device.type == "cuda" and self.options.vram_budget_mib is not None:
@@ -186,10 +201,32 @@ class Predictor:
         attempt: Attempt,
     ) -> Iterator[Labels]:
         """The mask in parts along the scan's first axis, each made when it is asked for."""
+        config = self.config
+        scan, logits = self._logit_slabs(channels, on_window, clock, attempt)
+        if self.lesion_filter is not None:
+            # Imported where it is used: it brings a library of its own.
+            from app.lesion_filter import remove_slabs, voxel_ml
+
+            volume_ml = voxel_ml(scan.grid, scan.shape)
+            device = self._buffers(attempt.plan)
+            logits = remove_slabs(logits, self.lesion_filter, volume_ml, device)
+        dtype = label_dtype(config)
+        labels = restore_slabs(logits, scan.shape, self.rule, config, scan.grid, dtype)
+        shape = channels[0].voxels.shape
+        parts = in_scan_order(labels, shape, _numpy(dtype), config.transpose)
+        return clock.timed("restore", parts)
+
+    def _logit_slabs(
+        self,
+        channels: Sequence[Image],
+        on_window: Callable[[int, int], None],
+        clock: StageClock,
+        attempt: Attempt,
+    ) -> tuple[Prepared, Iterator[Tensor]]:
+        """Logits (head, planes, y, x) in slabs, each made when it is asked for."""
         config, voxels, plan = self.config, [c.voxels for c in channels], attempt.plan
-        spacing_zyx = channels[0].spacing_zyx
         with clock.stage("preprocess"):
-            scan = prepare(voxels, spacing_zyx, config, False, self.options.body)
+            scan = prepare(voxels, channels[0].spacing_zyx, config, False, self.options.body)
             slabs = preprocess_slabs(scan, config, self._buffers(plan), plan.sections)
         with clock.stage("device"):
             networks = self.networks()
@@ -207,11 +244,7 @@ class Predictor:
             on_window,
             plan.windows,
         )
-        logits = clock.timed("network", map(finite, logits))
-        dtype = label_dtype(config)
-        labels = restore_slabs(logits, scan.shape, self.rule, config, scan.grid, dtype)
-        parts = in_scan_order(labels, voxels[0].shape, _numpy(dtype), config.transpose)
-        return clock.timed("restore", parts)
+        return scan, clock.timed("network", map(finite, logits))
 
     def _at_once(
         self,
@@ -221,26 +254,43 @@ class Predictor:
         attempt: Attempt | None = None,
     ) -> Labels:
         """The whole mask, with the logits of the whole scan in memory."""
-        config, exact, before = self.config, self.options.exact, clock.so_far()
+        config, exact = self.config, self.options.exact
         attempt = attempt or Attempt(self.plan(channels), self.options.step_size)
+        logits, grid = self._logits_at_once(channels, on_window, clock, attempt)
+        with clock.stage("restore"):
+            if exact:
+                logits = logits.cpu()
+            elif self.lesion_filter is not None:
+                from app.lesion_filter import remove, voxel_ml
+
+                on_host = logits.cpu()
+                volume_ml = voxel_ml(grid, on_host.shape[1:])
+                remove(on_host[0].numpy(), self.lesion_filter, volume_ml)
+                logits.copy_(on_host)
+            return restore(logits, self.rule, config, grid, label_dtype(config), exact)
+
+    def _logits_at_once(
+        self,
+        channels: Sequence[Image],
+        on_window: Callable[[int, int], None],
+        clock: StageClock,
+        attempt: Attempt,
+    ) -> tuple[Tensor, Grid]:
+        """Logits (head, z, y, x) of the whole scan."""
+        before = clock.so_far()
         with clock.stage("device"):
             self.networks()
         with clock.stage("preprocess"):
-            voxels = [c.voxels for c in channels]
+            voxels, spacing_zyx = [c.voxels for c in channels], channels[0].spacing_zyx
             device = self._buffers(attempt.plan)
             volume, grid = preprocess(
-                voxels, channels[0].spacing_zyx, config, exact, device, self.options.body
+                voxels, spacing_zyx, self.config, self.options.exact, device, self.options.body
             )
         watch = self._deadline(attempt, volume.shape[1:], clock, before)
         if watch is not None:
             on_window = _both(watch.on_window, on_window)
         with clock.stage("network"):
-            logits = self._logits(volume, on_window, attempt)
-            del volume
-        with clock.stage("restore"):
-            if exact:
-                logits = logits.cpu()
-            return restore(logits, self.rule, config, grid, label_dtype(config), exact)
+            return self._logits(volume, on_window, attempt), grid
 
     def _logits(
         self,
@@ -318,6 +368,10 @@ def _both(
         second(done, of)
 
     return call
+
+
+def _nobody(done: int, of: int) -> None:
+    """Nobody is told of progress."""
 
 
 def _nothing() -> None:

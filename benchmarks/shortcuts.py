@@ -21,21 +21,19 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 
 from app.image import read_image
-from app.model import Member, Model, ModelConfig, load_model, save_manifest, sha256_of
-from app.networks import UNet
+from app.model import Model, ModelConfig, load_model
 from app.preprocess import prepare
 from app.sliding_window import window_count
 from benchmarks.machine import MeasuredRun, description, measured, timed
+from benchmarks.published import HUANG, make_weights
 from evaluation import volumes
 from evaluation.samples import fetch
 from evaluation.scoring.metrics import dice
@@ -47,12 +45,12 @@ HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 # The app with one name bound to something else once it has set its environment: torch, which reads
 # that when it is imported, must not be imported earlier here than in `python -m app`.
 _PATCHED_APP = """
-import sys
+import importlib, sys
 from app import __main__ as command
 run = command._run
 def patched(*given):
     import torch
-    from app import loading, networks, predict
+    from app import loading, networks, predict, sliding_window
     {name}  # fails if there is no such name
     {name} = {value}
     return run(*given)
@@ -128,6 +126,13 @@ VARIANTS = (
     Variant(
         "without a voxel's channels together", ("loading.lay_channels_together", "lambda _: None")
     ),
+    Variant(
+        "with a count volume, as nnU-Net has it",
+        (
+            "sliding_window._sums_of_weights",
+            "importlib.import_module('benchmarks.count_volume').sums_of_weights",
+        ),
+    ),
     Variant("without huge pages", environment={"THP_MEM_ALLOC_ENABLE": "0"}),
     Variant("without the stream", ("predict.can_stream", "lambda *_: False")),
     CROP_TO_BODY,
@@ -145,12 +150,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     samples = [s.scan for s in fetch(ROOT / "runs" / "samples")]
     scans = samples + (sorted(args.scans.glob("*.nii.gz")) if args.scans else [])
-    folders = [ROOT / "weights" / "standin"]
+    folders = [m.parent for m in sorted((ROOT / "weights").glob("*/model.json"))]
     folders += sorted(m.parent for m in args.models.glob("*/model.json")) if args.models else []
     models = [load_model(folder) for folder in folders]
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        published = random_published_model(models[0].config, work / "published 5.6M")
+        published = load_model(make_weights(HUANG, work).model)
         costs = _costs(published, samples[0], args.repeats, work)
         masks = {m.folder.name: [_masks(m, scan, work) for scan in scans] for m in models}
     windows = {scan.name: _windows_saved([published, *models], scan) for scan in scans}
@@ -163,34 +168,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "scans against the default's: voxels that differ, summed, and the least Dice.\n",
             shortcut_table(costs, {name: [m.variants for m in of] for name, of in masks.items()}),
             "\nWindows, without and with --crop-to-body.\n",
-            windows_table([m.folder.name for m in (published, *models)], windows),
+            windows_table(["published 5.6M", *(m.folder.name for m in models)], windows),
         ]
     )
     (args.output / "shortcuts.md").write_text(report + "\n")
     print(report)
     return 0
-
-
-def random_published_model(like: ModelConfig, folder: Path) -> Model:
-    """The published 5.6M network (Huang, FLARE 2024) with random weights, exported to ``folder``.
-
-    ``like`` is of the same family; the published one is wider and sees larger patches.
-    """
-    folder.mkdir()
-    weights = folder / "member_0.safetensors"
-    network = replace(like.network, features=(32, 64, 128, 256))
-    torch.manual_seed(0)
-    save_file(UNet(network).state_dict(), weights)
-    config = replace(
-        like,
-        name=folder.name,
-        patch_size=(96, 128, 128),
-        network=network,
-        members=(Member(weights.name, sha256_of(weights), "random"),),
-        notice=None,
-    )
-    save_manifest(folder, config)
-    return load_model(folder)
 
 
 def difference(mask: NDArray[Any], reference: NDArray[Any]) -> Difference:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -85,6 +86,24 @@ def test_several_cases_locked_down(image: engine.Image, synthetic_scan: Path, fo
     assert outputs(folder) == {"a.nii.gz", "b.nii.gz"}
     for mask in (folder / "outputs").iterdir():
         assert_is_mask_of(mask, synthetic_scan)
+
+
+@pytest.mark.engine
+def test_a_model_with_a_lesion_filter(
+    image: engine.Image, synthetic_scan: Path, folder: Path
+) -> None:
+    put(synthetic_scan, folder, "case")
+    weights = folder / "weights" / "filtered"
+    shutil.copytree(engine.ROOT / "weights" / "standin", weights)
+    content = json.loads((weights / "model.json").read_text())
+    rule = {"min_volume_ml": 1e6, "min_probability": 0.0, "evidence": "none is as large"}
+    (weights / "model.json").write_text(json.dumps(content | {"lesion_filter": rule}))
+    mounted = ("-v", f"{weights.parent}:/workspace/weights:ro")
+    done = engine.run_predict(image, folder, *LOCKED_DOWN, *mounted)
+    assert done.returncode == 0, done.stderr
+    assert "no lesions below 1e+06 ml" in done.stdout
+    mask: Any = nibabel.load(folder / "outputs" / "case.nii.gz")
+    assert not np.asanyarray(mask.dataobj).any()
 
 
 @pytest.mark.engine

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from app.model import DTYPES, Member, ModelConfig, ModelError, save_manifest, sha256_of
 from training.checkpoint import Checkpoint, inference_weights, load_checkpoint
-from training.errors import TrainingError
+from training.errors import TrainingError, exit_code
 from training.plans import model_config
 
 # Trainers of nnunetv2 2.8.1 that build the network of the plans; any other may not.
@@ -139,7 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--dtype", choices=DTYPES, default=DTYPES[0], help="float16 halves the file")
     add("--notice", help="said to whoever runs the model, for example what it is not good for")
     args = parser.parse_args(arguments)
-    try:
+
+    def do() -> None:
         warnings = export(
             [args.folder, *args.add],
             args.output,
@@ -148,13 +149,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args.dtype,
             args.notice,
         )
-    except (TrainingError, ModelError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    print(f"{args.output}: {', '.join(sorted(f.name for f in args.output.iterdir()))}")
-    return 0
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        print(f"{args.output}: {', '.join(sorted(f.name for f in args.output.iterdir()))}")
+
+    return exit_code(do)
 
 
 if __name__ == "__main__":

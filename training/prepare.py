@@ -24,7 +24,7 @@ import SimpleITK as sitk
 from training import nnunet
 from training.cases import SUFFIX, Case, Found, find
 from training.checks import Checked, check_all
-from training.errors import TrainingError
+from training.errors import GOES_ON, TrainingError, exit_code
 from training.files import link, write_json
 from training.planning import plans, preprocessing
 from training.recipes import Recipe, load_recipe
@@ -45,6 +45,7 @@ class Request:
     output: Path
     healthy: Path | None = None
     patient_pattern: str | None = None
+    train_only: tuple[str, ...] = ()
     seed: int = 0
     processes: int = 1
 
@@ -71,7 +72,7 @@ def prepare(recipe: Recipe, request: Request) -> None:
             "left_out": list(found.unlabelled),
             "lesion_ml": {one.case.name: round(one.lesion_ml, 3) for one in checked},
             "to_integers": [one.case.name for one in checked if not one.stored_as_integers],
-            "splits": folds(patient_of, healthy, request.seed),
+            "splits": folds(patient_of, healthy, request.seed, request.train_only),
             "asked": asked,
         }
         write_json(record_file, record)
@@ -100,6 +101,7 @@ def _asked(request: Request, found: Found, planned: Json) -> Json:
                 "cases": cases,
                 "preprocessing": preprocessing(planned),
                 "patient_pattern": request.patient_pattern,
+                "train_only": request.train_only,
                 "seed": request.seed,
             }
         )
@@ -212,21 +214,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="REGEX",
         help="matches a case's name, its one group is the patient (default: the whole name)",
     )
+    add("--train-only", nargs="+", default=(), metavar="PATIENT", help="held out of no training")
     add("--seed", type=int, default=0, help="of the split by patient (0); written down")
     add("--processes", type=int, default=min(4, os.cpu_count() or 1), help="(up to 4)")
     args = parser.parse_args(arguments)
     request = Request(
-        args.data, args.output, args.healthy, args.patient_pattern, args.seed, args.processes
+        data=args.data,
+        output=args.output,
+        healthy=args.healthy,
+        patient_pattern=args.patient_pattern,
+        train_only=tuple(args.train_only),
+        seed=args.seed,
+        processes=args.processes,
     )
-    try:
-        prepare(load_recipe(args.recipe), request)
-    except (TrainingError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; start again with the same options, it goes on", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: prepare(load_recipe(args.recipe), request), GOES_ON)
 
 
 if __name__ == "__main__":

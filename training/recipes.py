@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from training.errors import TrainingError
+from training.errors import TrainingError, exit_code
 
 SHIPPED = Path(__file__).resolve().parent / "recipes"
 NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet")
@@ -329,15 +329,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.recipes", description=__doc__)
     parser.add_argument("recipe", nargs="?", help="NAME, NAME:READING or a .json file")
     args = parser.parse_args(arguments)
-    try:
+
+    def do() -> None:
         if args.recipe:
             print(describe(load_recipe(args.recipe)), end="")
         for name in () if args.recipe else shipped():
             print(f"{name:14} {load_recipe(name).title}")
-    except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return exit_code(do)
 
 
 if __name__ == "__main__":

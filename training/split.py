@@ -38,13 +38,22 @@ def patients(cases: Sequence[str], pattern: str | None) -> dict[str, str]:
     return found
 
 
-def folds(patient_of: Mapping[str, str], healthy: Sequence[str], seed: int) -> list[Fold]:
+def folds(
+    patient_of: Mapping[str, str],
+    healthy: Sequence[str],
+    seed: int,
+    train_only: Sequence[str] = (),
+) -> list[Fold]:
     """Five folds, or as many as there are patients with lesions; the same for the same input.
 
     Patients with lesions, shuffled, are dealt to the folds in turn, then healthy ones, so that
-    every fold has its share of both. Raises TrainingError where fewer than two have lesions.
+    every fold has its share of both; patients in ``train_only`` are held out of none. Raises
+    TrainingError where fewer than two with lesions are left, or one of those is not there.
     """
-    with_lesion = {patient_of[case] for case in patient_of.keys() - set(healthy)}
+    everyone = set(patient_of.values())
+    if unknown := sorted(set(train_only) - everyone):
+        raise TrainingError(f"--train-only {unknown[0]}: no case is of that patient")
+    with_lesion = {patient_of[case] for case in patient_of.keys() - set(healthy)} - set(train_only)
     count = min(MOST_FOLDS, len(with_lesion))
     if count < 2:
         raise TrainingError(
@@ -53,15 +62,15 @@ def folds(patient_of: Mapping[str, str], healthy: Sequence[str], seed: int) -> l
         )
     draw = random.Random(seed)
     dealt: list[str] = []
-    for group in (with_lesion, set(patient_of.values()) - with_lesion):
+    for group in (with_lesion, everyone - with_lesion - set(train_only)):
         in_order = sorted(group)
         draw.shuffle(in_order)
         dealt += in_order
     fold_of = {patient: number % count for number, patient in enumerate(dealt)}
     return [
         {
-            "train": sorted(c for c, p in patient_of.items() if fold_of[p] != number),
-            "val": sorted(c for c, p in patient_of.items() if fold_of[p] == number),
+            "train": sorted(c for c, p in patient_of.items() if fold_of.get(p) != number),
+            "val": sorted(c for c, p in patient_of.items() if fold_of.get(p) == number),
         }
         for number in range(count)
     ]

@@ -20,19 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.model import ModelError
 from training import nnunet
-from training.errors import TrainingError
+from training.errors import GOES_ON, TrainingError, exit_code
 from training.export import export
 from training.files import write_json, write_text
+from training.lesion_filter import choose
 from training.planning import plans, preprocessing
-from training.prepare import RECORD
+from training.prepared import ALL, held_out, read_record
+from training.prepared import cases as prepared_cases
 from training.recipes import Recipe, load_recipe
 from training.validation import markdown, summary, validate
 
 Json = dict[str, Any]
-
-ALL = "all"  # nnU-Net's name for a training on every case, with none held out
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,15 @@ class Request:
     processes: int = 1
     nnunet_validation: bool = False
     notice: str | None = None
+    lesion_filter: bool = False
 
 
 def train(recipe: Recipe, request: Request) -> Json:
     """Train, export, validate; returns what summary.json holds. Raises TrainingError."""
     record = _prepared(recipe, request.data)
-    held_out = _held_out(record, request)
+    names = held_out(request.data, record, request.fold)
+    if request.lesion_filter and not names:
+        raise TrainingError(f"--lesion-filter: --fold {ALL} holds nothing out to choose one on")
     exported = request.output / "exported.txt"  # says that the model there is this training's
     target = request.target.resolve()
     ours = exported.exists() and exported.read_text().strip() == str(target)
@@ -75,11 +77,17 @@ def train(recipe: Recipe, request: Request) -> Json:
             for folder in folders
         ],
     }
-    if held_out:
+    if names:
         raw = request.data / nnunet.RAW / record["dataset"]
         folder = request.output.resolve() / "validation"
-        rows = validate(target, raw, held_out, folder, request.device)
-        content |= {"validation": summary(rows), "cases": rows}
+        rows = validate(target, raw, names, folder, request.device)
+        of = {name: record["patients"][name] for name in names}
+        content |= {"validation": summary(rows), "patients": of, "cases": rows}
+    if request.lesion_filter:
+        cases, source = prepared_cases(request.data, record, names), f"fold {request.fold}"
+        choice = choose(target, cases, f"{source} of {record['dataset']}", request.device)
+        write_text(request.output / "lesion_filter.md", choice.markdown())
+        content["lesion_filter"] = choice.verdict
     write_json(request.output / "summary.json", content)
     write_text(request.output / "summary.md", markdown(content))
     return content
@@ -87,16 +95,7 @@ def train(recipe: Recipe, request: Request) -> Json:
 
 def _prepared(recipe: Recipe, folder: Path) -> Json:
     """The record of training.prepare; raises TrainingError where the recipe cannot use its data."""
-    try:
-        record: Json = json.loads((folder / RECORD).read_text())
-    except (OSError, ValueError) as error:
-        raise TrainingError(
-            f"{folder / RECORD}: cannot be read ({error}); run python -m training.prepare"
-        ) from None
-    if not record["complete"]:
-        raise TrainingError(
-            f"{folder}: its preparation was interrupted; run python -m training.prepare again"
-        )
+    record = read_record(folder)
     ours = preprocessing(plans(recipe, record["dataset"]))
     if ours != record["asked"]["preprocessing"]:
         raise TrainingError(
@@ -104,19 +103,6 @@ def _prepared(recipe: Recipe, folder: Path) -> Json:
             f"run python -m training.prepare {recipe.name} into a new folder"
         )
     return record
-
-
-def _held_out(record: Json, request: Request) -> list[str]:
-    """The cases of the fold that is validated on; none where all are trained on."""
-    if request.fold == ALL:
-        return []
-    count = len(record["splits"])
-    if not request.fold.isdigit() or int(request.fold) >= count:
-        raise TrainingError(
-            f"--fold {request.fold}: {request.data} has folds 0 to {count - 1}, or {ALL}"
-        )
-    held_out: list[str] = record["splits"][int(request.fold)]["val"]
-    return held_out
 
 
 def _train_members(recipe: Recipe, dataset: str, request: Request) -> list[Path]:
@@ -174,9 +160,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--epochs", type=_positive, help="other than the recipe's, to try things out")
     add("--processes", type=_positive, default=min(4, os.cpu_count() or 1), help="(up to 4)")
     add("--nnunet-validation", action="store_true", help="nnU-Net's own as well, mirrored: slow")
+    add(
+        "--lesion-filter",
+        action="store_true",
+        help="choose one on the fold (training.lesion_filter)",
+    )
     add("--notice", help="said to whoever runs the model, for example what it is not good for")
     args = parser.parse_args(arguments)
-    try:
+
+    def do() -> None:
         recipe = with_epochs(load_recipe(args.recipe), args.epochs)
         request = Request(
             data=args.data,
@@ -187,15 +179,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             processes=args.processes,
             nnunet_validation=args.nnunet_validation,
             notice=args.notice,
+            lesion_filter=args.lesion_filter,
         )
         print(markdown(train(recipe, request)))
-    except (TrainingError, ModelError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; start again with the same options, it goes on", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code(do, GOES_ON)
 
 
 if __name__ == "__main__":

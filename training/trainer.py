@@ -10,6 +10,7 @@ import os
 import random
 import sys
 import time
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -43,6 +44,42 @@ class nnUNetTrainer(stock.nnUNetTrainer):
         self.save_every = given["checkpoint_every"]
         self.momentum = given["momentum"]
         self.seed = given["seed"]
+
+    def train_step(self, batch):
+        """The stock step, on a CPU in bfloat16 where it has it, as the stock one is in float16."""
+        with self.in_bfloat16():
+            return super().train_step(batch)
+
+    def validation_step(self, batch):
+        """The same."""
+        with self.in_bfloat16():
+            return super().validation_step(batch)
+
+    @property
+    def arithmetic(self):
+        """What the network computes in while it is trained."""
+        if self.device.type == "cuda":
+            return "float16"
+        return "bfloat16" if torch.cpu.get_capabilities().get("avx512_bf16") else "float32"
+
+    @contextmanager
+    def in_bfloat16(self):
+        """Let the network, not the loss, compute in bfloat16 on a CPU that multiplies it."""
+        if self.arithmetic != "bfloat16":
+            yield
+            return
+        whole = self.network.forward
+
+        def forward(x):
+            with torch.autocast("cpu", torch.bfloat16):
+                outputs = whole(x)
+            return [output.float() for output in outputs]
+
+        self.network.forward = forward
+        try:
+            yield
+        finally:
+            del self.network.forward
 
     def configure_optimizers(self):
         """The stock optimizer with the recipe's momentum."""
@@ -106,6 +143,7 @@ def report(trainer, device):
         "seed": trainer.seed,
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "seconds_in_epochs": round(float(seconds.sum()), 1),
+        "arithmetic": trainer.arithmetic,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         "versions": {"nnunetv2": version("nnunetv2"), "torch": torch.__version__},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

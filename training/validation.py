@@ -40,11 +40,18 @@ def validate(model: Path, raw: Path, cases: Sequence[str], output: Path, device:
     for command in (("app", *segment), ("evaluation", "score", *score)):
         if _python(*command) not in (0, 1):  # 1: a case failed, which the scores count
             raise TrainingError(f"{model}: could not be validated, see above")
+    return read_scores(output)
+
+
+def read_scores(folder: Path) -> list[Json]:
+    """The rows of scores.csv, which the harness wrote there; raises TrainingError without it."""
     try:
-        with (output / "scores.csv").open(newline="") as file:
+        with (folder / "scores.csv").open(newline="") as file:
             return [_numbers(row) for row in csv.DictReader(file)]
     except FileNotFoundError:
-        raise TrainingError(f"{model}: could not be scored, see above") from None
+        raise TrainingError(
+            f"{folder}: holds no scores.csv; run python -m evaluation score"
+        ) from None
 
 
 def summary(rows: Sequence[Json]) -> Json:
@@ -101,21 +108,24 @@ def markdown(content: Json) -> str:
         "",
         "| | DSC | NSD | lesion F1 |",
         "|---|---|---|---|",
-        f"| all cases | {_shown(v['dsc'])} | {_shown(v['nsd'])} | |",
-        f"| cases with lesions | {_shown(v['dsc_with_lesions'])} | {_shown(v['nsd_with_lesions'])} "
-        f"| {_shown(v['lesion_f1'])} |",
+        f"| all cases | {shown(v['dsc'])} | {shown(v['nsd'])} | |",
+        f"| cases with lesions | {shown(v['dsc_with_lesions'])} | {shown(v['nsd_with_lesions'])} "
+        f"| {shown(v['lesion_f1'])} |",
         "",
     ]
     if v["healthy_cases"]:
         false = v["healthy_with_false_positives"]
         lines += [f"Healthy cases in which a lesion is seen: {false} of {v['healthy_cases']}.", ""]
+    if "lesion_filter" in content:
+        lines += [content["lesion_filter"], "The scores here are without one.", ""]
     lines += ["| case | state | DSC | NSD |", "|---|---|---|---|"]
     lines += [
-        f"| {row['case']} | {row['status']} | {_shown(row['dsc'])} | {_shown(row['nsd'])} |"
+        f"| {row['case']} | {row['status']} | {shown(row['dsc'])} | {shown(row['nsd'])} |"
         for row in content["cases"]
     ]
     return "\n".join([*lines, ""])
 
 
-def _shown(value: float | None) -> str:
+def shown(value: float | None) -> str:
+    """A score as tables have it."""
     return "n/a" if value is None else f"{value:.3f}"

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from app import __main__ as command
-from app import predict
+from app import loading, predict
 from app.predict import Predictor
 from tests.app.conftest import Run, names
 from tests.app.small_model import write_model
@@ -86,7 +86,7 @@ def _cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     def on_cpu(device: torch.device, *rest: Any) -> predict.Options:
         return options(torch.device("cpu"), *rest)
 
-    monkeypatch.setattr(command, "_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(loading, "find_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr(predict, "Options", on_cpu)
 
 

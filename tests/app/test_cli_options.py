@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from app import __main__ as command
 from app import loading, predict
+from app.image import read_image
 from app.model import Normalization, load_model
 from app.networks import UNet
 from tests.app.small_model import NETWORK, write_model
@@ -281,9 +282,12 @@ def test_python_m_app_leaves_with_the_code_of_main(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"error: {tmp_path}: no model.json here")
 
 
-def test_nobody_has_to_read_what_it_prints(model: Path, scan: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("streams", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_nobody_has_to_read_what_it_prints(
+    streams: str, model: Path, scan: Path, tmp_path: Path
+) -> None:
     app = [sys.executable, "-m", "app", "--device", "cpu"]
     arguments = [*app, "--model", model, "--input", scan, "--output", tmp_path / "X.nii.gz"]
-    closed = ["sh", "-c", 'exec "$@" >&-', "sh", *(str(a) for a in arguments)]
+    closed = ["sh", "-c", f'exec "$@" {streams}', "sh", *(str(a) for a in arguments)]
     assert subprocess.run(closed, cwd=ROOT, check=False).returncode == 0
-    assert (tmp_path / "X.nii.gz").exists()
+    assert read_image(tmp_path / "X.nii.gz").voxels.shape == read_image(scan).voxels.shape

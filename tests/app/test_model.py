@@ -137,7 +137,7 @@ def test_the_file_can_be_read_by_anyone(folder: Path) -> None:
 
 def test_fields_with_a_default_may_be_left_out(folder: Path) -> None:
     def change(content: Json) -> None:
-        del content["notice"]
+        del content["notice"], content["lesion_filter"]
         for key in ("mean", "std", "percentile_00_5", "percentile_99_5"):
             del content["normalization"][1][key]
 
@@ -191,7 +191,8 @@ def test_other_version(version: Any, folder: Path) -> None:
     )
 
 
-REQUIRED = [f.name for f in dataclasses.fields(ModelConfig) if f.name != "notice"]
+OPTIONAL = ("notice", "lesion_filter")
+REQUIRED = [f.name for f in dataclasses.fields(ModelConfig) if f.name not in OPTIONAL]
 
 
 @pytest.mark.parametrize("key", REQUIRED)
@@ -233,6 +234,7 @@ WRONG_TYPES: list[tuple[str, Any, str]] = [
     ("name", 3, "'name' should be text, found 3"),
     ("name", None, "'name' should be text, found None"),
     ("notice", 3, "'notice' should be text, found 3"),
+    ("lesion_filter", 0.5, "'lesion_filter' should be an object, found 0.5"),
     ("labels", "background", "'labels' should be a list, found 'background'"),
     ("labels/1", 1, "'labels[1]' should be text, found 1"),
     ("region_values", {}, "'region_values' should be a list, found {}"),

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from app import loading, networks, predict
-from app.model import load_model
+from app import loading, networks, predict, sliding_window
+from benchmarks import count_volume
 from benchmarks.shortcuts import (
     DEFAULT,
-    ROOT,
     VARIANTS,
     Cost,
     Difference,
@@ -18,7 +15,6 @@ from benchmarks.shortcuts import (
     Variant,
     difference,
     exact_table,
-    random_published_model,
     shortcut_table,
     windows_table,
 )
@@ -66,18 +62,21 @@ def test_what_is_patched_exists(variant: Variant) -> None:
     compile(variant.python[1], variant.name, "exec")
     assert variant.patch is not None
     root, *names = variant.patch[0].split(".")
-    found: object = {"loading": loading, "networks": networks, "predict": predict, "torch": torch}[
-        root
-    ]
+    found: object = {
+        "loading": loading,
+        "networks": networks,
+        "predict": predict,
+        "sliding_window": sliding_window,
+        "torch": torch,
+    }[root]
     for name in names:
         found = getattr(found, name)
     assert callable(found)
 
 
-def test_random_model_is_the_published_one(tmp_path: Path) -> None:
-    standin = load_model(ROOT / "weights" / "standin").config
-    model = random_published_model(standin, tmp_path / "published")
-    network = networks.build_network(model.config.network)
-    assert round(sum(p.numel() for p in network.parameters()) / 1e6, 3) == 5.603
-    assert model.config.patch_size == (96, 128, 128)
-    assert model.config.spacing == (3.0, 2.0, 2.0)
+def test_the_count_volume_is_what_the_two_factors_stand_for() -> None:
+    shape, patch, like = (30, 21, 26), (12, 10, 14), torch.zeros(1)
+    z, plane = sliding_window._sums_of_weights(shape, patch, 0.5, 2, like)
+    total, one = count_volume.sums_of_weights(shape, patch, 0.5, 2, like)
+    assert total.shape == shape
+    assert torch.allclose(z * plane, total * one, rtol=1e-5)

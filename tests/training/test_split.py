@@ -75,3 +75,18 @@ KNOWN = [
     {"train": ["a", "c", "d", "e", "f"], "val": ["b"]},
     {"train": ["a", "b", "c", "e", "f"], "val": ["d"]},
 ]
+
+
+def test_some_patients_are_trained_on_only() -> None:
+    patient_of = patients(CASES, PATTERN)
+    fixed = ["siteA-p03", "siteB-p00"]
+    split = folds(patient_of, [], seed=1, train_only=fixed)
+    held_out = [patient_of[c] for fold in split for c in fold["val"]]
+    assert sorted(set(held_out)) == sorted(set(patient_of.values()) - set(fixed))
+    for fold in split:
+        assert set(fixed) <= {patient_of[c] for c in fold["train"]}
+        assert sorted(fold["train"] + fold["val"]) == sorted(CASES)
+    with pytest.raises(TrainingError, match="--train-only siteC: no case is of that patient"):
+        folds(patient_of, [], seed=1, train_only=["siteA-p03", "siteC"])
+    with pytest.raises(TrainingError, match="two at least"):
+        folds({c: c for c in "abc"}, [], seed=1, train_only=["a", "b"])

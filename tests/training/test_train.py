@@ -16,6 +16,7 @@ import pytest
 import SimpleITK as sitk
 
 from app.__main__ import main as app
+from app.loading import cpu_has_bfloat16
 from tests.nnunet_models import ORACLE_PYTHON, ROOT, crop_scan
 from tests.training.tiny import recipe_json, sourced, write_case, write_recipe
 from training import prepare, train
@@ -69,6 +70,11 @@ def test_what_is_refused_before_training(prepared: Path) -> None:
     assert "was prepared for tiny, whose preprocessing is another" in refusal(
         prepared, "dkfz-batch8"
     )
+    request = train.Request(
+        prepared, prepared.parent / "out", prepared.parent / "model", "all", lesion_filter=True
+    )
+    with pytest.raises(TrainingError, match="--fold all holds nothing out to choose one on"):
+        train.train(load_recipe(str(prepared.parent / "tiny.json")), request)
     (prepared.parent / "model").mkdir()
     assert "exists; remove it or choose another --export" in refusal(prepared)
     record = json.loads((prepared / "prepared.json").read_text())
@@ -104,17 +110,22 @@ def test_the_whole_way(real_data: Path, tmp_path: Path) -> None:
     model = tmp_path / "weights" / "tiny"
     assert call(prepare.main, recipe, "--data", data, "--output", prepared, "--processes", 1) == 0
     options = ["--data", prepared, "--output", output, "--export", model, "--device", "cpu"]
-    options += ["--processes", 1, "--nnunet-validation"]
+    options += ["--processes", 1, "--nnunet-validation", "--lesion-filter"]
     assert call(train.main, recipe, *options) == 0
 
     summary = json.loads((output / "summary.json").read_text())
     assert [m["epochs"] for m in summary["members"]] == [2, 2]
     assert [m["seed"] for m in summary["members"]] == [7, 8]
+    expected = "bfloat16" if cpu_has_bfloat16() else "float32"
+    assert [m["arithmetic"] for m in summary["members"]] == [expected] * 2
     (case,) = summary["cases"]
+    assert summary["patients"] == {case["case"]: case["case"]}
     assert case["status"] == "ok"
     assert summary["validation"]["dsc"] == round(case["dsc"], 4)
     assert (output / "summary.md").read_text().startswith("# tiny\n")
     config = json.loads((model / "model.json").read_text())
+    assert summary["lesion_filter"] in (output / "summary.md").read_text()
+    _filter_is_what_is_said(summary, config, (output / "lesion_filter.md").read_text())
     assert len(config["members"]) == 2
     assert config["trainer"] == "nnUNetTrainer"
 
@@ -132,6 +143,18 @@ def test_the_whole_way(real_data: Path, tmp_path: Path) -> None:
         )
         assert np.array_equal(ours, theirs)
         assert len(np.unique(theirs)) == 2  # else there is nothing to compare
+
+
+def _filter_is_what_is_said(summary: Any, config: Any, table: str) -> None:
+    """Whether there is a filter depends on what few iterations have taught the network."""
+    (case,) = summary["cases"]
+    without = f"{case['dsc']:.4f}"
+    assert without in next(line for line in table.splitlines() if line.startswith("| any volume"))
+    if summary["lesion_filter"].startswith("No lesion filter"):
+        assert config["lesion_filter"] is None
+    else:
+        assert f"mean DSC {without} -> " in config["lesion_filter"]["evidence"]
+        assert config["lesion_filter"]["evidence"] in summary["lesion_filter"]
 
 
 @pytest.mark.oracle

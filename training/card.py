@@ -1,0 +1,133 @@
+"""What a model's card shows of its training, from what was measured: tables and the curve.
+
+``python -m training.card RESULTS --output DIR [--scores WHAT=DIR …]``
+
+RESULTS is the folder of training.train. DIR gets results.md and curve.png. Other scans than the
+held-out ones are shown by the scores.csv of `python -m evaluation score`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from training.cases import SUFFIX
+from training.ellipsoid import best
+from training.errors import TrainingError, exit_code
+from training.files import write_text
+from training.validation import markdown, read_scores, shown
+
+Json = dict[str, Any]
+
+TRAINING, VALIDATION, DICE = "#1f5fa8", "#c25700", "#555555"
+
+
+def card(results: Path, others: dict[str, Path]) -> str:
+    """The tables as Markdown; raises TrainingError where something to show is missing.
+
+    others: folders with a scores.csv, by what they are scores of.
+    """
+    try:
+        content = json.loads((results / "summary.json").read_text())
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{results / 'summary.json'}: cannot be read ({error}); give training.train's --output"
+        ) from None
+    parts = [markdown(content), "![Losses and Dice by epoch](curve.png)", ""]
+    if ill := [row for row in content.get("cases", ()) if row["reference_ml"] > 0]:
+        parts += _beside_the_ellipsoid(ill, content["patients"], results / "validation" / "labels")
+    for what, folder in others.items():
+        parts += _others(what, read_scores(folder))
+    return "\n".join(parts)
+
+
+def _beside_the_ellipsoid(rows: list[Json], patients: dict[str, str], labels: Path) -> list[str]:
+    """Held-out patients with lesions: the model beside what position alone scores."""
+    ellipsoid = best([labels / f"{row['case']}{SUFFIX}" for row in rows])
+    table: dict[str, list[tuple[float, float]]] = {}
+    for row, by_position in zip(rows, ellipsoid.dsc, strict=True):
+        table.setdefault(patients[row["case"]], []).append((row["dsc"], by_position))
+    model = statistics.fmean(row["dsc"] for row in rows)
+    lines = [
+        "DSC of held-out patients, beside the best ellipsoid in the middle of every scan (axes "
+        f"{ellipsoid.fraction:g} x the sides less {ellipsoid.margin_mm:g} mm at each end, chosen "
+        "on these scans):",
+        "",
+        "| patient | scans | model | ellipsoid |",
+        "|---|---:|---:|---:|",
+    ]
+    for patient, pairs in table.items():
+        means = (statistics.fmean(column) for column in zip(*pairs, strict=True))
+        lines.append(f"| {patient} | {len(pairs)} | {' | '.join(f'{m:.3f}' for m in means)} |")
+    lines.append(f"| all | {len(rows)} | {model:.3f} | {ellipsoid.mean:.3f} |")
+    difference = model - ellipsoid.mean
+    return [*lines, "", f"Difference: {difference:+.3f}.", ""]
+
+
+def _others(what: str, rows: list[Json]) -> list[str]:
+    lines = [
+        f"{what}:",
+        "",
+        "| scan | lesions, ml | found by the model, ml | DSC | NSD | lesion F1 |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['case']} | {row['reference_ml']:.1f} | {row['predicted_ml']:.1f} "
+        f"| {shown(row['dsc'])} | {shown(row['nsd'])} | {shown(row['lesion_f1'])} |"
+        for row in rows
+    ]
+    return [*lines, ""]
+
+
+def curve(content: Json) -> Figure:
+    """Losses and nnU-Net's Dice of validation patches, by epoch; one picture for each member."""
+    members = content["members"]
+    figure = Figure(figsize=(7, 3 * len(members)), dpi=100, layout="constrained")
+    for axes, member in zip(
+        figure.subplots(len(members), squeeze=False)[:, 0], members, strict=True
+    ):
+        epochs = range(1, len(member["losses"]) + 1)
+        axes.plot(epochs, member["losses"], color=TRAINING, label="loss, training")
+        axes.plot(epochs, member["validation_losses"], "--", color=VALIDATION, label="held out")
+        axes.plot(epochs, member["pseudo_dice"], ":", color=DICE, label="Dice of held-out patches")
+        axes.set(xlabel="epoch", ylabel="loss, Dice", title=member["configuration"])
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _named(text: str) -> tuple[str, Path]:
+    what, equals, folder = text.partition("=")
+    if not (what and equals and folder):
+        raise argparse.ArgumentTypeError(f"{text!r}: should be WHAT=DIR")
+    return what, Path(folder)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m training.card", description=__doc__)
+    add = parser.add_argument
+    add("results", type=Path, help="by training.train")
+    add("--output", type=Path, required=True, help="the model's folder")
+    add("--scores", type=_named, nargs="+", default=[], metavar="WHAT=DIR", help="other scans")
+    args = parser.parse_args(arguments)
+
+    def do() -> None:
+        text = card(args.results, dict(args.scores))
+        figure = curve(json.loads((args.results / "summary.json").read_text()))
+        write_text(args.output / "results.md", text)
+        FigureCanvasAgg(figure).print_png(args.output / "curve.png")
+
+    return exit_code(do)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""Crops of scans, drawn anew by a seed, and boxes without a lesion, as cases to train on.
+
+``python -m training.crops --data DIR --output DIR [--crops 6] [--boxes 2] [--seed 0]``
+
+Where scans were cropped around their lesions, position alone tells a network where they are. So
+each side's margin is drawn anew between two bounds, and boxes in which there is nothing to find
+stand beside them. The result is in nnU-Net's raw layout, for training.prepare: CASE_crop0, …,
+CASE_box0, …, `healthy.txt` with the names of those without a lesion, crops.json with every draw.
+Called for another folder of scans, it adds to what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from training.cases import SUFFIX, Case, find
+from training.checks import check
+from training.errors import TrainingError, exit_code
+from training.files import write_json, write_text
+
+Json = dict[str, Any]
+Triple = NDArray[np.int64]
+
+RECORD = "crops.json"
+HEALTHY = "healthy.txt"
+PATIENT_PATTERN = r"(.+?)(?:_(?:crop|box)\d+)?"  # for prepare: a crop is its scan's patient
+_TRIES = 1000  # of a box without a lesion
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What is drawn from each scan; mm, bounds of a uniform distribution."""
+
+    crops: int = 6
+    boxes: int = 2
+    margin_mm: tuple[float, float] = (5.0, 50.0)
+    box_mm: tuple[float, float] = (40.0, 200.0)
+    seed: int = 0
+
+
+def crop_around(lesion: NDArray[np.bool_], spacing: Triple, draws: Draws, rng: Any) -> Json:
+    """A crop around all lesions (z, y, x), each side's margin drawn; cut where the scan ends."""
+    found = np.argwhere(lesion)
+    margins = np.rint(rng.uniform(*draws.margin_mm, (2, 3)) / spacing).astype(int)
+    low = np.maximum(found.min(0) - margins[0], 0)
+    high = np.minimum(found.max(0) + 1 + margins[1], lesion.shape)
+    return {"start_zyx": low.tolist(), "size_zyx": (high - low).tolist()}
+
+
+def box_without(lesion: NDArray[np.bool_], spacing: Triple, draws: Draws, rng: Any) -> Json | None:
+    """A box (z, y, x) without any lesion, its sides and its place drawn; None if none is found."""
+    for _ in range(_TRIES):
+        sides = np.rint(rng.uniform(*draws.box_mm, 3) / spacing).astype(int)
+        size = np.minimum(np.maximum(sides, 1), lesion.shape)
+        start = rng.integers(0, np.array(lesion.shape) - size + 1)
+        if not lesion[_slices(start, size)].any():
+            return {"start_zyx": start.tolist(), "size_zyx": size.tolist()}
+    return None
+
+
+def draw(lesion: NDArray[np.bool_], spacing: Triple, name: str, draws: Draws) -> dict[str, Json]:
+    """All crops and boxes of one scan by name. The same for the same seed and name.
+
+    lesion: (z, y, x). spacing: mm, z, y, x. A scan without a lesion has boxes alone.
+    """
+    rng = np.random.default_rng([draws.seed, *hashlib.sha256(name.encode()).digest()])
+    drawn: dict[str, Json] = {}
+    if lesion.any():
+        for number in range(draws.crops):
+            drawn[f"{name}_crop{number}"] = crop_around(lesion, spacing, draws, rng)
+    for number in range(draws.boxes):
+        if box := box_without(lesion, spacing, draws, rng):
+            drawn[f"{name}_box{number}"] = box
+    return drawn
+
+
+def crops(cases: Sequence[Case], output: Path, draws: Draws) -> Iterator[str]:
+    """Write the crops and boxes of ``cases``, and yield a line on each; raises TrainingError."""
+    record_file = output / RECORD
+    record: Json = json.loads(record_file.read_text()) if record_file.exists() else {}
+    if again := sorted({case.name for case in cases} & record.keys()):
+        raise TrainingError(f"{output}: holds {again[0]} already; choose another --output")
+    for case in cases:
+        if problems := check(case).problems:
+            raise TrainingError("\nerror: ".join(problems))
+        scan = sitk.ReadImage(case.scan)
+        lesion = np.zeros(scan.GetSize()[::-1], bool)
+        if case.mask is not None:
+            lesion = sitk.GetArrayFromImage(sitk.ReadImage(case.mask)) > 0
+        spacing = np.array(scan.GetSpacing()[::-1])
+        drawn = draw(lesion, spacing, case.name, draws)
+        for name, box in drawn.items():
+            start, size = (box[key] for key in ("start_zyx", "size_zyx"))
+            mask = sitk.GetImageFromArray(lesion[_slices(start, size)].astype(np.uint8))
+            part = sitk.RegionOfInterest(scan, size[::-1], start[::-1])
+            mask.CopyInformation(part)
+            for image, file in (
+                (part, output / "imagesTr" / f"{name}_0000{SUFFIX}"),
+                (mask, output / "labelsTr" / f"{name}{SUFFIX}"),
+            ):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                sitk.WriteImage(image, file)
+        record[case.name] = {"seed": draws.seed, "drawn": drawn}
+        write_json(record_file, record)
+        names = [name for of in record.values() for name in of["drawn"] if "_box" in name]
+        write_text(output / HEALTHY, "".join(f"{name}\n" for name in names))
+        boxes = sum("_box" in name for name in drawn)
+        yield f"{case.name}: {len(drawn) - boxes} crops, {boxes} boxes without a lesion"
+
+
+def _slices(start: Any, size: Any) -> tuple[slice, ...]:
+    return tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    default = Draws()
+    parser = argparse.ArgumentParser(prog="python -m training.crops", description=__doc__)
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="scans and masks, nnU-Net's layout or FLARE's")
+    add("--healthy", type=Path, help="names of scans without a lesion in a file, or their folder")
+    add("--output", type=Path, required=True, help="new, or one to add to")
+    add("--crops", type=int, default=default.crops, help="around a scan's lesions (%(default)s)")
+    add("--boxes", type=int, default=default.boxes, help="without a lesion, a scan (%(default)s)")
+    pair: Json = {"type": float, "nargs": 2, "metavar": ("LEAST", "MOST")}
+    add("--margin", default=default.margin_mm, help="of a side, mm (%(default)s)", **pair)
+    add("--box", default=default.box_mm, help="side, mm (%(default)s)", **pair)
+    add("--seed", type=int, default=default.seed, help="(%(default)s); written down")
+    args = parser.parse_args(arguments)
+    draws = Draws(args.crops, args.boxes, tuple(args.margin), tuple(args.box), args.seed)
+
+    def do() -> None:
+        found = find(args.data, args.healthy)
+        if found.problems:
+            raise TrainingError("\nerror: ".join(found.problems))
+        for line in crops(found.cases, args.output, draws):
+            print(line, flush=True)
+
+    return exit_code(do)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

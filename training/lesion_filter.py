@@ -1,0 +1,313 @@
+"""Chooses the thresholds of a model's lesion filter on cases that have reference masks.
+
+``python -m training.lesion_filter MODEL --data DIR``
+
+DIR is one of training.prepare, whose held-out fold is taken, or scans and masks in nnU-Net's raw
+layout or FLARE's (`training.cases`): cases that the model was not trained on. Its network runs once
+a case; every filter of a grid is then judged as the app would apply it (`app.lesion_filter`), by
+FLARE's own mean DSC, in which a healthy case counts 1 if no lesion is seen in it and else 0. If one
+is better than none it goes into model.json, and the app does the rest; ties go to the weakest.
+
+Partial masks count as full ones, here as in training, and as in both papers. A filter can take out
+false lesions that are smaller or less likely than true ones. It cannot tell a false lesion from a
+true one that nobody has marked, and is rewarded for taking out either: choose it on cases whose
+masks are complete. Nor can it bring back what a network has learnt from partial masks to overlook.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from app.budget import FLARE_MIB, BudgetError
+from app.image import read_image
+from app.labels import label_dtype
+from app.lesion_filter import find as find_lesions
+from app.lesion_filter import take_out, voxel_ml
+from app.loading import find_device
+from app.model import MANIFEST, LesionFilter, Model, ModelError, load_model, save_manifest
+from app.predict import Options, Predictor
+from app.preprocess import Grid
+from app.restore import restore
+from evaluation.scoring.profiles import DECIMALS, FLARE24, score
+from training.cases import Case, find
+from training.checks import check_all
+from training.errors import TrainingError
+from training.prepare import RECORD
+from training.prepared import cases as prepared_cases
+from training.prepared import held_out, read_record
+
+VOLUMES_ML = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # a ball of 10 mm has 0.5
+PROBABILITIES = (0.0, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # every lesion has more than 0.5
+FILTERS = tuple(LesionFilter(ml, p, evidence="") for ml in VOLUMES_ML for p in PROBABILITIES)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One case under one filter: its scores, and how many ``lesions`` are left in it."""
+
+    dsc: float
+    nsd: float
+    lesions: int
+    healthy: bool
+
+    @property
+    def false_alarm(self) -> bool:
+        """Whether something is seen in a healthy case: only then has it a DSC of 0."""
+        return self.healthy and self.dsc == 0
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a filter does to all cases. Means are rounded as they are shown, so ties are seen."""
+
+    rule: LesionFilter
+    cases: tuple[Judged, ...]
+
+    @cached_property
+    def dsc(self) -> float:
+        """Mean of all cases."""
+        return round(statistics.fmean(case.dsc for case in self.cases), DECIMALS)
+
+    @cached_property
+    def nsd(self) -> float:
+        """Mean of all cases."""
+        return round(statistics.fmean(case.nsd for case in self.cases), DECIMALS)
+
+    @property
+    def lesions(self) -> int:
+        """How many are left."""
+        return sum(case.lesions for case in self.cases)
+
+    @property
+    def false_alarms(self) -> int:
+        """In how many healthy cases a lesion is seen."""
+        return sum(case.false_alarm for case in self.cases)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """All filters, FILTERS in their order, the first of which takes nothing out; and the best."""
+
+    effects: tuple[Effect, ...]
+    source: str  # of the cases
+
+    @property
+    def without(self) -> Effect:
+        """No filter."""
+        return self.effects[0]
+
+    @cached_property
+    def best(self) -> Effect:
+        """The highest DSC; of equal ones the most lesions left, then the lowest thresholds."""
+        return max(
+            self.effects,
+            key=lambda e: (e.dsc, e.lesions, -e.rule.min_volume_ml, -e.rule.min_probability),
+        )
+
+    @property
+    def chosen(self) -> LesionFilter | None:
+        """The best filter with its evidence; None if none is better than nothing."""
+        if self.best.dsc <= self.without.dsc:
+            return None
+        return dataclasses.replace(self.best.rule, evidence=self._evidence())
+
+    @property
+    def verdict(self) -> str:
+        """What was chosen and why, in a line."""
+        if self.chosen is None:
+            return f"No lesion filter raises the mean DSC of {self._counts()}."
+        rule = self.chosen
+        return (
+            f"Lesion filter: {rule.min_volume_ml:g} ml and a probability of "
+            f"{rule.min_probability:g} at least. {rule.evidence}"
+        )
+
+    def markdown(self) -> str:
+        """Every filter's mean DSC and false alarms, and the verdict."""
+        brackets = f"; in brackets, in how many of {self._healthy} healthy ones a lesion is seen"
+        lines = [
+            f"Mean DSC of {self._counts()} by the least volume of a lesion and the least "
+            f"probability of its likeliest voxel{brackets if self._healthy else ''}.",
+            "",
+            f"| | any probability | {' | '.join(f'{p:g}' for p in PROBABILITIES[1:])} |",
+            f"|---|{'---:|' * len(PROBABILITIES)}",
+        ]
+        for ml in VOLUMES_ML:
+            row = [self._cell(e) for e in self.effects if e.rule.min_volume_ml == ml]
+            lines.append(f"| {f'{ml:g} ml' if ml else 'any volume'} | {' | '.join(row)} |")
+        return "\n".join([*lines, "", self.verdict, ""])
+
+    @property
+    def _healthy(self) -> int:
+        return sum(case.healthy for case in self.without.cases)
+
+    def _counts(self) -> str:
+        return f"{len(self.without.cases)} cases, {self._healthy} of them healthy ({self.source})"
+
+    def _cell(self, effect: Effect) -> str:
+        text = f"{effect.dsc:.{DECIMALS}f}"
+        text += f" ({effect.false_alarms})" if self._healthy else ""
+        return f"**{text}**" if self.chosen is not None and effect is self.best else text
+
+    def _evidence(self) -> str:
+        a, b = self.without, self.best
+        alarms = f"healthy cases with false positives {a.false_alarms} -> {b.false_alarms}, "
+        return (
+            f"{self._counts()}: mean DSC {a.dsc:.4f} -> {b.dsc:.4f}, NSD {a.nsd:.4f} -> "
+            f"{b.nsd:.4f}, {alarms if self._healthy else ''}lesions {a.lesions} -> {b.lesions}. "
+            "The thresholds were chosen on these same cases; expect less on others."
+        )
+
+
+def choose(folder: Path, cases: Sequence[Case], source: str, device: str = "auto") -> Choice:
+    """Judge FILTERS for an exported model and write the best into its model.json, if it helps.
+
+    source: where the cases are from, in a few words, for the evidence. Raises TrainingError for a
+    model or cases that no filter can be chosen for, and ModelError.
+    """
+    model = load_model(folder)
+    _refuse_model(folder / MANIFEST, model)
+    _refuse_cases(cases)
+    model.check_weights()
+    torch_device = find_device(device)
+    budget_mib = FLARE_MIB if torch_device.type == "cuda" else None
+    try:
+        predictor = Predictor(model, Options(torch_device, vram_budget_mib=budget_mib))
+    except BudgetError as error:
+        raise TrainingError(str(error)) from None
+    by_case = []
+    for case in cases:
+        judged = _judged(predictor, case)
+        by_case.append(judged)
+        found = judged[0]
+        print(f"{case.name}: {found.lesions} lesions, DSC {found.dsc:.3f}", flush=True)
+    by_filter = zip(FILTERS, zip(*by_case, strict=True), strict=True)
+    choice = Choice(tuple(Effect(rule, judged) for rule, judged in by_filter), source)
+    if choice.chosen is not None:
+        save_manifest(folder, dataclasses.replace(model.config, lesion_filter=choice.chosen))
+    return choice
+
+
+def judge(
+    predictor: Predictor,
+    logits: Tensor,
+    grid: Grid,
+    reference: np.ndarray,
+    spacing_zyx: Sequence[float],
+) -> list[Judged]:
+    """One case under each of FILTERS, from what `Predictor.logits_on_grid` says of it.
+
+    reference: (z, y, x) on the scan's grid, of ``spacing_zyx`` mm; 1 is lesion. Filters that keep
+    the same lesions are restored and scored once.
+    """
+    lesions = find_lesions(logits[0].numpy(), voxel_ml(grid, logits.shape[1:]))
+    config, device = predictor.config, predictor.options.device
+    known: dict[bytes, Judged] = {}
+    judged = []
+    for rule in FILTERS:
+        kept = lesions.kept(rule)
+        if kept.tobytes() not in known:
+            left = logits.clone()
+            take_out(left[0].numpy(), lesions, kept)
+            dtype = label_dtype(config)
+            mask = restore(left.to(device), predictor.rule, config, grid, dtype, exact=False)
+            scores = score(FLARE24, mask, reference, spacing_zyx)
+            count = int(np.count_nonzero(kept))
+            known[kept.tobytes()] = Judged(scores.dsc, scores.nsd, count, not reference.any())
+        judged.append(known[kept.tobytes()])
+    return judged
+
+
+def _judged(predictor: Predictor, case: Case) -> list[Judged]:
+    scan = read_image(case.scan)
+    shape = scan.voxels.shape
+    reference = np.zeros(shape, np.uint8) if case.mask is None else read_image(case.mask).voxels
+    try:
+        logits, grid = predictor.logits_on_grid([scan])
+    except (ValueError, torch.OutOfMemoryError) as error:
+        raise TrainingError(f"{case.scan}: {' '.join(str(error).split())}") from None
+    return judge(predictor, logits, grid, reference, scan.spacing_zyx)
+
+
+def _refuse_model(manifest: Path, model: Model) -> None:
+    config = model.config
+    if config.lesion_filter is not None:
+        raise TrainingError(
+            f"{manifest}: has a lesion filter already; set lesion_filter to null to choose again"
+        )
+    if config.region_values is not None or len(config.labels) != 2 or len(config.channels) != 1:
+        raise TrainingError(
+            f"{manifest}: has labels {', '.join(config.labels)} and channels "
+            f"{', '.join(config.channels)}; a filter is for background and lesion in CT alone"
+        )
+
+
+def _refuse_cases(cases: Sequence[Case]) -> None:
+    """Raise TrainingError, with a line for each thing that is wrong, unless all can be scored."""
+    problems = [problem for one in check_all(list(cases), 1) for problem in one.problems]
+    if not problems and all(case.healthy for case in cases):
+        problems = [
+            "--data: has no case with a lesion; a filter that takes everything out would be best"
+        ]
+    if problems:
+        raise TrainingError("\nerror: ".join(problems))
+
+
+def _cases(data: Path, healthy: Path | None, fold: str | None) -> tuple[list[Case], str]:
+    """The cases of ``--data``, and where they are from."""
+    name = data.resolve().name
+    if (data / RECORD).exists():
+        if healthy is not None:
+            raise TrainingError(f"--healthy: {data} is prepared and knows; leave it out")
+        record, fold = read_record(data), fold or "0"
+        names = held_out(data, record, fold)
+        if not names:
+            raise TrainingError(f"--fold {fold}: holds nothing out to choose on; give a number")
+        return prepared_cases(data, record, names), f"fold {fold} of {name}"
+    if fold is not None:
+        raise TrainingError(f"--fold {fold}: {data} is not of training.prepare; leave it out")
+    found = find(data, healthy)
+    if found.problems:
+        raise TrainingError("\nerror: ".join(found.problems))
+    return list(found.cases), name
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.lesion_filter",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", type=Path, metavar="MODEL", help="exported, such as weights/NAME")
+    add("--data", type=Path, required=True, help="of training.prepare, or scans and masks")
+    add("--healthy", type=Path, help="names of scans without a lesion in a file, or their folder")
+    add("--fold", help="of prepared data: the one that was held out (0)")
+    add("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    args = parser.parse_args(arguments)
+    try:
+        cases, source = _cases(args.data, args.healthy, args.fold)
+        choice = choose(args.model, cases, source, args.device)
+    except (TrainingError, ModelError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"\n{choice.markdown()}")
+    written = "not changed" if choice.chosen is None else "has it now"
+    print(f"{args.model / MANIFEST}: {written}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
