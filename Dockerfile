@@ -8,6 +8,8 @@
 #                      --build-arg TORCH=torch==2.8.0+cu126 --build-arg TORCH_INDEX_URL=(PyTorch's cu126 index)
 #   TORCH_INDEX_URL  one more package index to look for torch in
 #   MODEL            the one folder of weights/ that goes into the image
+#   RUN_AS           the user; Grand Challenge refuses root: --build-arg RUN_AS=1000
+#   OUTPUT_SOCKET    slug of Grand Challenge's socket that masks go to
 #
 # Written for the legacy builder as well as BuildKit: no mounts, no here-documents.
 ARG BASE_IMAGE=debian:bookworm-slim
@@ -70,5 +72,11 @@ ENV PATH=/opt/venv/bin:$PATH \
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /workspace /workspace
 WORKDIR /workspace
-# No ENTRYPOINT: the organisers give the whole command, /bin/bash -c "sh predict.sh".
+ARG OUTPUT_SOCKET=tumor-lesion-segmentation
+ENV OUTPUT_SOCKET=${OUTPUT_SOCKET}
+# root: files of FLARE's organisers may be for their owner alone, and docker gives them to root.
+ARG RUN_AS=root
+USER ${RUN_AS}
+# No ENTRYPOINT: FLARE's organisers give the whole command, /bin/bash -c "sh predict.sh". Grand Challenge
+# gives none, and so calls this one.
 CMD ["sh", "predict.sh"]

@@ -8,6 +8,7 @@
 
 engine_dir=  # of the engine started here: socket, data, log
 engine_pid=
+base_image=debian:bookworm-slim
 made_base=
 made_wheel=
 cache_dir=${XDG_CACHE_HOME:-$HOME/.cache}/flare-ci
@@ -61,11 +62,12 @@ start_engine() {
 # The Dockerfile's own base image, or a Debian of the same release made here.
 use_base_image() {
     local name=flare-ci-base:bookworm
-    timeout 120 docker pull -q debian:bookworm-slim >/dev/null 2>&1 && return
+    timeout 120 docker pull -q "$base_image" >/dev/null 2>&1 && return
     if ! docker image inspect "$name" >/dev/null 2>&1; then
         import_base_image "$name" || return
         made_base=$name
     fi
+    base_image=$name
     IMAGE_BUILD_ARGS+=" --build-arg BASE_IMAGE=$name"
 }
 

@@ -1,4 +1,4 @@
-"""Command line of the harness: run, batch, score, bench."""
+"""Command line of the harness."""
 
 import argparse
 import contextlib
@@ -12,6 +12,13 @@ from pathlib import Path
 from evaluation.batch import command as batch_command
 from evaluation.bench import bench
 from evaluation.cases import find
+from evaluation.contracts import (
+    FLARE,
+    INPUT_SOCKET,
+    OUTPUT_SOCKET,
+    Contract,
+    grand_challenge,
+)
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.harness import Plan, evaluate
@@ -44,9 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(given: argparse.Namespace) -> int:
     """Evaluate one submission on many cases."""
+    submission = submission_of(given)
+    cases = find(given.cases, given.labels)
+    submission.contract.check_cases(cases)
     plan = Plan(
-        submission=submission_of(given),
-        cases=find(given.cases, given.labels),
+        submission=submission,
+        cases=cases,
         output=given.output,
         limits=limits_of(given),
         gpu=given.gpu,
@@ -71,41 +81,80 @@ def measure(given: argparse.Namespace) -> int:
     """Run a few scans several times and say whether the submission makes its limits."""
     submission, limits = submission_of(given), limits_of(given)
     cases = find(given.scans)
+    submission.contract.check_cases(cases)
     gpu = devices.find(given.gpu)
     with (
         contextlib.closing(submission.runner(limits, gpu)) as runner,
-        tempfile.TemporaryDirectory(prefix="flare-bench-") as work,
-        Rig(runner, limits, given.timeout, Path(work), gpu, given.interval) as rig,
+        # A container may leave what this user cannot remove.
+        tempfile.TemporaryDirectory(prefix="flare-bench-", ignore_cleanup_errors=True) as work,
+        Rig(
+            runner,
+            limits,
+            given.timeout,
+            Path(work),
+            gpu,
+            given.interval,
+            contract=submission.contract,
+        ) as rig,
     ):
         return 0 if bench(rig, cases, given.repeat, sys.stdout) else 1
 
 
 def batch(given: argparse.Namespace) -> int:
     """Evaluate every archive of a folder on many cases, on all GPUs of this machine or cluster."""
-    return batch_command.run(given, limits_of(given))
+    return batch_command.run(given, contract_of(given), limits_of(given))
 
 
 def submission_of(given: argparse.Namespace) -> Submission:
     """Return the submission that the options name."""
-    if given.command is not None and given.runner == "docker":
-        raise EvaluationError("--command runs without an engine: leave out --runner docker")
+    if given.command is not None and given.runner in ("docker", "apptainer"):
+        raise EvaluationError(
+            f"--command runs without an engine: leave out --runner {given.runner}"
+        )
     if given.command is None and given.runner == "process":
         raise EvaluationError("--runner process needs --command, in the submission's own folder")
-    return Submission(given.image, given.archive, given.command)
+    if given.archive is None and given.runner == "apptainer":
+        raise EvaluationError("--runner apptainer needs --archive: it has no images of its own")
+    contract = contract_of(given)
+    if given.command is not None and contract != FLARE:
+        raise EvaluationError(
+            f"--command runs in its own folder, and --contract {given.contract} has absolute paths:"
+            " build an image"
+        )
+    return Submission(
+        given.image,
+        given.archive,
+        given.command,
+        contract=contract,
+        apptainer=given.runner == "apptainer",
+    )
+
+
+def contract_of(given: argparse.Namespace) -> Contract:
+    """Return the contract that the options name."""
+    if given.contract == FLARE.name:
+        if given.input_socket or given.output_socket:
+            raise EvaluationError("sockets are Grand Challenge's: add --contract grand-challenge")
+        return FLARE
+    return grand_challenge(
+        given.input_socket or [INPUT_SOCKET], given.output_socket or OUTPUT_SOCKET
+    )
 
 
 def limits_of(given: argparse.Namespace) -> Limits:
     """Return the profile's limits with what the options change of them."""
     limits = LIMITS[given.profile]
-    if given.memory is None:
-        return limits
-    return replace(limits, memory_mib=given.memory, shm_mib=min(limits.shm_mib, given.memory))
+    memory_mib = given.memory or limits.memory_mib
+    shm_mib = min(limits.shm_mib, int(memory_mib * contract_of(given).shm_share))
+    return replace(limits, memory_mib=memory_mib, shm_mib=shm_mib)
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     whole = argparse.ArgumentParser(prog="python -m evaluation", description=__doc__)
-    commands = whole.add_subparsers(required=True, metavar="run | batch | score | bench")
+    commands = whole.add_subparsers(
+        required=True, metavar="run | batch | rank | report | score | bench"
+    )
 
     one = commands.add_parser("run", help=run.__doc__, description=run.__doc__)
     one.set_defaults(do=run)
@@ -119,6 +168,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("batch", help=batch.__doc__, description=batch.__doc__)
     one.set_defaults(do=batch)
     batch_command.add_arguments(one)
+    _add_contract(one)
     _add_limits(one)
     _add_scoring(one)
 
@@ -146,11 +196,34 @@ def _add_submission(command: argparse.ArgumentParser) -> None:
     submission.add_argument("--image", help="name of an image that the engine has")
     submission.add_argument("--archive", type=Path, help="teamname.tar.gz, by docker save")
     submission.add_argument("--command", help='without an engine, here: "sh predict.sh"')
-    command.add_argument("--runner", choices=("docker", "process"))
+    command.add_argument(
+        "--runner",
+        choices=("docker", "apptainer", "process"),
+        help="docker: what DOCKER_HOST names, Podman too; apptainer: has never been tried",
+    )
     command.add_argument(
         "--gpu", metavar="UUID|none", help="default: the only one, if there is one"
     )
+    _add_contract(command)
     _add_limits(command)
+
+
+def _add_contract(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--contract",
+        choices=(FLARE.name, "grand-challenge"),
+        default=FLARE.name,
+        help="where the image looks for its case, and what is called (default flare)",
+    )
+    command.add_argument(
+        "--input-socket",
+        action="append",
+        metavar="SLUG",
+        help=f"of Grand Challenge, one a channel (default {INPUT_SOCKET})",
+    )
+    command.add_argument(
+        "--output-socket", metavar="SLUG", help=f"of Grand Challenge (default {OUTPUT_SOCKET})"
+    )
 
 
 def _add_limits(command: argparse.ArgumentParser) -> None:

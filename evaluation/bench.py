@@ -54,7 +54,7 @@ def bench(rig: Rig, cases: Sequence[Case], repeat: int, out: TextIO) -> bool:
     """
     print(f"machine  {host.description()}, {rig.gpu.name if rig.gpu else 'no GPU'}", file=out)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        tiny = _tiny_case(Path(folder))
+        tiny = _tiny_case(Path(folder), channels=len(cases[0].scans))
         mask = Path(folder) / tiny.mask_name
         startup_s = _startup_s([rig.run(tiny, mask) for _ in range(repeat)], out)
         print(*HEAD, sep="\n", file=out, flush=True)
@@ -125,14 +125,14 @@ def _verdict(good: bool, limit: str) -> str:
     return f"{'pass' if good else 'FAIL'}: {limit}"
 
 
-def _tiny_case(folder: Path) -> Case:
-    """Write a sphere of soft tissue in air, as a scan of a few voxels."""
+def _tiny_case(folder: Path, channels: int) -> Case:
+    """Write a sphere of soft tissue in air, a scan of a few voxels; the same in each channel."""
     at = np.linspace(-1.0, 1.0, TINY_SIZE)
     inside = (at[:, None, None] ** 2 + at[:, None] ** 2 + at**2) < 0.8
     voxels = np.where(inside, 50, -1000).astype(np.int16)
     scan = nibabel.Nifti1Image(voxels, np.diag([-1.5, -1.5, 3.0, 1.0]))
-    path = folder / "scan" / f"{TINY}_0000.nii.gz"
-    path.parent.mkdir()
-    nibabel.save(scan, path)
-    (case,) = find(path)
+    (folder / "scan").mkdir()
+    for channel in range(channels):
+        nibabel.save(scan, folder / "scan" / f"{TINY}_{channel:04}.nii.gz")
+    (case,) = find(folder / "scan")
     return case

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from evaluation import host
 from evaluation.cases import Case
+from evaluation.contracts import Contract
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.gpu.curve_file import write_curve
@@ -59,6 +60,7 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
         described = runner.describe()
         settings = settings_of(
             described,
+            contract=plan.submission.contract,
             limits=plan.limits,
             timeout_s=plan.timeout_s,
             interval_s=plan.interval_s,
@@ -80,6 +82,7 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
             gpu,
             plan.interval_s,
             progress.tick,
+            plan.submission.contract,
         ) as rig:
             environment = described | {"gpu": gpu and vars(gpu)} | host.facts()
             run = _Run(rig, plan.cases, store, scoring, environment, progress)
@@ -92,6 +95,7 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
 def settings_of(
     described: dict[str, Any],
     *,
+    contract: Contract,
     limits: Limits,
     timeout_s: float,
     interval_s: float,
@@ -102,6 +106,7 @@ def settings_of(
     return {
         "submission": described.get("image_digest") or described["command"],
         "source": described.get("source"),
+        "contract": contract.name,
         "limits": vars(limits),
         "timeout_s": timeout_s,
         "interval_s": interval_s,

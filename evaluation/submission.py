@@ -5,21 +5,28 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.contracts import FLARE, Contract
 from evaluation.errors import EvaluationError
 from evaluation.gpu.devices import Gpu
 from evaluation.runners import Limits, Runner, images
+from evaluation.runners.apptainer import ApptainerRunner
 from evaluation.runners.docker import DockerRunner, connect
 from evaluation.runners.process import ProcessRunner
 
 
 @dataclass(frozen=True)
 class Submission:
-    """One of the three; `source` is the folder that a command runs in."""
+    """One of the three; `source` is the folder that a command runs in.
+
+    contract: what image or command were made for. apptainer: it runs the archive, not an engine.
+    """
 
     image: str | None = None
     archive: Path | None = None
     command: str | None = None
     source: Path = Path()
+    contract: Contract = FLARE
+    apptainer: bool = False
 
     def runner(self, limits: Limits, gpu: Gpu | None) -> Runner:
         """Return what runs it; raises EvaluationError when it is not there."""
@@ -27,11 +34,16 @@ class Submission:
         if self.command is not None:
             self._check_command(self.command)
             return ProcessRunner(self.command, self.source, limits, uuid, os.environ)
+        if self.apptainer:
+            assert self.archive is not None
+            return ApptainerRunner(self.archive, limits, uuid, os.environ, self.contract)
         client = connect()
         if self.archive is not None:
-            return DockerRunner(client, images.load(client, self.archive), limits, uuid)
-        assert self.image is not None
-        return DockerRunner(client, self.image, limits, uuid)
+            image = images.load(client, self.archive)
+        else:
+            assert self.image is not None
+            image = self.image
+        return DockerRunner(client, image, limits, uuid, self.contract)
 
     def _check_command(self, command: str) -> None:
         try:

@@ -1,11 +1,9 @@
 """One measured run of a submission on one case: stage it, run it, measure it, collect its mask."""
 
 import contextlib
-import errno
 import os
 import shutil
 import signal
-import stat
 import subprocess
 import tempfile
 import time
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from evaluation.cases import Case
+from evaluation.contracts import FLARE, Contract
 from evaluation.errors import EvaluationError
 from evaluation.gpu.curve import (
     BASELINE_S,
@@ -27,7 +26,8 @@ from evaluation.gpu.curve import (
 from evaluation.gpu.devices import Gpu
 from evaluation.gpu.processes import contamination, foreign
 from evaluation.gpu.sampler import GpuLost, Sampler
-from evaluation.runners import InfrastructureError, Job, Limits, Outcome, Runner, printable
+from evaluation.runners import InfrastructureError, Job, Limits, Outcome, Runner
+from evaluation.staging import collect, stage
 from evaluation.states import State, of_outcome
 from evaluation.tolerances import VRAM_LIMIT_MIB
 
@@ -36,7 +36,6 @@ FILES = 1000  # that a submission may leave in outputs/
 TERMINATED = 128 + signal.SIGTERM
 SIGNAL_S = 1.0  # for a signal to be heard by all that it was sent to
 FREE_MIB = 512  # must stay free where the results go
-SHOWN = 3  # names in a message
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,7 @@ class Rig:
     gpu: Gpu | None = None
     interval_s: float = 0.02  # between two samples of the GPU
     tick: Callable[[], None] = lambda: None  # called while a submission runs; may raise
+    contract: Contract = FLARE
     _sampler: Sampler | None = None
     _quiet_s: float = 0.0  # since when the GPU is sampled and nothing of ours is on it
 
@@ -106,7 +106,7 @@ class Rig:
         """Run the submission on one case; its mask, if it ends well, is copied to `mask`."""
         mask.unlink(missing_ok=True)
         with _folder(self.folder, case.name) as work:
-            stage(case, work)
+            stage(case, work, self.contract)
             try:
                 self._wait_for_quiet()
                 check_disk(self.folder)
@@ -120,11 +120,11 @@ class Rig:
             state, message = of_outcome(outcome, self.limits, self.timeout_s)
             if state is not State.OK:
                 return Trial(state, message, outcome, vram, curve)
-            found, message = _collect(work / "outputs", case.mask_name, mask)
-            if not found and outcome.oom_killed:
+            state, message = collect(case, work / "outputs", mask, self.contract)
+            if state is State.NO_OUTPUT and outcome.oom_killed:
                 message += "; one of its processes was killed for memory"
-            state = State.OK if found else State.NO_OUTPUT
-            return Trial(state, message, outcome, vram, curve, mask if found else None)
+            taken = mask if state is State.OK else None
+            return Trial(state, message, outcome, vram, curve, taken)
 
     def _check_signals(self, outcome: Outcome) -> None:
         """Let `tick` raise if it is not the submission's doing that it has ended."""
@@ -215,21 +215,6 @@ def check_disk(folder: Path) -> None:
         )
 
 
-def stage(case: Case, work: Path) -> None:
-    """Lay out one case as the organisers do: inputs with a copy of the scan, outputs for anyone."""
-    inputs, outputs = work / "inputs", work / "outputs"
-    inputs.mkdir()
-    outputs.mkdir()
-    # None of it may depend on the umask: the image may have a user of its own.
-    work.chmod(0o755)
-    inputs.chmod(0o755)
-    outputs.chmod(0o777)
-    for scan in case.scans:
-        # A copy, not a link: what can write to inputs/ must not reach the organisers' own file.
-        shutil.copyfile(scan, inputs / scan.name)
-        (inputs / scan.name).chmod(0o644)
-
-
 @contextlib.contextmanager
 def _folder(parent: Path, name: str) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))
@@ -243,42 +228,6 @@ def remove(folder: Path) -> None:
     """Remove a folder, as far as that is possible: a container may leave what only root can."""
     # Not shutil.rmtree: a submission may nest folders deeper than Python's functions may.
     subprocess.run(["rm", "-rf", "--", folder], stderr=subprocess.DEVNULL, check=False)
-
-
-def _collect(outputs: Path, name: str, to: Path) -> tuple[bool, str]:
-    """Copy the mask out of outputs/; return whether there was one, and what else to say.
-
-    A submission may leave a link or a pipe under the mask's name: neither is followed. A copy has
-    our owner and mode, and is on the disk before anything is said of it.
-    """
-    if outputs.is_symlink():  # a process, unlike a container, could put one there
-        return False, "outputs/ was replaced by a link"
-    try:
-        present = sorted(entry.name for entry in outputs.iterdir())
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        return False, f"outputs/ cannot be listed any more ({error.strerror})"
-    others = [other for other in present if other != name]
-    more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
-    remark = f"not asked for: {printable(', '.join(others[:SHOWN]))}{more}" if others else ""
-    if name not in present:
-        return False, f"no {name} in outputs/" + (f"; {remark}" if remark else "")
-    try:
-        # A pipe would block without O_NONBLOCK.
-        source = os.open(outputs / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            return False, f"{name} in outputs/ is not a regular file"
-        return False, f"{name} in outputs/ cannot be read by this user ({error.strerror})"
-    if not stat.S_ISREG(os.fstat(source).st_mode):
-        os.close(source)
-        return False, f"{name} in outputs/ is not a regular file"
-    with os.fdopen(source, "rb") as mask:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        with to.open("wb") as copy:
-            shutil.copyfileobj(mask, copy, 1 << 20)
-            copy.flush()
-            os.fsync(copy.fileno())
-    return True, remark
 
 
 def _excess(outputs: Path, limit_mib: int) -> str | None:

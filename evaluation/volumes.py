@@ -6,6 +6,7 @@ so files are decompressed whole, with their checksum, and nibabel reads the head
 
 import logging
 import math
+import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,18 @@ def grid_difference(scan: Header, mask: Header) -> str | None:
         for of_mask in mask.affines or (mask.affine,)
     ]
     return None if None in found else found[0]
+
+
+def write_like(scan: Path, voxels_zyx: NDArray[Any], path: Path) -> None:
+    """Write voxels as .nii.gz with a scan's header, so on its grid whatever the header says of it.
+
+    The file is on the disk when this returns.
+    """
+    like: Any = nibabel.load(scan)
+    voxels = voxels_zyx.T.astype(voxels_zyx.dtype.newbyteorder("="), copy=False)
+    nibabel.save(type(like)(voxels, None, like.header, dtype=voxels.dtype), path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def lesion_ml(volume: Volume) -> float:

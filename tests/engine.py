@@ -1,11 +1,14 @@
-"""A Docker engine for tests: does one answer, how the product is built there and called.
+"""Engines for tests: does one answer, how the product is built there and called.
 
-Environment: ``IMAGE_BUILD_ARGS`` holds options for ``docker build`` (for example
+Environment: ``DOCKER_HOST`` is the socket of the engine that most tests use, Docker or Podman, as
+for Docker's own command; ``PODMAN_HOST`` that of a Podman with which those of the runners are
+repeated. ``IMAGE_BUILD_ARGS`` holds options for ``docker build`` (for example
 ``--build-arg TORCH=some.whl``) where a plain ``docker build .`` cannot or should not run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shlex
@@ -13,8 +16,11 @@ import shutil
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_S = 900.0
@@ -46,9 +52,39 @@ def docker(
     return done
 
 
-@functools.cache
 def answers() -> bool:
-    """Whether a Docker engine answers. Asked once a session."""
+    """Whether the engine that is in use answers. Asked once a session."""
+    return _answers(os.environ.get("DOCKER_HOST"))
+
+
+@contextlib.contextmanager
+def in_use(name: str) -> Iterator[None]:
+    """Use "docker" or "podman" within the block; skips the test where that one does not answer."""
+    host = os.environ.get("PODMAN_HOST" if name == "podman" else "DOCKER_HOST")
+    with pytest.MonkeyPatch.context() as patch:
+        if host is not None:
+            patch.setenv("DOCKER_HOST", host)
+        if (name == "podman" and host is None) or not answers():
+            pytest.skip(f"no engine answers as {name}")
+        yield
+
+
+def is_podman() -> bool:
+    """Whether the engine that is in use is Podman."""
+    return "Podman" in docker("version", "--format", "{{json .Server.Components}}").stdout
+
+
+def drops_limits() -> bool:
+    """Whether it runs without root on control groups of version 1, where it can limit nothing."""
+    version, rootless = docker(
+        "info", "--format", "{{.CgroupVersion}} {{.SecurityOptions}}"
+    ).stdout.split(maxsplit=1)
+    podman = is_podman() and os.getuid() != 0
+    return version == "1" and (podman or "rootless" in rootless)
+
+
+@functools.cache
+def _answers(host: str | None) -> bool:
     if shutil.which("docker") is None:
         return False
     try:
@@ -67,13 +103,15 @@ def gpu_flags() -> tuple[str, ...]:
     return ("--gpus", "device=0") if "GPU 0" in listed.stdout else ()
 
 
-def build_image(root: Path = ROOT) -> Image:
+def build_image(root: Path = ROOT, **arguments: str) -> Image:
     """Build ``root``'s Dockerfile under a name that no other image has.
 
     Build arguments that another Dockerfile does not know do no harm there.
     """
     name = f"flare-test-{uuid.uuid4().hex[:8]}"
     options = shlex.split(os.environ.get("IMAGE_BUILD_ARGS", ""))
+    for argument, value in arguments.items():
+        options += ["--build-arg", f"{argument}={value}"]
     docker("build", "--label", f"flare-test={name}", "--tag", f"{name}:latest", *options, root)
     found = docker("image", "inspect", "--format", "{{.Id}}", f"{name}:latest")
     return Image(name=name, id=found.stdout.strip())

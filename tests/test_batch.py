@@ -60,9 +60,14 @@ def serial(evening: Evening, output: Path) -> None:
 
 def kill_a_worker(evening: Evening) -> None:
     """Kill a worker in a timed run: its container stays, as it would if the kernel had done it."""
-    victims: set[int] = set()
-    evening.wait_for(lambda: victims.update(timed()) or victims)
-    os.kill(victims.pop(), signal.SIGKILL)
+    victims: list[int] = []
+
+    def found() -> bool:
+        victims.extend(timed())
+        return bool(victims)
+
+    evening.wait_for(found)
+    os.kill(victims[0], signal.SIGKILL)
 
 
 def test_killed_workers_a_restarted_scheduler_and_a_resumed_run_change_no_table(

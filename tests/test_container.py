@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,6 +15,12 @@ import nibabel
 import numpy as np
 import pytest
 
+from evaluation.cases import find
+from evaluation.contracts import grand_challenge
+from evaluation.runners import LIMITS
+from evaluation.runners.docker import DockerRunner, connect
+from evaluation.states import State
+from evaluation.trial import Rig
 from tests import engine
 
 LOCKED_DOWN = (
@@ -129,6 +136,37 @@ def test_a_broken_case_spoils_no_other(
 
 def in_image(image: engine.Image, *command: str) -> str:
     return engine.docker("run", "--rm", *LOCKED_DOWN, image.id, *command).stdout
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("socket", ["tumor-lesion-segmentation", "another-socket"])
+def test_on_grand_challenge_its_own_command_finds_the_socket(
+    image: engine.Image, synthetic_scan: Path, folder: Path, socket: str
+) -> None:
+    """The same image, built for another user, by the harness under the platform's contract."""
+    shutil.copyfile(synthetic_scan, folder / "inputs" / "case.nii.gz")
+    built = engine.build_image(RUN_AS="1000", OUTPUT_SOCKET=socket)
+    contract = grand_challenge(["ct"], socket)
+    (case,) = find(folder / "inputs")
+    mask = folder / "mask.nii.gz"
+    try:
+        runner = DockerRunner(connect(), built.name, LIMITS["sandbox"], None, contract)
+        with (
+            contextlib.closing(runner),
+            Rig(runner, LIMITS["sandbox"], 300.0, folder, contract=contract) as rig,
+        ):
+            trial = rig.run(case, mask)
+    finally:
+        engine.remove_image(built)
+    assert (trial.state, trial.message) == (State.OK, "")
+    assert_is_mask_of(mask, synthetic_scan)
+    # FLARE's command says the same of the same scan.
+    put(synthetic_scan, folder, "flare")
+    (folder / "inputs" / "case.nii.gz").unlink()
+    assert engine.run_predict(image, folder, gpu=False).returncode == 0
+    ours: Any = nibabel.load(mask)
+    theirs: Any = nibabel.load(folder / "outputs" / "flare.nii.gz")
+    np.testing.assert_array_equal(np.asanyarray(ours.dataobj), np.asanyarray(theirs.dataobj))
 
 
 @pytest.mark.engine

@@ -12,6 +12,7 @@ import docker
 
 from evaluation.batch.inspection import inspect
 from evaluation.batch.machine import Check, Machine, is_free, lock
+from evaluation.contracts import Contract
 from evaluation.gpu.devices import Gpu
 from evaluation.results import write
 from evaluation.runners import InfrastructureError, InputError, Limits, Runner, images
@@ -35,18 +36,24 @@ class Entry:
 
 @contextlib.contextmanager
 def runner(
-    machine: Machine, archive: Path, limits: Limits, gpu: Gpu | None, image_mib: int, check: Check
+    machine: Machine,
+    archive: Path,
+    limits: Limits,
+    gpu: Gpu | None,
+    image_mib: int,
+    contract: Contract,
+    check: Check,
 ) -> Iterator[Runner]:
     """Yield what runs an archive's image, which stays loaded while a worker of the machine uses it.
 
-    image_mib: how large an image may be. The last worker to leave removes what loading added to
-    the engine. Raises InputError for what is the team's fault, InfrastructureError for what is the
-    machine's.
+    image_mib: how large an image may be. contract: what it was made for. The last worker to leave
+    removes what loading added to the engine. Raises InputError for what is the team's fault,
+    InfrastructureError for what is the machine's.
     """
     with contextlib.closing(connect()) as client:
         loaded = _Loaded(machine, client)
-        with loaded.used(archive, image_mib, check) as image:
-            yield DockerRunner(client, image, limits, gpu.uuid if gpu else None)
+        with loaded.used(archive, image_mib, contract, check) as image:
+            yield DockerRunner(client, image, limits, gpu.uuid if gpu else None, contract)
 
 
 def reap_containers() -> None:
@@ -72,13 +79,15 @@ class _Loaded:
         self.folder = machine.folder / "images"
 
     @contextlib.contextmanager
-    def used(self, archive: Path, image_mib: int, check: Check) -> Iterator[str]:
+    def used(
+        self, archive: Path, image_mib: int, contract: Contract, check: Check
+    ) -> Iterator[str]:
         """Yield the name of an archive's image; see `runner`."""
         try:
             facts = archive.stat()
         except OSError as error:
             raise InfrastructureError(f"{archive}: cannot be read ({error.strerror})") from error
-        identity = f"{archive} {facts.st_size} {facts.st_mtime_ns} {image_mib}"
+        identity = f"{archive} {facts.st_size} {facts.st_mtime_ns} {image_mib} {contract.name}"
         path = self.folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
         try:
             with lock(_users(path), check, shared=True):
@@ -86,7 +95,7 @@ class _Loaded:
                     entry = _read(path)
                     if entry is None or not (entry.refused or self._has(entry)):
                         with self.machine.undisturbing(check):
-                            entry = self._load(path, archive, image_mib)
+                            entry = self._load(path, archive, image_mib, contract)
                 if entry.refused:
                     raise InputError(entry.refused)
                 yield entry.image
@@ -103,7 +112,7 @@ class _Loaded:
     def _changing(self, check: Check = lambda: None) -> contextlib.AbstractContextManager[None]:
         return lock(self.machine.folder / "images.lock", check)
 
-    def _load(self, path: Path, archive: Path, image_mib: int) -> Entry:
+    def _load(self, path: Path, archive: Path, image_mib: int, contract: Contract) -> Entry:
         team = images.team_of(archive)
         others = [other for other in sorted(self.folder.glob("*.json")) if other != path]
         self._remove([other for other in others if is_free(_users(other))])
@@ -120,7 +129,7 @@ class _Loaded:
             entry.remove = [name for name in names if name not in before]
             write(path, json.dumps(asdict(entry)))
             entry.image = images.name_in(archive, found)
-            entry.image_id = inspect(self.client, archive, entry.image, image_mib)
+            entry.image_id = inspect(self.client, archive, entry.image, image_mib, contract)
         except InputError as error:
             entry.refused = str(error)
         write(path, json.dumps(asdict(entry)))

@@ -12,6 +12,7 @@ from evaluation.batch.batch import Outcome, evaluate
 from evaluation.batch.cluster import Cluster, embedded
 from evaluation.batch.job import Conditions, Team
 from evaluation.cases import find
+from evaluation.contracts import Contract
 from evaluation.errors import EvaluationError
 from evaluation.runners import Limits
 from evaluation.states import State
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     worker.add_arguments(where)
 
 
-def run(given: argparse.Namespace, limits: Limits) -> int:
+def run(given: argparse.Namespace, contract: Contract, limits: Limits) -> int:
     """Do a batch; return 0 when every case of every submission has its score, otherwise 1."""
     if given.scheduler and (given.gpu or given.slots is not None or given.scorers is not None):
         raise EvaluationError(
@@ -68,9 +69,11 @@ def run(given: argparse.Namespace, limits: Limits) -> int:
         scoring=given.scoring,
         image_mib=given.image_limit * 1024,
         overlap=given.overlap,
+        contract=contract,
     )
     teams = survey.teams_in(given.submissions, given.output, conditions)
     cases = find(given.cases.resolve(), given.labels.resolve())
+    contract.check_cases(cases)
     for case in cases:
         if case.remark:
             print(f"notice   {case.remark}")

@@ -1,4 +1,4 @@
-"""Whether a loaded image can be run as the organisers run it; its name is checked on loading."""
+"""Whether a loaded image can be run as its contract has it; its name is checked on loading."""
 
 import contextlib
 from pathlib import Path
@@ -7,6 +7,7 @@ import docker
 import requests
 from docker.models.containers import Container
 
+from evaluation.contracts import Contract
 from evaluation.runners import InfrastructureError, InputError, last_line
 from evaluation.runners.docker import CASE_LABEL, ENGINE_ERRORS, NOT_STARTED, OWNER_LABEL, reason
 from evaluation.runners.owner import token
@@ -17,11 +18,13 @@ NOT_ENDED = -1
 PROBE_S = 60.0
 
 
-def inspect(client: docker.DockerClient, archive: Path, name: str, image_mib: int) -> str:
+def inspect(
+    client: docker.DockerClient, archive: Path, name: str, image_mib: int, contract: Contract
+) -> str:
     """Return the image's id.
 
-    Raises InputError when it is for another processor, larger than image_mib, does not hand on the
-    command, or has no predict.sh.
+    Raises InputError when it is for another processor, larger than image_mib, or breaks the
+    contract: FLARE's when it does not hand on the command, or has no predict.sh.
     """
     try:
         image, engine = client.images.get(name), client.version()
@@ -37,6 +40,9 @@ def inspect(client: docker.DockerClient, archive: Path, name: str, image_mib: in
             raise InputError(
                 f"{archive}: an image of {size_mib:.0f} MiB, at most {image_mib} are allowed"
             )
+        contract.check_image(f"{archive}", image.attrs["Config"])
+        if contract.command is None:
+            return str(image.id)
         code, said = _probe(client, image.id)
     except ENGINE_ERRORS as error:
         raise InfrastructureError(f"{archive}: {name}: {reason(error)}") from error

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.contracts import FLARE, Contract
 from evaluation.harness import settings_of
 from evaluation.results import Record
 from evaluation.runners import Limits
@@ -23,11 +24,13 @@ class Conditions:
     scoring: str
     image_mib: int
     overlap: bool = False
+    contract: Contract = FLARE
 
     def settings(self, submission: dict[str, Any], *, on_gpu: bool) -> dict[str, Any]:
         """Return what must not change within one team's results (see `harness.settings_of`)."""
         return settings_of(
             submission,
+            contract=self.contract,
             limits=self.limits,
             timeout_s=self.timeout_s,
             interval_s=self.interval_s,

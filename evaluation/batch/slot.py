@@ -146,6 +146,7 @@ class Slot(WorkerPlugin):
                     conditions.limits,
                     self.gpu,
                     conditions.image_mib,
+                    conditions.contract,
                     self._check,
                 )
             )
@@ -168,6 +169,7 @@ class Slot(WorkerPlugin):
             self.gpu,
             conditions.interval_s,
             self._check,
+            conditions.contract,
         )
         held.enter_context(rig)
         environment = described | {"gpu": self.gpu and vars(self.gpu)} | host.facts()

@@ -9,8 +9,6 @@ from typing import Protocol
 from evaluation.errors import EvaluationError
 from evaluation.runners.cgroup import Reading
 
-WORKSPACE = "/workspace"  # the contract's folder in the image; it holds inputs/ and outputs/
-COMMAND = "sh predict.sh"
 LOG_BYTES = 256 * 1024  # of a submission's output are kept, from its end
 LINE_LENGTH = 300  # of what a submission says in a message
 TICK_S = 0.02

@@ -8,7 +8,9 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -16,9 +18,9 @@ import requests
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig, Mount
 
+from evaluation.contracts import FLARE, Contract
 from evaluation.runners import (
-    COMMAND,
-    WORKSPACE,
+    MEMORY,
     InfrastructureError,
     InputError,
     Job,
@@ -30,6 +32,8 @@ from evaluation.runners import (
     printable,
     supervise,
 )
+from evaluation.runners.cgroup import Reading
+from evaluation.runners.processes import SAMPLED, Tree, descendants
 
 OWNER_LABEL, CASE_LABEL = "flare.owner", "flare.case"
 ENGINE_TIMEOUT_S = 60.0  # for one answer; an engine that is silent for longer has failed
@@ -78,20 +82,28 @@ class DockerRunner:
     """Runs one image, one container a case."""
 
     def __init__(
-        self, client: docker.DockerClient, image: str, limits: Limits, gpu: str | None
+        self,
+        client: docker.DockerClient,
+        image: str,
+        limits: Limits,
+        gpu: str | None,
+        contract: Contract = FLARE,
     ) -> None:
-        self.client, self.limits, self.gpu = client, limits, gpu
+        self.client, self.limits, self.gpu, self.contract = client, limits, gpu, contract
         try:
             self.image = client.images.get(image)
         except docker.errors.ImageNotFound as error:
             raise InputError(f"{image}: the engine has no such image; build or load it") from error
         except ENGINE_ERRORS as error:
             raise InfrastructureError(f"{image}: {reason(error)}") from error
+        contract.check_image(image, self.image.attrs["Config"])
         self.name = image
+        self._not_enforced = _not_enforced(client)
         self._last = ""  # the last container's id
+        self._session: int | None = None  # and, where it has no control group, its processes'
 
     def describe(self) -> dict[str, object]:
-        """Return the image's digest, the engine's version, and the limits, all in force."""
+        """Return the image's digest, the engine's version, and which limits are not in force."""
         with _engine_errors("the engine does not say its version"):
             version = self.client.version()
         components = [part["Name"] for part in version.get("Components") or []]
@@ -99,8 +111,9 @@ class DockerRunner:
             "runner": "docker",
             "image": self.name,
             "image_digest": self.image.id,
+            "contract": self.contract.name,
             "engine": f"{components[0] if components else 'Engine'} {version['Version']}",
-            "limits": vars(self.limits) | {"not_enforced": []},
+            "limits": vars(self.limits) | {"not_enforced": self._not_enforced},
         }
 
     def run(self, job: Job) -> Outcome:
@@ -119,7 +132,9 @@ class DockerRunner:
 
     def owns(self, cgroup: str, session: int | None) -> bool:
         """See `Runner.owns`: the paths of a container's control groups hold its id."""
-        return bool(self._last) and self._last in cgroup
+        return (bool(self._last) and self._last in cgroup) or (
+            session is not None and session == self._session
+        )
 
     def reap(self) -> int:
         """Remove the containers of harnesses that have ended."""
@@ -130,9 +145,11 @@ class DockerRunner:
         self.client.close()
 
     def _create(self, job: Job) -> Container:
-        command = ["/bin/bash", "-c", COMMAND]
+        command = self.contract.command
         try:
-            return self.client.containers.create(self.image.id, command, **self._options(job))
+            return self.client.containers.create(
+                self.image.id, list(command) if command else None, **self._options(job)
+            )
         except docker.errors.APIError as error:
             if not error.is_client_error():
                 raise
@@ -147,8 +164,8 @@ class DockerRunner:
             "shm_size": f"{limits.shm_mib}m",
             # Not "volumes", whose text knows no path with a colon.
             "mounts": [
-                self._mount(job, "inputs", read_only=limits.locked_down),
-                self._mount(job, "outputs", read_only=False),
+                _mount(job.work / "inputs", self.contract.inputs, limits.locked_down),
+                _mount(job.work / "outputs", self.contract.outputs, False),
             ],
             "labels": {OWNER_LABEL: owner.token(), CASE_LABEL: job.name},
             "log_config": LogConfig(
@@ -174,10 +191,6 @@ class DockerRunner:
             }
         return options
 
-    def _mount(self, job: Job, folder: str, *, read_only: bool) -> Mount:
-        source = str(job.work.resolve() / folder)
-        return Mount(f"{WORKSPACE}/{folder}", source, type="bind", read_only=read_only)
-
     def _supervised(self, job: Job, container: Container, created_s: float) -> Outcome:
         """Start the container, watch it, and remove it."""
         start_called_s, to_monotonic = time.monotonic(), time.monotonic() - time.time()
@@ -191,10 +204,22 @@ class DockerRunner:
         started_s = time.monotonic()
         waiter = _Waiter(container)
         container.reload()
-        group = _group(container)
+        pid, group = container.attrs["State"]["Pid"], _group(container)
+        tree = Tree(lambda: descendants(pid)) if self._not_enforced and pid else None
+        self._session = pid if tree else None
+
+        def full_or_watched() -> str | None:
+            full = tree is not None and tree.memory_mib() > self.limits.memory_mib
+            return MEMORY if full else job.watch()
+
         stopped, reading = supervise(
-            job, started_s, waiter.wait, lambda: group.read() if group else None
+            replace(job, watch=full_or_watched),
+            started_s,
+            waiter.wait,
+            lambda: group.read() if group else None,
         )
+        if tree is not None:
+            reading = Reading(None, tree.peak_mib or None, oom_kills=0, forks_refused=0)
         if stopped is not None:
             with contextlib.suppress(docker.errors.APIError):  # it may just have ended
                 container.kill()
@@ -222,9 +247,31 @@ class DockerRunner:
             forks_refused=reading.forks_refused if reading else 0,
             cpu_s=reading.cpu_s if reading else None,
             peak_ram_mib=reading.peak_ram_mib if reading else None,
-            measured_by=f"cgroup v{group.version}" if group and reading else "not measured",
+            measured_by=_measured_by(group, tree, reading),
             log=log,
         )
+
+
+def _not_enforced(client: docker.DockerClient) -> list[str]:
+    """Return the limits that this engine drops: without root, and in version 1 of control groups.
+
+    It says nothing of it when a container is made, and that it can limit when it is asked.
+    """
+    with _engine_errors("the engine does not say what it can do"):
+        info = client.info()
+    rootless = info.get("Rootless") or "name=rootless" in (info.get("SecurityOptions") or [])
+    unlimited = str(info.get("CgroupVersion")) != "2" or info.get("CgroupDriver") == "none"
+    return ["pids", "memory_mib"] if rootless and unlimited else []
+
+
+def _measured_by(group: cgroup.Group | None, tree: Tree | None, reading: Reading | None) -> str:
+    if tree is not None:
+        return SAMPLED
+    return f"cgroup v{group.version}" if group and reading else "not measured"
+
+
+def _mount(source: Path, target: str, read_only: bool) -> Mount:
+    return Mount(target, str(source.resolve()), type="bind", read_only=read_only)
 
 
 def _group(container: Container) -> cgroup.Group | None:

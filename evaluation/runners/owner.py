@@ -4,6 +4,8 @@ import os
 import socket
 from pathlib import Path
 
+from evaluation.runners.processes import stat_fields
+
 
 def token() -> str:
     """Return a name for the running process that no other process has had or will have."""
@@ -34,9 +36,6 @@ def _here() -> tuple[str, str, str]:
 
 
 def _start_ticks(pid: int) -> str | None:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
+    fields = stat_fields(pid)
     # A zombie has ended as far as we are concerned: it starts and removes nothing more.
-    return None if fields[0] == "Z" else fields[19]
+    return None if fields is None or fields[0] == "Z" else fields[19]

@@ -28,7 +28,7 @@ from evaluation.runners import (
     supervise,
 )
 from evaluation.runners.cgroup import Group, Reading
-from evaluation.runners.processes import Tree, with_variable
+from evaluation.runners.processes import SAMPLED, Tree, with_variable
 
 GROUP_PREFIX = "flare-"
 OWNER_VARIABLE, RUN_VARIABLE = "FLARE_OWNER", "FLARE_RUN"
@@ -65,11 +65,7 @@ class ProcessRunner:
 
     def describe(self) -> dict[str, object]:
         """Return the command, and which limits are not in force for want of rights."""
-        probe = _Enclosure(self.limits)
-        not_enforced = ["shm_mib", "tmp_mib"]
-        # Without a group memory is watched, but what clears its environment escapes.
-        not_enforced += [] if probe.group else ["pids", "memory_mib"]
-        probe.end()
+        not_enforced = self._unlimited()
         if self.limits.locked_down:
             not_enforced += ["capabilities", "privileges", "read-only inputs"]
             not_enforced += [] if self._offline else ["network"]
@@ -83,7 +79,7 @@ class ProcessRunner:
     def run(self, job: Job) -> Outcome:
         """See `Runner.run`."""
         created_s = time.monotonic()
-        self._link_submission(job.work)
+        self._furnish(job.work)
         enclosure = self._enclosure = _Enclosure(self.limits)
         try:
             started_s = time.monotonic()
@@ -136,14 +132,26 @@ class ProcessRunner:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _link_submission(self, work: Path) -> None:
+    def _unlimited(self) -> list[str]:
+        probe = _Enclosure(self.limits)
+        # Without a group memory is watched, but what clears its environment escapes.
+        not_enforced = ["shm_mib", "tmp_mib"] + ([] if probe.group else ["pids", "memory_mib"])
+        probe.end()
+        return not_enforced
+
+    def _furnish(self, work: Path) -> None:
+        """Put what the command needs beside the case."""
         for part in self.source.iterdir():
             if part.name not in OF_THE_CASE and not part.name.startswith("."):
                 (work / part.name).symlink_to(part)
 
+    def _shell_command(self, work: Path) -> str:
+        return self.command
+
     def _start(self, work: Path, enclosure: "_Enclosure") -> subprocess.Popen[bytes]:
         # The shell enters the group before it becomes the submission.
-        script = 'for entrance; do echo 0 >"$entrance" || exit 125; done; ' + self.command
+        script = 'for entrance; do echo 0 >"$entrance" || exit 125; done; '
+        script += self._shell_command(work)
         entrances = enclosure.group.entrances() if enclosure.group else []
         offline = ["unshare", "--net", "--"] if self._offline else []
         try:
@@ -170,14 +178,14 @@ class _Enclosure:
         if self.group is not None:
             self.group.limit(limits.memory_mib, limits.pids)
         self._limits = limits
-        self._tree = Tree(RUN_VARIABLE, self.name)
+        self._tree = Tree(self._members)
 
     @property
     def method(self) -> str:
         """What memory and CPU time are measured by."""
         if self.group is not None:
             return f"cgroup v{self.group.version}"
-        return "wait4, and anonymous memory at 5 Hz"
+        return f"wait4, and {SAMPLED}"
 
     def full(self) -> bool:
         """Say whether the memory limit is passed where there is no group to enforce it."""
@@ -200,6 +208,9 @@ class _Enclosure:
         if self.group is not None:
             self.group.end()
         self._tree.end()
+
+    def _members(self) -> list[int]:
+        return [pid for pid, name in with_variable(RUN_VARIABLE).items() if name == self.name]
 
 
 class _Tail:

@@ -1,22 +1,24 @@
-"""Processes of this machine, found by a variable in their environment.
+"""The processes of a submission where no control group holds them together.
 
-A variable is inherited by every descendant, whatever session or parent it ends up with, so it marks
-the processes of a submission where no container holds them together.
+A variable in the environment is inherited by every descendant, whatever session or parent it ends
+up with. In a container that is not needed: there its first process is an ancestor of all.
 """
 
 import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from evaluation.runners.cgroup import KILL_TIMEOUT_S, kill
 
+SAMPLED = "anonymous memory at 5 Hz"
 SAMPLE_INTERVAL_S = 0.2  # reading every process's environment takes some milliseconds
 
 
 class Tree:
-    """The processes whose variable has one value."""
+    """Processes that belong together; `members` finds those that there are at the moment."""
 
-    def __init__(self, variable: str, value: str) -> None:
-        self._variable, self._value = variable, value
+    def __init__(self, members: Callable[[], Collection[int]]) -> None:
+        self._members = members
         self._sampled_s = -float("inf")
         self._memory_mib = 0.0
         self.peak_mib = 0.0
@@ -37,9 +39,6 @@ class Tree:
             kill(left)
             time.sleep(0.005)
 
-    def _members(self) -> list[int]:
-        return [pid for pid, value in with_variable(self._variable).items() if value == self._value]
-
 
 def with_variable(name: str) -> dict[int, str]:
     """Return {PID: value} of the processes whose environment has this variable and can be read."""
@@ -56,6 +55,27 @@ def with_variable(name: str) -> dict[int, str]:
             if variable.startswith(key):
                 found[int(folder.name)] = variable[len(key) :].decode(errors="replace")
     return found
+
+
+def descendants(first: int) -> set[int]:
+    """Return the PIDs of a process and of all that descend from it."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and (fields := stat_fields(int(folder.name))):
+            children.setdefault(int(fields[1]), []).append(int(folder.name))
+    found, left = set(), [first]
+    while left:
+        found.add(pid := left.pop())
+        left += children.get(pid, [])
+    return found
+
+
+def stat_fields(pid: int) -> list[str] | None:
+    """Return what /proc/PID/stat says after the name, state first; None when there is no such."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
 
 
 def _anonymous_mib(pid: int) -> float:

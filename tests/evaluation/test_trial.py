@@ -25,8 +25,9 @@ from evaluation.runners import (
 )
 from evaluation.runners.docker import DockerRunner, connect
 from evaluation.runners.process import ProcessRunner
+from evaluation.staging import stage
 from evaluation.states import State
-from evaluation.trial import Rig, Trial, stage
+from evaluation.trial import Rig, Trial
 from tests import engine
 from tests.evaluation.scripted import ENDED_WELL, Scripted, write_mask
 from tests.submissions import (

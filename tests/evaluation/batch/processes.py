@@ -15,6 +15,7 @@ from pathlib import Path
 
 from evaluation.batch import archives
 from evaluation.batch.machine import Check, Machine
+from evaluation.contracts import Contract
 from evaluation.gpu.devices import Gpu
 from evaluation.runners import InputError, Limits, Runner
 from evaluation.runners.process import ProcessRunner
@@ -22,7 +23,13 @@ from evaluation.runners.process import ProcessRunner
 
 @contextmanager
 def runner(
-    machine: Machine, archive: Path, limits: Limits, gpu: Gpu | None, image_mib: int, check: Check
+    machine: Machine,
+    archive: Path,
+    limits: Limits,
+    gpu: Gpu | None,
+    image_mib: int,
+    contract: Contract,
+    check: Check,
 ) -> Iterator[Runner]:
     source = machine.folder / f"source-{os.getpid()}" / archive.name
     with tarfile.open(archive) as tar:

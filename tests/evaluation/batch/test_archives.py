@@ -13,6 +13,7 @@ import pytest
 
 from evaluation.batch import archives, inspection
 from evaluation.batch.machine import Machine
+from evaluation.contracts import FLARE, Contract, grand_challenge
 from evaluation.runners import LIMITS, InfrastructureError, InputError, Runner
 from evaluation.runners.docker import connect
 from tests import engine
@@ -51,9 +52,10 @@ class Teams:
         return archive
 
     def use(
-        self, archive: Path, image_mib: int = 1024
+        self, archive: Path, image_mib: int = 1024, contract: Contract = FLARE
     ) -> contextlib.AbstractContextManager[Runner]:
-        return archives.runner(self.machine, archive, LIMITS["sandbox"], None, image_mib, patient)
+        limits = LIMITS["sandbox"]
+        return archives.runner(self.machine, archive, limits, None, image_mib, contract, patient)
 
     def loaded(self) -> list[str]:
         """Those of the images that the engine has."""
@@ -115,6 +117,28 @@ def test_an_entrypoint_that_hands_the_command_on_is_fine(teams: Teams) -> None:
         assert len(teams.loaded()) == 1
 
 
+@pytest.mark.parametrize(
+    ("dockerfile", "why"),
+    [
+        (f'{BASE}USER 1000\nENTRYPOINT ["/bin/echo"]\n', None),
+        (f'{BASE}ENTRYPOINT ["/bin/echo"]\n', "runs as root"),
+        (f"{BASE}USER 1000\nENTRYPOINT []\nCMD []\n", "has no entry point"),
+    ],
+)
+def test_grand_challenges_contract_asks_for_other_things(
+    teams: Teams, dockerfile: str, why: str | None
+) -> None:
+    """And what it has let in, FLARE's contract refuses all the same."""
+    archive = teams.save(dockerfile)
+    expected = (
+        pytest.raises(InputError, match=f"{archive}: .*{why}") if why else contextlib.nullcontext()
+    )
+    with expected, teams.use(archive, contract=grand_challenge()) as runner:
+        assert str(runner.describe()["contract"]).startswith("grand-challenge")
+    with pytest.raises(InputError), teams.use(archive):
+        pass
+
+
 def test_an_entrypoint_that_never_ends_is_refused(
     teams: Teams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +171,7 @@ def test_an_image_for_another_processor_is_refused(teams: Teams) -> None:
         answer = client.version() | {"Arch": "s390x"}
         client.version = lambda: answer
         with pytest.raises(InputError, match=r"for linux/.*, this machine is linux/s390x; build"):
-            inspection.inspect(client, archive, name, 1024)
+            inspection.inspect(client, archive, name, 1024, FLARE)
         client.close()
 
 

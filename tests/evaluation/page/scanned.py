@@ -24,7 +24,8 @@ def ball(centre: tuple[float, float, float], radius_mm: float) -> NDArray[np.boo
     grid = np.meshgrid(*(np.arange(size) for size in SHAPE), indexing="ij")
     spacing = np.abs(np.diag(AFFINE))[:3]
     offsets = [(axis - at) * mm for axis, at, mm in zip(grid, centre, spacing, strict=True)]
-    return np.sum(np.square(offsets), axis=0) < radius_mm**2
+    inside: NDArray[np.bool_] = np.sum(np.square(offsets), axis=0) < radius_mm**2
+    return inside
 
 
 def write_scanned_case(results: Path, team: str, data: Path) -> None:

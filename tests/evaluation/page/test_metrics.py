@@ -27,5 +27,5 @@ def test_one_value_has_no_deviation() -> None:
 
 
 def test_what_was_not_measured_is_no_value() -> None:
-    rows = [{"dsc": 0.5}, {"dsc": None}, {}, {"dsc": 0.0}]
+    rows: list[dict[str, object]] = [{"dsc": 0.5}, {"dsc": None}, {}, {"dsc": 0.0}]
     assert values(rows, "dsc").tolist() == [0.5, 0.0]

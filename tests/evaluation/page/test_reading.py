@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -12,6 +13,7 @@ from evaluation.__main__ import main
 from tests.evaluation.page.conftest import Reader
 from tests.evaluation.page.scanned import CASE
 
+Scheme = Literal["light", "dark"]
 PLACES = ("#/", "#/cases", "#/team/alpha", f"#/team/alpha/{CASE}", "#/team/late", "#/nowhere")
 # Every text's contrast below 4.5, by WCAG 2's formula.
 CONTRASTS = r"""() => {
@@ -178,7 +180,7 @@ def test_everything_can_be_reached_by_keyboard(reader: Reader, report: Path) -> 
 @pytest.mark.parametrize("address", PLACES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_scrolls_no_page_sideways(
-    browser: Browser, report: Path, address: str, scheme: str
+    browser: Browser, report: Path, address: str, scheme: Scheme
 ) -> None:
     context = browser.new_context(
         viewport={"width": 390, "height": 844}, color_scheme=scheme, has_touch=True
@@ -191,7 +193,7 @@ def test_a_phone_scrolls_no_page_sideways(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("address", PLACES)
 def test_text_stands_out_from_its_ground(
-    browser: Browser, report: Path, address: str, scheme: str
+    browser: Browser, report: Path, address: str, scheme: Scheme
 ) -> None:
     """WCAG 2's contrast of at least 4.5 for every text."""
     context = browser.new_context(color_scheme=scheme)

@@ -1,0 +1,146 @@
+"""Lays out a case as a contract has it, and takes the mask out of what a submission has left.
+
+Both are outside of what is timed.
+"""
+
+import errno
+import fnmatch
+import glob
+import json
+import os
+import shutil
+import stat
+import uuid
+from pathlib import Path
+
+from evaluation import metaimage
+from evaluation.cases import Case
+from evaluation.contracts import FLARE, Contract
+from evaluation.errors import EvaluationError
+from evaluation.runners import printable
+from evaluation.states import State
+from evaluation.volumes import grid_difference, read, write_like
+
+SHOWN = 3  # names in a message
+
+
+def stage(case: Case, work: Path, contract: Contract = FLARE) -> None:
+    """Make work/inputs with a copy of the scan, and work/outputs, which anyone may write to.
+
+    Raises EvaluationError when a scan that must be converted is damaged.
+    """
+    inputs, outputs = work / "inputs", work / "outputs"
+    inputs.mkdir()
+    outputs.mkdir()
+    if contract.sockets:
+        _stage_sockets(case, inputs, contract)
+    else:
+        for scan in case.scans:
+            # A copy, not a link: what can write to inputs/ must not reach the organisers' own file.
+            shutil.copyfile(scan, inputs / scan.name)
+    # None of it may depend on the umask: the image may have a user of its own.
+    for path in (work, inputs, *inputs.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    outputs.chmod(0o777)
+
+
+def _stage_sockets(case: Case, inputs: Path, contract: Contract) -> None:
+    """Write each channel into its socket's folder, and inputs.json, which tells of them."""
+    told = []
+    for scan, socket in zip(case.scans, contract.sockets, strict=True):
+        # As on the platform, the name says nothing of the case.
+        path = inputs / socket / f"{uuid.uuid4()}.mha"
+        path.parent.mkdir(parents=True)
+        metaimage.write(path, read(scan))
+        slug = Path(socket).name
+        described = {"slug": slug, "kind": "Image", "super_kind": "Image", "relative_path": socket}
+        told.append({"image": {"name": path.name}, "socket": described})
+    (inputs / "inputs.json").write_text(json.dumps(told, indent=2) + "\n")
+
+
+def collect(case: Case, outputs: Path, mask: Path, contract: Contract = FLARE) -> tuple[State, str]:
+    """Take the mask out of outputs/, as .nii.gz; return ok, no_output or bad_output, and one line.
+
+    A submission may leave links or pipes where the mask should be: none is followed. What is taken
+    has our owner and mode, and is on the disk before anything is said of it.
+    """
+    converted = contract.mask.endswith(".mha")
+    taken = mask.with_name(f"{mask.name}.mha") if converted else mask
+    try:
+        source, remark = _find(case, outputs, contract)
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        _copy(source, taken, f"{source.name} in {_shown(source.parent, outputs)}")
+    except EvaluationError as error:
+        return State.NO_OUTPUT, str(error)
+    if converted:
+        try:
+            _convert(taken, case, mask)
+        except EvaluationError as error:
+            return State.BAD_OUTPUT, printable(f"{source.name}: {error}")
+        finally:
+            taken.unlink()
+    return State.OK, remark
+
+
+def _find(case: Case, outputs: Path, contract: Contract) -> tuple[Path, str]:
+    """Return the mask, whatever it is, and what else there is to say; raises EvaluationError."""
+    below, _, pattern = contract.mask.rpartition("/")
+    folder = outputs
+    # A process, unlike a container, could replace outputs/ itself.
+    for part in ("", *filter(None, below.split("/"))):
+        if not os.path.lexists(folder / part):
+            break
+        folder /= part
+        if folder.is_symlink():
+            raise EvaluationError(f"{_shown(folder, outputs)} was replaced by a link")
+    try:
+        present = sorted(entry.name for entry in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise EvaluationError(
+            f"{_shown(folder, outputs)} cannot be listed any more ({error.strerror})"
+        ) from error
+    found: list[str] = []
+    if folder == outputs / below:
+        found = fnmatch.filter(present, pattern.format(case=glob.escape(case.name)))
+    others = [name for name in present if name not in found]
+    more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+    remark = f"not asked for: {printable(', '.join(others[:SHOWN]))}{more}" if others else ""
+    if len(found) != 1:
+        name = f"{pattern.format(case=case.name)} in {_shown(outputs / below, outputs)}"
+        said = f"{len(found)} files are {name}, expected one" if found else f"no {name}"
+        raise EvaluationError(f"{said}; {remark}" if remark else said)
+    return folder / found[0], remark
+
+
+def _shown(folder: Path, outputs: Path) -> str:
+    return f"{Path('outputs') / folder.relative_to(outputs)}/"
+
+
+def _copy(source: Path, to: Path, shown: str) -> None:
+    """Copy a regular file to the disk; raises EvaluationError when it is none, or not readable."""
+    shown = printable(shown)
+    try:
+        # A pipe would block without O_NONBLOCK.
+        opened = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise EvaluationError(f"{shown} is not a regular file") from error
+        raise EvaluationError(f"{shown} cannot be read by this user ({error.strerror})") from error
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise EvaluationError(f"{shown} is not a regular file")
+    with os.fdopen(opened, "rb") as file, to.open("wb") as copy:
+        shutil.copyfileobj(file, copy, 1 << 20)
+        copy.flush()
+        os.fsync(copy.fileno())
+
+
+def _convert(source: Path, case: Case, mask: Path) -> None:
+    """Write a .mha as .nii.gz with the scan's header; raises EvaluationError when it is unsound.
+
+    Its grid is compared before any voxel is read, so a mask is never larger than its scan.
+    """
+    difference = grid_difference(metaimage.grid_of(case.header), metaimage.read_header(source))
+    if difference is not None:
+        raise EvaluationError(f"not on the scan's grid: its {difference}")
+    write_like(case.scans[0], metaimage.read(source).voxels_zyx, mask)
