@@ -172,6 +172,9 @@ def parser() -> argparse.ArgumentParser:
     _add_limits(one)
     _add_scoring(one)
 
+    add_rank(commands)
+    add_report(commands)
+
     one = commands.add_parser("score", help=score.__doc__, description=score.__doc__)
     one.set_defaults(do=score)
     one.add_argument("--predictions", type=Path, required=True, help="folder of NAME.nii.gz")
@@ -186,8 +189,6 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--repeat", type=_positive(int), default=3, metavar="N", help="runs a scan (default 3)"
     )
-    add_rank(commands)
-    add_report(commands)
     return whole
 
 

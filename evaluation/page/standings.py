@@ -10,10 +10,10 @@ from evaluation.errors import EvaluationError
 from evaluation.page.metrics import brief
 from evaluation.ranking.profile import Profile
 from evaluation.ranking.ranking_file import Standing, read_ranking
+from evaluation.ranking.stability import interval
 from evaluation.teams import RANKING
 
 PODIUM = 3  # places
-SURE = (0.025, 0.975)  # quantiles between which 95 % of resamples lie
 
 
 def read_standings(results: Path, teams: Sequence[str]) -> dict[str, Any] | None:
@@ -43,7 +43,7 @@ def read_standings(results: Path, teams: Sequence[str]) -> dict[str, Any] | None
         "places": {method: one.places for method, one in ranking.methods.items()},
         "resamples": ranking.resamples,
         "place_counts": own.place_counts,
-        "place_bounds": [_bounds(counts) for counts in own.place_counts],
+        "place_bounds": [interval(np.array(counts)) for counts in own.place_counts],
         "tau": {method: _taus(one) for method, one in ranking.methods.items()},
         "podium": {column: _podium(ranks) for column, ranks in ranking.case_ranks.items()},
         "significance": {
@@ -55,12 +55,6 @@ def read_standings(results: Path, teams: Sequence[str]) -> dict[str, Any] | None
 
 def _profile(profile: Profile) -> dict[str, Any]:
     return {**vars(profile), "metrics": [vars(metric) for metric in profile.metrics]}
-
-
-def _bounds(counts: Sequence[int]) -> list[int]:
-    """Return the places between which a team was in 95 % of the resamples."""
-    share = np.cumsum(counts) / max(sum(counts), 1)
-    return [int(np.searchsorted(share, quantile)) + 1 for quantile in SURE]
 
 
 def _taus(standing: Standing) -> dict[str, object] | None:

@@ -147,7 +147,8 @@ MISUSE = {
     f"run {PROCESS} --scoring flare22": "argument --scoring: invalid choice: 'flare22'",
     "score --scoring flare22": "argument --scoring: invalid choice: 'flare22'",
     f"run {PROCESS} --profile open": "argument --profile: invalid choice: 'open'",
-    "judge": "invalid choice: 'judge' (choose from 'run', 'score', 'bench')",
+    "judge": "invalid choice: 'judge' (choose from 'run', 'batch', 'rank', 'report',"
+    " 'score', 'bench')",
 }
 
 

@@ -14,7 +14,7 @@ from evaluation.states import State
 from tests.evaluation.records import ACCURACY, RECORD, VRAM
 
 BASELINE_MIB = 612.0
-PICTURE = Path(__file__).parents[3] / "weights" / "standin" / "preview.png"
+PICTURE = Path(__file__).parents[3] / "weights" / "cpu-small" / "preview.png"
 FAILURES = (
     (State.TIMEOUT, "stopped at the time limit of 3600 s; its last line: window 17 of 90"),
     (State.OOM_VRAM, "exit code 1, out of GPU memory: CUDA out of memory"),

@@ -42,7 +42,7 @@ def test_who_ties_shares_a_place_of_the_podium(tmp_path: Path) -> None:
 
 
 def test_the_places_of_95_in_100_resamples(tmp_path: Path) -> None:
-    assert standings(tmp_path)["place_bounds"] == [[1, 2], [1, 2], [3, 3]]
+    assert standings(tmp_path)["place_bounds"] == [(1, 2), (1, 2), (3, 3)]
 
 
 def test_kendalls_tau_leaves_out_where_it_is_undefined(tmp_path: Path) -> None:
