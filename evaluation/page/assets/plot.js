@@ -60,11 +60,20 @@ export function text(x, y, content, { anchor = "start", kind = null } = {}) {
   return svg("text", { x, y, "text-anchor": anchor, class: kind }, content);
 }
 
-// What fits into so many pixels of the page's type.
-export function shortened(name, width) {
-  const characters = Math.max(3, Math.floor(width / 7.2));
+const pen = document.createElement("canvas").getContext("2d");
+
+// Pixels that a plot's text takes up; 13 are the size of its letters, see .plot text.
+export function textWidth(content) {
+  pen.font = `13px ${getComputedStyle(document.body).fontFamily}`;
+  return pen.measureText(content).width;
+}
+
+// What fits into so many pixels of a plot's text.
+function shortened(name, width) {
+  if (textWidth(name) <= width) return name;
   const letters = [...name];
-  return letters.length > characters ? `${letters.slice(0, characters - 1).join("")}…` : name;
+  do letters.pop(); while (letters.length > 2 && textWidth(`${letters.join("")}…`) > width);
+  return `${letters.join("")}…`;
 }
 
 // The names of rows, at the left; the whole name is said where it is cut.
@@ -75,8 +84,8 @@ export function rowName(name, y, width) {
 }
 
 export function nameWidth(names, width) {
-  const longest = Math.max(...names.map((name) => [...name].length));
-  return Math.min(Math.ceil(longest * 7.2) + 16, Math.round(width * 0.34));
+  const longest = Math.max(...names.map(textWidth));
+  return Math.min(Math.ceil(longest) + 16, Math.round(width * 0.34));
 }
 
 // Lines that fill an area without colour.

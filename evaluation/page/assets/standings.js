@@ -2,7 +2,7 @@
 
 import { el, note, section, svg } from "./dom.js";
 import { teamLink } from "./links.js";
-import { choices, figure, hatching, line, nameWidth, picture, rowName, scale, text, ticks } from "./plot.js";
+import { choices, figure, hatching, line, nameWidth, picture, rowName, scale, text, textWidth, ticks } from "./plot.js";
 import { count, fixed, percent } from "./words.js";
 
 const ROW = 24;
@@ -48,7 +48,8 @@ function podium({ teams, podium: podiums, cases }, metric) {
   const most = Math.max(1, ...counts.map((row) => row.reduce((a, b) => a + b)));
   return figure(caption, (width) => {
     const left = nameWidth(teams, width);
-    const x = scale(0, most, left, width - 44);
+    const right = 12 + Math.max(...counts.map((row) => textWidth(label(row))));
+    const x = scale(0, most, left, width - right);
     const height = HEAD + ROW * teams.length;
     return picture(width, height, caption,
       svg("defs", {}, hatching("podium-hatch", 45, 5)),
@@ -70,7 +71,11 @@ function bars(team, counts, x, left, top) {
       before += number;
       return bar;
     }),
-    text(x(before) + 6, top + ROW / 2 + 4, counts.join(" / "), { kind: "tick" }));
+    text(x(before) + 6, top + ROW / 2 + 4, label(counts), { kind: "tick" }));
+}
+
+function label(counts) {
+  return counts.join(" / ");
 }
 
 function stabilityCaption({ resamples, tau, profile }) {

@@ -41,6 +41,12 @@ CONTRASTS = r"""() => {
   return weak;
 }"""
 
+# Texts of plots that reach beyond the plot.
+CUT = """() => [...document.querySelectorAll("svg text")].filter((one) => {
+  const [text, plot] = [one, one.ownerSVGElement].map((node) => node.getBoundingClientRect());
+  return text.left < plot.left - 1 || text.right > plot.right + 1;
+}).map((one) => one.textContent)"""
+
 
 def column(page: Page, label: str, table: str = ".listing table") -> list[str]:
     """The texts of a table's column, as they are shown."""
@@ -187,6 +193,15 @@ def test_a_phone_scrolls_no_page_sideways(
     )
     page = Reader(context.new_page()).open(report, address)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+    context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("address", PLACES)
+def test_no_plot_cuts_its_words(browser: Browser, report: Path, address: str, width: int) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    page = Reader(context.new_page()).open(report, address)
+    assert page.evaluate(CUT) == []
     context.close()
 
 
