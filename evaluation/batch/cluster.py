@@ -23,7 +23,17 @@ from evaluation.errors import EvaluationError
 
 ANSWER_S = 30.0  # for a worker to hand over what it says it has
 STOP_S = 60.0  # for a worker to remove its container
-WORKER_TTL = "60 s"  # a machine that has lost its power says nothing any more
+SCHEDULER = {
+    "distributed.scheduler.worker-ttl": "60 s",  # a machine without power says nothing any more
+    "distributed.diagnostics.nvml": False,
+}
+WORKER = {
+    "distributed.diagnostics.nvml": False,  # GPUs are the harness's: dask would poll each one, too
+    "distributed.worker.profile.enabled": False,  # nothing else runs beside a timed run
+    "distributed.worker.memory.target": False,  # nothing is kept that could be spilled
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+}
 
 
 class Cluster:
@@ -99,7 +109,7 @@ def embedded() -> Iterator[str]:
     """Run a scheduler within this process, for this machine alone; yield its address."""
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with (
-        dask.config.set({"distributed.scheduler.worker-ttl": WORKER_TTL}),
+        dask.config.set(SCHEDULER),
         LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as cluster,
     ):
         yield str(cluster.scheduler_address)

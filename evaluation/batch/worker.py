@@ -24,9 +24,8 @@ from typing import Self
 import dask
 from distributed import Worker
 
-from evaluation.batch import archives, machine
+from evaluation.batch import archives, cluster, machine
 from evaluation.batch.board import Kind, Place
-from evaluation.batch.cluster import worker_name
 from evaluation.batch.slot import Slot
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
@@ -39,12 +38,6 @@ GRACE_S = 20.0  # for a worker to remove its container
 KILL_S = 2.0
 CONNECT_S = 30.0
 ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-SETTINGS = {
-    "distributed.worker.profile.enabled": False,  # nothing else runs beside a timed run
-    "distributed.worker.memory.target": False,  # nothing is kept that could be spilled
-    "distributed.worker.memory.spill": False,
-    "distributed.worker.memory.pause": False,
-}
 
 
 @dataclass(frozen=True)
@@ -121,7 +114,7 @@ def _run(address: str, spec: Spec, parent: int) -> None:
     """Be one worker, until the scheduler is gone or SIGTERM comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the parent
     end_with(parent)
-    dask.config.set(SETTINGS)
+    dask.config.set(cluster.WORKER)
     slot = Slot(machine.here(), spec.device, spec.gpu)
     with contextlib.suppress(OSError, TimeoutError):  # no scheduler there: the parent starts anew
         asyncio.run(_serve(address, spec, slot))
@@ -133,7 +126,7 @@ async def _serve(address: str, spec: Spec, slot: Slot) -> None:
         worker = Worker(
             address,
             nthreads=1,
-            name=worker_name(Place(socket.gethostname(), spec.kind), spec.device),
+            name=cluster.worker_name(Place(socket.gethostname(), spec.kind), spec.device),
             plugins=(slot,),
             memory_limit=0,
             silence_logs=logging.ERROR,
