@@ -17,7 +17,9 @@ podman_up() {
         >"$podman_dir/containers.conf"
     export CONTAINERS_CONF=$podman_dir/containers.conf
     export PODMAN_HOST=unix://$podman_dir/podman.sock
-    podman --root "$podman_dir/data" --runroot "$podman_dir/run" system service --time=0 "$PODMAN_HOST" \
+    # In a folder of its own: conmon leaves a file there for every container that runs out of memory.
+    (cd "$podman_dir" && exec podman --root "$podman_dir/data" --runroot "$podman_dir/run" \
+        system service --time=0 "$PODMAN_HOST") \
         >"$podman_dir/log" 2>&1 </dev/null &
     podman_pid=$!
     await_podman "$PODMAN_HOST" "$podman_dir/log"
