@@ -1,5 +1,5 @@
 """Decides what runs where next. It starts nothing and waits for nothing: tests and the simulation
-(benchmarks/scheduling.py) move its clock themselves.
+(benchmarks/scheduling/) move its clock themselves.
 
 A machine stays with a team while the team has cases, so that images are loaded seldom. Scoring
 waits until its machine has nothing to time. A case that failed through no fault of its submission
