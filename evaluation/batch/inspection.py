@@ -9,7 +9,15 @@ from docker.models.containers import Container
 
 from evaluation.contracts import Contract
 from evaluation.runners import InfrastructureError, InputError, last_line
-from evaluation.runners.docker import CASE_LABEL, ENGINE_ERRORS, NOT_STARTED, OWNER_LABEL, reason
+from evaluation.runners.docker import (
+    CASE_LABEL,
+    ENGINE_ERRORS,
+    KEPT_LOG,
+    NOT_STARTED,
+    OWNER_LABEL,
+    log_of,
+    reason,
+)
 from evaluation.runners.owner import token
 
 # In place of `sh predict.sh`: an ENTRYPOINT that hands on its command, as NVIDIA's do, is fine.
@@ -67,6 +75,7 @@ def _probe(client: docker.DockerClient, image_id: str) -> tuple[int, str]:
         security_opt=["no-new-privileges"],
         mem_limit="2g",
         pids_limit=256,
+        log_config=KEPT_LOG,
     )
     try:
         try:
@@ -82,8 +91,7 @@ def _probe(client: docker.DockerClient, image_id: str) -> tuple[int, str]:
         except requests.exceptions.RequestException:
             client.ping()  # or it is the engine that does not end
             return NOT_ENDED, f"still running after {PROBE_S:g} s"
-        said = last_line(container.logs(tail=20).decode(errors="replace"))
-        return code, f"exit code {code}: {said}"
+        return code, f"exit code {code}: {last_line(log_of(container))}"
     finally:
         with contextlib.suppress(*ENGINE_ERRORS):
             container.remove(force=True, v=True)

@@ -38,6 +38,7 @@ from evaluation.runners.processes import SAMPLED, Tree, descendants
 OWNER_LABEL, CASE_LABEL = "flare.owner", "flare.case"
 ENGINE_TIMEOUT_S = 60.0  # for one answer; an engine that is silent for longer has failed
 LOG_LINES = 5000
+KEPT_LOG = LogConfig(type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "2"})
 CLOCK_TOLERANCE_S = 0.02
 ENGINE_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
 # What the engine reports when the image has no such command, or one that cannot be executed.
@@ -78,6 +79,13 @@ def reap(client: docker.DockerClient) -> int:
     return removed
 
 
+def log_of(container: Container) -> str:
+    """Return the end of what a container with KEPT_LOG has printed."""
+    # Podman loses parts of lines when it is asked for a log's end alone (its issue 19545).
+    whole = _engine(container.client).startswith("Podman")
+    return end_of(container.logs(tail="all" if whole else LOG_LINES))
+
+
 class DockerRunner:
     """Runs one image, one container a case."""
 
@@ -104,15 +112,12 @@ class DockerRunner:
 
     def describe(self) -> dict[str, object]:
         """Return the image's digest, the engine's version, and which limits are not in force."""
-        with _engine_errors("the engine does not say its version"):
-            version = self.client.version()
-        components = [part["Name"] for part in version.get("Components") or []]
         return {
             "runner": "docker",
             "image": self.name,
             "image_digest": self.image.id,
             "contract": self.contract.name,
-            "engine": f"{components[0] if components else 'Engine'} {version['Version']}",
+            "engine": _engine(self.client),
             "limits": vars(self.limits) | {"not_enforced": self._not_enforced},
         }
 
@@ -168,9 +173,7 @@ class DockerRunner:
                 _mount(job.work / "outputs", self.contract.outputs, False),
             ],
             "labels": {OWNER_LABEL: owner.token(), CASE_LABEL: job.name},
-            "log_config": LogConfig(
-                type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "2"}
-            ),
+            "log_config": KEPT_LOG,
         }
         if self.gpu is not None:
             options["device_requests"] = [
@@ -229,7 +232,7 @@ class DockerRunner:
         waiter.check()
         container.reload()
         state = container.attrs["State"]
-        log = end_of(container.logs(tail=LOG_LINES))
+        log = log_of(container)
         container.remove(force=True, v=True)
         began, finished = started_s, ended_s
         # The engine's stamps are of the wall clock: if that was set meanwhile, ours have to do.
@@ -250,6 +253,14 @@ class DockerRunner:
             measured_by=_measured_by(group, tree, reading),
             log=log,
         )
+
+
+def _engine(client: docker.DockerClient) -> str:
+    """Return the engine's name and version."""
+    with _engine_errors("the engine does not say its version"):
+        version = client.version()
+    components = [part["Name"] for part in version.get("Components") or []]
+    return f"{components[0] if components else 'Engine'} {version['Version']}"
 
 
 def _not_enforced(client: docker.DockerClient) -> list[str]:

@@ -178,6 +178,13 @@ def test_memory_is_limited(bench: Bench) -> None:
     assert outcome.peak_ram_mib == pytest.approx(SMALL.memory_mib, rel=0.05)
 
 
+def test_a_line_that_is_written_in_parts_is_kept(bench: Bench) -> None:
+    outcome = bench.run(
+        "echo first; printf one; sleep 0.1; printf two; sleep 0.1; echo; printf end"
+    )
+    assert outcome.log == "first\nonetwo\nend"
+
+
 def test_processes_are_limited(bench: Bench) -> None:
     forks = "(i=0; while [ $i -lt 100 ]; do sleep 5 & i=$((i+1)); done)"
     outcome = bench.run(f"{forks}; sleep 0.3; exit 5")
