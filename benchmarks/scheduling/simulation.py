@@ -1,7 +1,7 @@
 """A batch on machines that are not there: the product's own board on a clock that jumps.
 
 Machines keep the rules of evaluation/batch/machine.py and archives.py: an image is loaded once a
-machine, one at a time, and no work of ours is beside a timed run.
+machine, one at a time, what nobody uses is removed then, and no work of ours is beside a timed run.
 """
 
 import asyncio
@@ -90,6 +90,11 @@ class _Gate:
     def __init__(self) -> None:
         self._inside: Counter[str] = Counter()
         self._queue: deque[tuple[str, asyncio.Future[None]]] = deque()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody is inside, or waits."""
+        return not (self._queue or self._inside.total())
 
     @contextlib.asynccontextmanager
     async def entered(self, kind: str) -> AsyncIterator[None]:
@@ -184,6 +189,7 @@ class _Evening:
         async with machine.images:
             if team not in machine.users:
                 async with machine.gate.entered("work"):
+                    await self._remove_unused(machine)
                     await asyncio.sleep(self.overheads.load_s)
                 self.loads += 1
             machine.users.setdefault(team, set()).add(worker)
@@ -195,7 +201,11 @@ class _Evening:
             return
         async with machine.images:
             machine.users[team].discard(worker)
-            if not machine.users[team]:
+            if machine.gate.is_free:
                 async with machine.gate.entered("work"):
-                    await asyncio.sleep(self.overheads.remove_s)
-                del machine.users[team]
+                    await self._remove_unused(machine)
+
+    async def _remove_unused(self, machine: _Machine) -> None:
+        for team in [team for team, users in machine.users.items() if not users]:
+            await asyncio.sleep(self.overheads.remove_s)
+            del machine.users[team]

@@ -12,10 +12,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import dask
 from distributed import Worker
 
 from evaluation.batch.board import Kind, Place
-from evaluation.batch.cluster import worker_name
+from evaluation.batch.cluster import WORKER, worker_name
 from evaluation.batch.job import Answer, Done, Team
 from evaluation.batch.machine import Machine
 from evaluation.batch.slot import Slot
@@ -99,5 +100,6 @@ async def serve(address: str, machines: int, gpus: int, seconds: float, folder: 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
         address, machines, gpus, seconds = sys.argv[1:]
+        dask.config.set(WORKER)
         served = asyncio.run(serve(address, int(machines), int(gpus), float(seconds), temporary))
     print(json.dumps([waited for stub in served for waited in stub.waited_s]))

@@ -46,8 +46,9 @@ def runner(
 ) -> Iterator[Runner]:
     """Yield what runs an archive's image, which stays loaded while a worker of the machine uses it.
 
-    image_mib: how large an image may be. contract: what it was made for. The last worker to leave
-    removes what loading added to the engine. Raises InputError for what is the team's fault,
+    image_mib: how large an image may be. contract: what it was made for. What loading added to the
+    engine is removed when nobody uses it and nothing is timed here, before the next load at the
+    latest. Raises InputError for what is the team's fault,
     InfrastructureError for what is the machine's.
     """
     with contextlib.closing(connect()) as client:
@@ -66,6 +67,10 @@ def tidy(machine: Machine) -> None:
     """Remove the images that nobody uses any more; raises InfrastructureError."""
     with contextlib.closing(connect()) as client:
         _Loaded(machine, client).tidy()
+
+
+class _NotNow(Exception):
+    """Something is timed on this machine, and would have to wait."""
 
 
 class _Loaded:
@@ -100,14 +105,21 @@ class _Loaded:
                     raise InputError(entry.refused)
                 yield entry.image
         finally:
-            # What cannot be removed now will be when somebody tidies up.
-            with contextlib.suppress(InfrastructureError), self._changing():
-                self._clear([path])
+            # What is not removed now will be with the next load, or when somebody tidies up.
+            with contextlib.suppress(InfrastructureError, _NotNow):
+                self.tidy(self._not_beside_a_run)
 
-    def tidy(self) -> None:
+    def tidy(self, check: Check = lambda: None) -> None:
         """Remove what nobody uses."""
         with self._changing():
-            self._clear(sorted(self.folder.glob("*.json")))
+            unused = [path for path in self.folder.glob("*.json") if is_free(_users(path))]
+            if unused:
+                with self.machine.undisturbing(check):
+                    self._remove(unused)
+
+    def _not_beside_a_run(self) -> None:
+        if self.machine.is_timing:
+            raise _NotNow
 
     def _changing(self, check: Check = lambda: None) -> contextlib.AbstractContextManager[None]:
         return lock(self.machine.folder / "images.lock", check)
@@ -134,12 +146,6 @@ class _Loaded:
             entry.refused = str(error)
         write(path, json.dumps(asdict(entry)))
         return entry
-
-    def _clear(self, paths: Sequence[Path]) -> None:
-        unused = [path for path in paths if path.exists() and is_free(_users(path))]
-        if unused:
-            with self.machine.undisturbing(lambda: None):
-                self._remove(unused)
 
     def _remove(self, paths: Sequence[Path]) -> None:
         for path in paths:

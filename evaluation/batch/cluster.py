@@ -26,8 +26,10 @@ STOP_S = 60.0  # for a worker to remove its container
 SCHEDULER = {
     "distributed.scheduler.worker-ttl": "60 s",  # a machine without power says nothing any more
     "distributed.diagnostics.nvml": False,
+    "distributed.admin.low-level-log-length": 10,
 }
 WORKER = {
+    "distributed.admin.low-level-log-length": 10,  # of messages with all that is in them
     "distributed.diagnostics.nvml": False,  # GPUs are the harness's: dask would poll each one, too
     "distributed.worker.profile.enabled": False,  # nothing else runs beside a timed run
     "distributed.worker.memory.target": False,  # nothing is kept that could be spilled

@@ -68,6 +68,11 @@ class Machine:
         with self._kind("timed", "work", check):
             yield
 
+    @property
+    def is_timing(self) -> bool:
+        """Whether a timed run is under way."""
+        return not is_free(self.folder / "timed.lock")
+
     @contextlib.contextmanager
     def undisturbing(self, check: Check) -> Iterator[None]:
         """Do other work: no timed run begins, and those under way are waited for."""

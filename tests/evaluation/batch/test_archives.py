@@ -83,6 +83,18 @@ def test_an_image_is_there_while_a_worker_uses_it(teams: Teams) -> None:
     assert teams.loaded() == []
 
 
+def test_no_timed_run_waits_for_an_image_to_be_removed(teams: Teams) -> None:
+    first, second = teams.save(GOOD), teams.save(GOOD)
+    with contextlib.ExitStack() as run:
+        with teams.use(first):
+            run.enter_context(teams.machine.timed(patient))
+        (left,) = teams.loaded()
+    with teams.use(second):
+        (loaded,) = teams.loaded()
+        assert loaded != left
+    assert teams.loaded() == []
+
+
 def test_an_image_that_the_engine_had_before_is_left_there(teams: Teams) -> None:
     archive = teams.save(GOOD)
     with gzip.open(archive) as packed, (teams.folder / "again.tar").open("wb") as tar:
