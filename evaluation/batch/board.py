@@ -263,16 +263,18 @@ class Board:
     def _next_run(self, worker: _Worker) -> Measure | Release | None:
         """The team whose image is here; else the one with most to do for each machine at it."""
         machine = worker.place.machine
-        machines: dict[str, set[str]] = {name: set() for name in self._teams}
+        machines: dict[str, set[str]] = {
+            name: set() for name, team in self._teams.items() if team.left
+        }
         for other in self._workers.values():
-            if other.team is not None:
+            if other.team in machines:
                 machines[other.team].add(other.place.machine)
 
         def worth(name: str) -> tuple[bool, bool, float]:
             left, at_it = self._teams[name].left, machines[name]
             return name == worker.team, machine in at_it, left / (1 + len(at_it - {machine}))
 
-        for name in sorted(self._teams, key=worth, reverse=True):
+        for name in sorted(machines, key=worth, reverse=True):
             team = self._teams[name]
             case = team.fresh.popleft() if team.fresh else None
             if case is None:
