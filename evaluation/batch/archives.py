@@ -48,8 +48,8 @@ def runner(
 
     image_mib: how large an image may be. contract: what it was made for. What loading added to the
     engine is removed when nobody uses it and nothing is timed here, before the next load at the
-    latest. Raises InputError for what is the team's fault,
-    InfrastructureError for what is the machine's.
+    latest. Raises InputError for what is the team's fault, InfrastructureError for what is the
+    machine's.
     """
     with contextlib.closing(connect()) as client:
         loaded = _Loaded(machine, client)
