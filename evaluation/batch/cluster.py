@@ -112,7 +112,7 @@ def embedded() -> Iterator[str]:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with (
         dask.config.set(SCHEDULER),
-        LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
     ):
         yield str(cluster.scheduler_address)
 

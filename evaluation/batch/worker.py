@@ -131,6 +131,7 @@ async def _serve(address: str, spec: Spec, slot: Slot) -> None:
             memory_limit=0,
             silence_logs=logging.ERROR,
             dashboard=False,
+            dashboard_address="127.0.0.1:0",  # what dask serves all the same is nobody else's
             death_timeout=CONNECT_S,
             local_directory=folder,
         )
