@@ -53,7 +53,7 @@ function podium({ teams, podium: podiums, cases }, metric) {
     const height = HEAD + ROW * teams.length;
     return picture(width, height, caption,
       svg("defs", {}, hatching("podium-hatch", 45, 5)),
-      ticks(0, most, Math.max(2, Math.floor((width - left) / 90))).map((mark) => [
+      ticks(0, most, Math.min(most, Math.max(2, Math.floor((width - left) / 90)))).map((mark) => [
         line(x(mark), HEAD - 6, x(mark), height, "grid"),
         text(x(mark), HEAD - 12, String(mark), { anchor: "middle", kind: "tick" })]),
       teams.map((team, i) => bars(team, counts[i], x, left, HEAD + ROW * i)));

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from evaluation.__main__ import main
 from tests.evaluation.page.conftest import Reader
 from tests.evaluation.page.scanned import CASE
+from tests.evaluation.page.simulated import simulate
 
 Scheme = Literal["light", "dark"]
 PLACES = ("#/", "#/cases", "#/team/alpha", f"#/team/alpha/{CASE}", "#/team/late", "#/nowhere")
@@ -77,6 +78,17 @@ def test_every_metric_of_a_plot_can_be_chosen(reader: Reader, report: Path) -> N
         section.get_by_label(label, exact=True).check()
         expect(section.locator("figcaption")).to_contain_text(label)
         expect(section.locator("svg .median")).to_have_count(4)
+
+
+@pytest.mark.parametrize("cases", [2, 7])
+def test_the_podium_counts_in_whole_cases(reader: Reader, tmp_path: Path, cases: int) -> None:
+    folder = tmp_path / "results"
+    simulate(folder, ["alpha", "beta"], cases)
+    assert main(["rank", str(folder)]) == 0
+    assert main(["report", str(folder)]) == 0
+    plot = reader.open(folder / "report.html").locator("figure").first
+    marks = plot.locator("text.tick[text-anchor=middle]")
+    expect(marks).to_have_text([str(number) for number in range(cases + 1)])
 
 
 def test_the_leaderboard_sorts_both_ways_and_keeps_missing_figures_last(
