@@ -31,7 +31,7 @@ from evaluation.runners.apptainer import (
 from evaluation.staging import stage
 from tests.submissions import write_cases
 
-IMAGE, WORK = Path("/tmp/team.sif"), Path("/work/a-x1")
+IMAGE, WORK = Path("/tmp/team.sif"), Path("/scratch/a-x1")
 CONFIG = {"WorkingDir": "/workspace", "User": "1000", "Cmd": ["sh", "predict.sh"]}
 # What the stand-in knows of the real one: its arguments, that nothing of the host's environment
 # gets in but APPTAINERENV_, and that the command takes its place.
@@ -78,9 +78,9 @@ def test_flares_command_line() -> None:
         IMAGE, WORK, LIMITS["sandbox"], FLARE, "GPU-1", folder="/workspace", can_limit=True
     )
     assert shlex.join(command) == (
-        "apptainer exec --compat --no-home --workdir /work/a-x1 --pwd /workspace"
-        " --mount type=bind,source=/work/a-x1/inputs,destination=/workspace/inputs,ro"
-        " --mount type=bind,source=/work/a-x1/outputs,destination=/workspace/outputs"
+        "apptainer exec --compat --no-home --workdir /scratch/a-x1 --pwd /workspace"
+        " --mount type=bind,source=/scratch/a-x1/inputs,destination=/workspace/inputs,ro"
+        " --mount type=bind,source=/scratch/a-x1/outputs,destination=/workspace/outputs"
         " --net --network none --no-privs --memory 28672M --memory-swap 28672M --pids-limit 4096"
         " --nv --env CUDA_VISIBLE_DEVICES=GPU-1 /tmp/team.sif /bin/bash -c 'sh predict.sh'"
     )
@@ -91,9 +91,9 @@ def test_the_organisers_profile_limits_memory_alone() -> None:
         IMAGE, WORK, LIMITS["flare"], FLARE, None, folder="/workspace", can_limit=True
     )
     assert shlex.join(command) == (
-        "apptainer exec --compat --no-home --workdir /work/a-x1 --pwd /workspace"
-        " --mount type=bind,source=/work/a-x1/inputs,destination=/workspace/inputs"
-        " --mount type=bind,source=/work/a-x1/outputs,destination=/workspace/outputs"
+        "apptainer exec --compat --no-home --workdir /scratch/a-x1 --pwd /workspace"
+        " --mount type=bind,source=/scratch/a-x1/inputs,destination=/workspace/inputs"
+        " --mount type=bind,source=/scratch/a-x1/outputs,destination=/workspace/outputs"
         " --memory 28672M /tmp/team.sif /bin/bash -c 'sh predict.sh'"
     )
 
@@ -103,9 +103,9 @@ def test_grand_challenges_command_line_is_the_images_own() -> None:
         IMAGE, WORK, LIMITS["sandbox"], grand_challenge(), None, folder="/opt", can_limit=False
     )
     assert shlex.join(command) == (
-        "apptainer run --compat --no-home --workdir /work/a-x1 --pwd /opt"
-        " --mount type=bind,source=/work/a-x1/inputs,destination=/input,ro"
-        " --mount type=bind,source=/work/a-x1/outputs,destination=/output"
+        "apptainer run --compat --no-home --workdir /scratch/a-x1 --pwd /opt"
+        " --mount type=bind,source=/scratch/a-x1/inputs,destination=/input,ro"
+        " --mount type=bind,source=/scratch/a-x1/outputs,destination=/output"
         " --net --network none --no-privs /tmp/team.sif"
     )
 
