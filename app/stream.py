@@ -5,7 +5,8 @@
 
 Every stage is a generator that asks the one before it for the next slab when it needs it, and
 holds only what a slab needs of its neighbours: a band of sections, one patch depth of input and of
-sums, one plane of logits. The stages themselves are in the modules of their names.
+sums, one plane of logits. (A model's lesion filter, before restore, holds planes with lesion until
+some without follow.) The stages themselves are in the modules of their names.
 """
 
 from __future__ import annotations
