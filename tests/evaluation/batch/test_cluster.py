@@ -1,0 +1,14 @@
+"""What batches of one machine share with each other: nothing."""
+
+from __future__ import annotations
+
+import warnings
+
+from evaluation.batch.cluster import embedded
+
+
+def test_two_batches_beside_each_other_have_ports_of_their_own() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with embedded() as first, embedded() as second:
+            assert first != second
