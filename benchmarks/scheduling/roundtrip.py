@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.scheduling.simulation import Size
+from benchmarks.scheduling.simulation import Size, runtimes_s
 from evaluation.batch.board import Board
 from evaluation.batch.cluster import Cluster
 from evaluation.batch.dispatch import Dispatch
@@ -26,14 +26,18 @@ PATIENCE_S = 120.0
 class RoundTrip:
     """Seconds from the end of a worker's task to the begin of its next; tasks in all."""
 
+    mean_s: float
     median_s: float
     p99_s: float
     tasks: int
     client_peak_mib: float  # of this process, imports included
 
 
-def measure(size: Size, seconds: float) -> RoundTrip:
-    """Dispatch a batch whose runs take so many seconds each; the scheduler is another process."""
+def measure(size: Size, pace: float) -> RoundTrip:
+    """Dispatch a batch whose runs are `pace` times as fast as the simulation's.
+
+    The scheduler is another process.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -41,16 +45,18 @@ def measure(size: Size, seconds: float) -> RoundTrip:
     scheduler = _start(
         "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"
     )
-    stub = _start("benchmarks.scheduling.stub", address, size.machines, size.gpus, seconds)
+    counts = size.teams, size.cases, size.machines, size.gpus
+    stub = _start("benchmarks.scheduling.stub", address, pace, *counts)
     conditions = Conditions(LIMITS["sandbox"], 3600.0, 0.02, "flare24", 40960)
+    times_s = runtimes_s(size, seed=0)
     teams = [
-        Team(f"team{i:02}", Path(f"/team{i:02}.tar.gz"), Path(f"/results/team{i:02}"), conditions)
-        for i in range(size.teams)
+        Team(name, Path(f"/{name}.tar.gz"), Path(f"/results/{name}"), conditions)
+        for name in times_s
     ]
     affine = np.eye(4)
     header = Header(Path(), (300, 512, 512), (1.0, 1.0, 1.0), (affine,), affine, np.dtype("i2"))
-    cases = [Case(f"case{i:04}", (Path(f"/scans/case{i:04}"),), header) for i in range(size.cases)]
-    board = Board({team.name: [case.name for case in cases] for team in teams}, {})
+    cases = [Case(name, (Path(f"/scans/{name}"),), header) for name in times_s[teams[0].name]]
+    board = Board({name: list(times) for name, times in times_s.items()}, {})
     tasks = board.left
     try:
         with Cluster(address, PATIENCE_S) as cluster, Path("/dev/null").open("w") as nowhere:
@@ -64,7 +70,9 @@ def measure(size: Size, seconds: float) -> RoundTrip:
     assert not board.given_up, board.given_up
     median_s, p99_s = np.percentile(waited_s, [50, 99])
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return RoundTrip(float(median_s), float(p99_s), tasks, peak_kib / 1024)
+    return RoundTrip(
+        float(np.mean(waited_s)), float(median_s), float(p99_s), tasks, peak_kib / 1024
+    )
 
 
 def _start(module: str, *arguments: object) -> subprocess.Popen[str]:

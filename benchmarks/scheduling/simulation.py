@@ -20,7 +20,7 @@ from evaluation.batch.board import Board, Kind, Measure, Place, Release, Score, 
 class Overheads:
     """What is beside the submissions' own time, in seconds."""
 
-    round_trip_s: float  # from the end of a worker's task to the begin of its next
+    round_trip_s: float  # on average, from the end of a worker's task to the begin of its next
     case_s: float  # of a case, around its container: staging, the baseline's second, collecting
     load_s: float  # of an image, with its inspection
     remove_s: float  # of an image
@@ -61,7 +61,7 @@ def simulate(size: Size, overheads: Overheads, seed: int = 0) -> Result:
         loop.close()
 
 
-def runtimes_s(size: Size, seed: int) -> dict[str, list[float]]:
+def runtimes_s(size: Size, seed: int) -> dict[str, dict[str, float]]:
     """Return each team's runtimes: the published systems' 10 to 60 s, cases 30 % apart (SD)."""
     rng = np.random.default_rng(seed)
     found = {}
@@ -69,7 +69,7 @@ def runtimes_s(size: Size, seed: int) -> dict[str, list[float]]:
         mean_s = np.exp(rng.uniform(np.log(10.0), np.log(60.0)))
         times_s = mean_s * rng.lognormal(0.0, 0.3, size.cases)
         times_s[rng.random(size.cases) < size.hangs] = size.limit_s
-        found[f"team{i:02}"] = [float(time_s) for time_s in times_s]
+        found[f"team{i:02}"] = {f"case{j:04}": float(time_s) for j, time_s in enumerate(times_s)}
     return found
 
 
@@ -129,8 +129,7 @@ class _Evening:
     def __init__(self, size: Size, overheads: Overheads, seed: int) -> None:
         self.overheads = overheads
         self.runtimes_s = runtimes_s(size, seed)
-        cases = [f"case{i:04}" for i in range(size.cases)]
-        self.board = Board({team: cases for team in self.runtimes_s}, {})
+        self.board = Board({team: list(cases) for team, cases in self.runtimes_s.items()}, {})
         self.machines = {f"machine{i}": _Machine() for i in range(size.machines)}
         self.places = {
             f"{machine}/{kind.value}{i}": Place(machine, kind)
@@ -169,7 +168,7 @@ class _Evening:
         match task:
             case Measure(team, case, _):
                 await self._have_image(worker, machine, team)
-                runtime_s = self.runtimes_s[team][int(case.removeprefix("case"))]
+                runtime_s = self.runtimes_s[team][case]
                 async with machine.gate.entered("timed"):
                     await asyncio.sleep(self.overheads.case_s + runtime_s)
                 self.at_case_s += self.overheads.case_s + runtime_s

@@ -1,7 +1,8 @@
 """Workers that only say that they have done it: `python -m benchmarks.scheduling.stub ADDRESS ...`.
 
-As many as a cluster has, in one process, under the product's own client and dask. At its end
-(SIGTERM) prints the seconds that workers for submissions waited from one task to the next, as JSON.
+As many as a cluster has, in one process, under the product's own client and dask. Runs are those
+of the simulation, `pace` times as fast. At its end (SIGTERM) prints the seconds that workers for
+submissions waited from one task to the next, as JSON.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from pathlib import Path
 import dask
 from distributed import Worker
 
+from benchmarks.scheduling.simulation import Size, runtimes_s
 from evaluation.batch.board import Kind, Place
 from evaluation.batch.cluster import WORKER, worker_name
 from evaluation.batch.job import Answer, Done, Team
@@ -44,11 +46,11 @@ RECORD = Record(
 
 
 class Stub(Slot):
-    """Takes `seconds` for a run, and nothing for anything else."""
+    """Takes a run's seconds for a run, and nothing for anything else."""
 
-    def __init__(self, device: str, seconds: float) -> None:
+    def __init__(self, device: str, runtimes_s: dict[str, dict[str, float]], pace: float) -> None:
         super().__init__(Machine(Path()), device, None)
-        self.seconds = seconds
+        self.runtimes_s, self.pace = runtimes_s, pace
         self.waited_s: list[float] = []
         self._ended_s: float | None = None
 
@@ -59,7 +61,7 @@ class Stub(Slot):
         """See `Slot.measure`."""
         if self._ended_s is not None:
             self.waited_s.append(time.monotonic() - self._ended_s)
-        time.sleep(self.seconds)
+        time.sleep(self.runtimes_s[team.name][case.name] / self.pace)
         self._ended_s = time.monotonic()
         return Done(RECORD)
 
@@ -68,15 +70,16 @@ class Stub(Slot):
         return Done(RECORD)
 
 
-async def serve(address: str, machines: int, gpus: int, seconds: float, folder: str) -> list[Stub]:
+async def serve(address: str, size: Size, pace: float, folder: str) -> list[Stub]:
     """Run all workers until SIGTERM; return what they were."""
     places = [
         (Place(f"machine{m}", kind), f"{kind.value}{m}-{i}")
-        for m in range(machines)
+        for m in range(size.machines)
         for kind in Kind
-        for i in range(gpus)
+        for i in range(size.gpus)
     ]
-    stubs = [Stub(device, seconds) for _, device in places]
+    times_s = runtimes_s(size, seed=0)
+    stubs = [Stub(device, times_s, pace) for _, device in places]
     workers = [
         Worker(
             address,
@@ -99,7 +102,7 @@ async def serve(address: str, machines: int, gpus: int, seconds: float, folder: 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
-        address, machines, gpus, seconds = sys.argv[1:]
+        address, pace, *counts = sys.argv[1:]
         dask.config.set(WORKER)
-        served = asyncio.run(serve(address, int(machines), int(gpus), float(seconds), temporary))
+        served = asyncio.run(serve(address, Size(*map(int, counts)), float(pace), temporary))
     print(json.dumps([waited for stub in served for waited in stub.waited_s]))

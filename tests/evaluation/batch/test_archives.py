@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,10 +86,16 @@ def test_an_image_is_there_while_a_worker_uses_it(teams: Teams) -> None:
 
 def test_no_timed_run_waits_for_an_image_to_be_removed(teams: Teams) -> None:
     first, second = teams.save(GOOD), teams.save(GOOD)
-    with contextlib.ExitStack() as run:
-        with teams.use(first):
-            run.enter_context(teams.machine.timed(patient))
+    user = contextlib.ExitStack()
+    user.enter_context(teams.use(first))
+    leaving = threading.Thread(target=user.close)
+    with teams.machine.timed(patient):
+        leaving.start()
+        leaving.join(20)
+        left_beside_the_run = not leaving.is_alive()
         (left,) = teams.loaded()
+    leaving.join()
+    assert left_beside_the_run
     with teams.use(second):
         (loaded,) = teams.loaded()
         assert loaded != left

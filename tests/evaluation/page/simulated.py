@@ -11,6 +11,7 @@ from evaluation.gpu.curve import Curve
 from evaluation.gpu.curve_file import write_curve
 from evaluation.results import Record, Store, Usage, write
 from evaluation.states import State
+from evaluation.workers import each
 from tests.evaluation.records import ACCURACY, RECORD, VRAM
 
 BASELINE_MIB = 612.0
@@ -32,12 +33,14 @@ TRACEBACK = (
 
 def simulate(folder: Path, teams: list[str], cases: int, *, samples: int = 1200) -> None:
     """Write a folder a team, its cases with GPU curves of so many samples."""
-    for number, team in enumerate(teams):
-        write_team(folder / team, np.random.default_rng(number), cases, samples)
+    jobs = [(folder / team, seed, cases, samples) for seed, team in enumerate(teams)]
+    list(each(write_team, jobs))
 
 
-def write_team(folder: Path, rng: np.random.Generator, cases: int, samples: int) -> None:
+def write_team(job: tuple[Path, int, int, int]) -> None:
     """Write one team's folder; quality, speed and how often it fails are drawn once for it."""
+    folder, seed, cases, samples = job
+    rng = np.random.default_rng(seed)
     quality, speed, failing = rng.uniform(0.45, 0.8), rng.uniform(9, 48), rng.uniform(0, 0.1)
     peak_mib = rng.uniform(1500, 5200)
     store = Store(folder)

@@ -152,7 +152,10 @@ def test_results_of_different_scoring_profiles_are_not_mixed(tmp_path: Path) -> 
 
 def test_what_was_not_measured_is_named(tmp_path: Path) -> None:
     write_team(tmp_path, "a", [record("x"), replace(record("y"), vram=None)])
-    assert "a, y: area_above_4096_mib_s was not measured; rank by a --profile" in refusal(tmp_path)
+    assert (
+        "a, y: area_above_4096_mib_s was not measured; rank by a --profile without it:"
+        " flare24-without-gpu, or a file of your own"
+    ) in refusal(tmp_path)
     assert read(tmp_path, by=load_profile("flare24-without-gpu")).values.shape == (3, 1, 2)
 
 
