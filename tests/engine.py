@@ -24,6 +24,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_S = 900.0
+ENGINES = [pytest.param(name, marks=pytest.mark.engine) for name in ("docker", "podman")]
 
 
 @dataclass(frozen=True)

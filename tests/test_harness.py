@@ -22,8 +22,7 @@ from tests.submissions import BEHAVIOURS, Behaviour, write_cases, write_submissi
 
 MEMORY_MIB = 128
 TIMEOUT_S = 4
-ENGINES = [pytest.param(name, marks=pytest.mark.engine) for name in ("docker", "podman")]
-RUNNERS = [*ENGINES, "process"]
+RUNNERS = [*engine.ENGINES, "process"]
 SEED = 20241122
 
 
@@ -140,7 +139,7 @@ def test_results_are_not_overwritten_or_mixed(submission: tuple[str, Path]) -> N
     assert records(folder) == before
 
 
-@pytest.mark.parametrize("runner", ENGINES)
+@pytest.mark.parametrize("runner", engine.ENGINES)
 def test_grand_challenges_contract_is_kept(tmp_path: Path, runner: str) -> None:
     """Entry point without arguments, /input read-only, half of the memory shared, not as root."""
     write_cases(tmp_path, ["a"])
@@ -175,7 +174,7 @@ def test_grand_challenges_contract_is_kept(tmp_path: Path, runner: str) -> None:
 
 
 # Podman takes its time; that it leaves nothing either is tested with the runners.
-@pytest.mark.parametrize("runner", [*ENGINES[:1], "process"])
+@pytest.mark.parametrize("runner", [*engine.ENGINES[:1], "process"])
 def test_a_harness_that_is_killed_at_any_moment_loses_and_leaves_nothing(
     tmp_path: Path, runner: str
 ) -> None:
@@ -211,7 +210,7 @@ def test_a_harness_that_is_killed_at_any_moment_loses_and_leaves_nothing(
             assert containers() == []
 
 
-@pytest.mark.parametrize("runner", ENGINES[:1])
+@pytest.mark.parametrize("runner", engine.ENGINES[:1])
 def test_a_container_of_a_running_harness_is_left_alone(tmp_path: Path, runner: str) -> None:
     """Reaping must not touch what another harness, still alive, is measuring."""
     good = BEHAVIOURS["good"]

@@ -78,6 +78,7 @@ class _Worker:
     task: Task | None = None
     team: str | None = None  # whose image it holds
     strikes: int = 0  # failures in a row
+    avoids: set[str] = field(default_factory=set)  # teams to blame, perhaps: none while others are
     rests_until: float = 0.0
     closed: str = ""  # why it gets nothing more
 
@@ -212,13 +213,16 @@ class Board:
     def failed(self, name: str, why: str, now: float) -> str:
         """A worker's machine has failed it, and it has given back the team's image.
 
-        It pauses, and after FAILURES in a row it gets nothing more: why, is returned then.
+        It pauses, and after FAILURES in a row it gets nothing more: why, is returned then. The last
+        of these is another team's case, where there is one: it tells whose fault it is.
         """
         worker = self._workers[name]
         task, worker.task, worker.team = worker.task, None, None
         assert isinstance(task, Measure | Score)
         worker.strikes += 1
         worker.rests_until = now + PAUSE_S
+        if worker.strikes == FAILURES - 1:
+            worker.avoids.add(task.team)
         if worker.strikes == FAILURES:
             worker.closed = f"{worker.place.machine}: {FAILURES} failures in a row, the last: {why}"
         failures = self._failures.setdefault((task.team, task.case), [])
@@ -270,9 +274,10 @@ class Board:
             if other.team in machines:
                 machines[other.team].add(other.place.machine)
 
-        def worth(name: str) -> tuple[bool, bool, float]:
+        def worth(name: str) -> tuple[bool, bool, bool, float]:
             left, at_it = self._teams[name].left, machines[name]
-            return name == worker.team, machine in at_it, left / (1 + len(at_it - {machine}))
+            share = left / (1 + len(at_it - {machine}))
+            return name not in worker.avoids, name == worker.team, machine in at_it, share
 
         for name in sorted(machines, key=worth, reverse=True):
             team = self._teams[name]

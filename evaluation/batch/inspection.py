@@ -13,8 +13,8 @@ from evaluation.runners.docker import (
     CASE_LABEL,
     ENGINE_ERRORS,
     KEPT_LOG,
-    NOT_STARTED,
     OWNER_LABEL,
+    code_of_unstarted,
     log_of,
     reason,
 )
@@ -81,11 +81,7 @@ def _probe(client: docker.DockerClient, image_id: str) -> tuple[int, str]:
         try:
             container.start()
         except docker.errors.APIError as error:
-            container.reload()
-            code = int(container.attrs["State"]["ExitCode"])
-            if code not in NOT_STARTED:
-                raise
-            return code, reason(error)
+            return code_of_unstarted(container, error), reason(error)
         try:
             code = int(container.wait(timeout=PROBE_S)["StatusCode"])
         except requests.exceptions.RequestException:

@@ -41,8 +41,12 @@ LOG_LINES = 5000
 KEPT_LOG = LogConfig(type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "2"})
 CLOCK_TOLERANCE_S = 0.02
 ENGINE_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
-# What the engine reports when the image has no such command, or one that cannot be executed.
-NOT_STARTED = (126, 127)
+# A command that cannot be executed, or that the image does not have: Docker gives the exit code,
+# Podman says it.
+NOT_STARTED = {
+    126: "OCI permission denied",
+    127: "OCI runtime attempted to invoke a command that was not found",
+}
 
 
 def connect() -> docker.DockerClient:
@@ -200,10 +204,8 @@ class DockerRunner:
         try:
             container.start()
         except docker.errors.APIError as error:
-            container.reload()
-            if container.attrs["State"]["ExitCode"] not in NOT_STARTED:
-                raise
-            return _not_started(container, created_s, start_called_s, reason(error))
+            code = code_of_unstarted(container, error)
+            return _not_started(container, code, created_s, start_called_s, reason(error))
         started_s = time.monotonic()
         waiter = _Waiter(container)
         container.reload()
@@ -321,8 +323,24 @@ class _Waiter:
             raise self._error
 
 
-def _not_started(container: Container, created_s: float, start_s: float, reason: str) -> Outcome:
+def code_of_unstarted(container: Container, error: docker.errors.APIError) -> int:
+    """Return the exit code of a container whose command could not be started, by the image's fault.
+
+    Raises the error again where that is the engine's.
+    """
+    container.reload()
     code = int(container.attrs["State"]["ExitCode"])
+    if code in NOT_STARTED:
+        return code
+    for code, said in NOT_STARTED.items():
+        if said in str(error):
+            return code
+    raise error
+
+
+def _not_started(
+    container: Container, code: int, created_s: float, start_s: float, reason: str
+) -> Outcome:
     container.remove(force=True, v=True)
     return Outcome(
         created_s=created_s,

@@ -1,20 +1,30 @@
 """Images of an engine: build one from a submission's folder, load one from a team's archive."""
 
+import contextlib
+import gzip
 import shlex
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import docker
 import requests
 from docker.models.images import Image
+from isal import igzip_threaded
 
 from evaluation.errors import EvaluationError
 from evaluation.runners import InfrastructureError, InputError, last_line
 from evaluation.runners.docker import ENGINE_ERRORS, reason
+from evaluation.volumes import BAD_GZIP
 
 FULL = "no space left on device"
+NO_ARCHIVE = "payload does not match any of the supported image formats"
+UNNAMED = "", "localhost/", "docker.io/library/"  # Podman puts one in front of what has no registry
+GZIP = b"\x1f\x8b"  # how its files begin
+BLOCK_BYTES = 2**20
+SLOWEST_BYTES_S = 5 * 2**20  # of an archive; Podman on two cores loads 40 MiB/s
 
 
 def build(image: str, source: Path, log: Path, arguments: Sequence[str] = ()) -> float:
@@ -62,13 +72,15 @@ def team_of(archive: Path) -> str:
 def unpack(client: docker.DockerClient, archive: Path) -> list[Image]:
     """Load whatever images an archive holds."""
     try:
-        with archive.open("rb") as stream:
-            return list(client.images.load(stream))
+        with _patient(client, archive), _opened(archive) as tar:
+            return list(client.images.load(_blocks(archive, tar)))
     except ENGINE_ERRORS as error:  # before OSError, which those of the connection are too
         said = f"{archive}: the engine cannot load it ({reason(error)})"
-        if isinstance(error, requests.exceptions.RequestException) or FULL in said:
-            raise InfrastructureError(said) from error
-        raise InputError(said) from error
+        # Docker says in its answer what is wrong with an archive; Podman fails with these words.
+        is_answer = not isinstance(error, requests.exceptions.RequestException)
+        if (is_answer or NO_ARCHIVE in str(error)) and FULL not in str(error):
+            raise InputError(said) from error
+        raise InfrastructureError(said) from error
     except OSError as error:
         raise InfrastructureError(f"{archive}: cannot be read ({error.strerror})") from error
 
@@ -80,11 +92,42 @@ def name_in(archive: Path, images: Sequence[Image]) -> str:
     """
     expected = f"{team_of(archive)}:latest"
     names = sorted(tag for image in images for tag in image.tags)
-    # Podman puts "localhost" in front, which is nobody's registry.
-    found = [name for name in names if name in (expected, f"localhost/{expected}")]
+    found = [name for name in names if name in {f"{prefix}{expected}" for prefix in UNNAMED}]
     if not found:
         raise InputError(
             f"{archive}: holds {', '.join(names) or 'an image without a name'}, expected {expected}"
             f" like the archive: docker tag IMAGE {expected}, then docker save {expected}"
         )
     return str(found[0])
+
+
+@contextlib.contextmanager
+def _patient(client: docker.DockerClient, archive: Path) -> Iterator[None]:
+    """Let the engine be silent for as long as a slow one needs: Podman is, until all is loaded."""
+    usual_s = client.api.timeout
+    client.api.timeout = usual_s + archive.stat().st_size / SLOWEST_BYTES_S
+    try:
+        yield
+    finally:
+        client.api.timeout = usual_s
+
+
+def _opened(archive: Path) -> BinaryIO:
+    """Open an archive, what gzip has made of it undone beside the engine's work.
+
+    An engine would do that itself, before anything else, and take as long as for all the rest.
+    """
+    with archive.open("rb") as file:
+        is_packed = file.read(len(GZIP)) == GZIP
+    opened = igzip_threaded.open(archive) if is_packed else archive.open("rb")
+    return cast(BinaryIO, opened)
+
+
+def _blocks(archive: Path, tar: BinaryIO) -> Iterator[bytes]:
+    try:
+        while block := tar.read(BLOCK_BYTES):
+            yield block
+    except (EOFError, gzip.BadGzipFile, BAD_GZIP) as error:
+        raise InputError(f"{archive}: damaged gzip ({error}); save it again") from error
+    except OSError as error:  # here, for there it would be one of the connection
+        raise InfrastructureError(f"{archive}: cannot be read ({error.strerror})") from error

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,15 +21,23 @@ import pytest
 import requests
 
 from evaluation.errors import EvaluationError
-from evaluation.runners import images
+from evaluation.runners import InfrastructureError, InputError, images
 from evaluation.runners.docker import connect
 from tests import engine
+from tests.frozen import FreezableEngine
 from tests.submissions import BEHAVIOURS, write_cases, write_submission
 
 ARGUMENTS = shlex.split(os.environ.get("IMAGE_BUILD_ARGS", ""))
 # Whatever a build runs leaves no container behind, and needs no network.
 CLEAN = ["--force-rm", "--network", "none", *ARGUMENTS]
 BASE = "ARG BASE_IMAGE=debian:bookworm-slim\nFROM ${BASE_IMAGE}\n"
+
+
+@pytest.fixture(params=engine.ENGINES)
+def engine_of_a_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Docker, and Podman."""
+    with engine.in_use(request.param):
+        yield
 
 
 @pytest.fixture
@@ -125,13 +134,18 @@ def saved(tmp_path: Path, name: str) -> Iterator[Saved]:
     engine.docker("rmi", "--force", made.id, check=False)  # what a test has loaded of it
 
 
+def unprefixed(name: str) -> str:
+    """Podman puts one of these in front of a name without a registry."""
+    return name.removeprefix("localhost/").removeprefix("docker.io/library/")
+
+
 def compressed(source: Path, to: Path) -> Path:
     with source.open("rb") as plain, gzip.open(to, "wb", compresslevel=1) as sink:
         shutil.copyfileobj(plain, sink)
     return to
 
 
-@pytest.mark.engine
+@pytest.mark.usefixtures("engine_of_a_cluster")
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
 def test_an_archive_is_loaded(
     client: docker.DockerClient, tmp_path: Path, name: str, saved: Saved, suffix: str
@@ -142,8 +156,9 @@ def test_an_archive_is_loaded(
         shutil.copyfile(saved.tar, archive)
     else:
         compressed(saved.tar, archive)
-    assert images.load(client, archive) == f"{name}:latest"
-    assert client.images.get(f"{name}:latest").id == saved.id
+    loaded = images.load(client, archive)
+    assert unprefixed(loaded) == f"{name}:latest"
+    assert client.images.get(loaded).id == saved.id
 
 
 @pytest.mark.engine
@@ -168,17 +183,53 @@ def test_an_image_that_was_saved_without_its_name_is_too(
         images.load(client, saved.without_name)
 
 
-@pytest.mark.engine
+@pytest.mark.usefixtures("engine_of_a_cluster")
 @pytest.mark.parametrize("content", [b"", b"no archive", gzip.compress(b"no archive")])
 def test_what_is_no_archive_is_one_line(
     client: docker.DockerClient, tmp_path: Path, content: bytes
 ) -> None:
     archive = tmp_path / "team.tar.gz"
     archive.write_bytes(content)
-    with pytest.raises(EvaluationError) as caught:
+    with pytest.raises(InputError) as caught:
         images.load(client, archive)
     assert str(caught.value).startswith(f"{archive}: the engine cannot load it (")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("engine_of_a_cluster")
+def test_a_damaged_archive_is_told_from_an_engine_that_fails(
+    client: docker.DockerClient, tmp_path: Path, name: str, saved: Saved
+) -> None:
+    archive = compressed(saved.tar, tmp_path / f"{name}.tar.gz")
+    whole = archive.read_bytes()
+    middle = len(whole) // 2
+    damages = (
+        whole[:middle],
+        whole[:middle] + bytes(64) + whole[middle + 64 :],
+        whole[:-8] + bytes(8),
+    )
+    for damaged in damages:
+        archive.write_bytes(damaged)
+        with pytest.raises(InputError, match=f"{archive}: damaged gzip .*; save it again"):
+            images.load(client, archive)
+        assert not client.images.list(name)
+
+
+@pytest.mark.usefixtures("engine_of_a_cluster")
+def test_an_engine_may_be_silent_as_long_as_the_archive_is_large(
+    tmp_path: Path, name: str, saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = compressed(saved.tar, tmp_path / f"{name}.tar.gz")
+    with FreezableEngine(tmp_path / "engine.sock") as frozen:
+        client = docker.DockerClient(base_url=frozen.host, timeout=1)
+        frozen.freeze()
+        with pytest.raises(InfrastructureError, match=f"{archive}: the engine cannot load it"):
+            images.load(client, archive)
+        monkeypatch.setattr(images, "SLOWEST_BYTES_S", archive.stat().st_size / 30)
+        threading.Timer(3, frozen.thaw).start()
+        assert unprefixed(images.load(client, archive)) == f"{name}:latest"
+        assert client.api.timeout == 1
+        client.close()
 
 
 def test_an_engine_that_goes_away_meanwhile_is_not_the_archives_fault(
@@ -200,7 +251,7 @@ def test_an_engine_that_goes_away_meanwhile_is_not_the_archives_fault(
         images.load(client, archive)
 
 
-@pytest.mark.engine
+@pytest.mark.usefixtures("engine_of_a_cluster")
 def test_a_teams_archive_is_evaluated(tmp_path: Path, name: str) -> None:
     source = write_submission(tmp_path / "submission", {"good": BEHAVIOURS["good"]})
     images.build(name, source, tmp_path / "log", CLEAN)
@@ -224,6 +275,6 @@ def test_a_teams_archive_is_evaluated(tmp_path: Path, name: str) -> None:
         found = {row["case"]: (row["status"], row["dsc"]) for row in csv.DictReader(file)}
     assert found == {"good_1": ("ok", "1.0"), "good_2": ("ok", "1.0")}
     record = json.loads((tmp_path / "results" / "cases" / "good_1.json").read_text())
-    assert record["environment"]["image"] == f"{name}:latest"
+    assert unprefixed(record["environment"]["image"]) == f"{name}:latest"
     assert record["environment"]["image_digest"] == image_id
     assert re.search(r"good_2 +ok ", done.stdout)

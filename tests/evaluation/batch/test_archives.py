@@ -1,4 +1,4 @@
-"""Archives in a real engine: loaded once, checked, and gone when the last worker leaves."""
+"""Archives in real engines: loaded once, checked, and gone when the last worker leaves."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from tests import engine
 
 BASE = "ARG BASE_IMAGE=debian:bookworm-slim\nFROM ${BASE_IMAGE}\nWORKDIR /workspace\n"
 GOOD = f"{BASE}COPY Dockerfile predict.sh\n"
-
-pytestmark = pytest.mark.engine
 
 
 def patient() -> None:
@@ -68,11 +66,12 @@ class Teams:
             engine.docker("rmi", "--force", f"{name}:latest")
 
 
-@pytest.fixture
-def teams(tmp_path: Path) -> Iterator[Teams]:
-    one = Teams(tmp_path)
-    yield one
-    one.end()
+@pytest.fixture(params=engine.ENGINES)
+def teams(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Teams]:
+    with engine.in_use(request.param):
+        one = Teams(tmp_path)
+        yield one
+        one.end()
 
 
 def test_an_image_is_there_while_a_worker_uses_it(teams: Teams) -> None:

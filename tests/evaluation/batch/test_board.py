@@ -121,6 +121,21 @@ def test_without_another_machine_it_is_tried_on_the_same_after_a_pause() -> None
     assert begun(b, 10.0 + PAUSE_S) == {"1": Measure("x", "a", 2)}
 
 
+def test_a_team_that_fails_as_a_machine_does_costs_no_worker_while_there_are_others() -> None:
+    b = board(bad="abcdefgh", good="ijkl")
+    b.see({"1": gpu("m")})
+    ran, closed, now = "", "", 0.0
+    while not closed:
+        now += PAUSE_S
+        (case,) = runs(b, now).values()
+        ran += case[-1]
+        if case.startswith("good"):
+            b.done("1")
+        else:
+            closed = b.failed("1", "engine gone", now)
+    assert ran == "ab" + "ijkl" + "cde"
+
+
 def test_a_case_that_fails_everywhere_is_given_up_with_all_reasons() -> None:
     b = board(x="ab")
     b.see({str(i): gpu(f"m{i}") for i in range(ATTEMPTS)})

@@ -35,7 +35,6 @@ from evaluation.staging import stage
 from tests import engine
 from tests.submissions import write_cases
 
-ENGINES = [pytest.param(name, marks=pytest.mark.engine) for name in ("docker", "podman")]
 SMALL = replace(LIMITS["sandbox"], memory_mib=128, shm_mib=32, tmp_mib=16, pids=40)
 Run = Callable[..., Outcome]
 
@@ -62,7 +61,7 @@ def base_of(name: str, images: dict[str, engine.Image]) -> Iterator[str]:
         yield images[name].name
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=engine.ENGINES)
 def base(request: pytest.FixtureRequest, images: dict[str, engine.Image]) -> Iterator[str]:
     with base_of(request.param, images) as name:
         yield name
@@ -114,7 +113,7 @@ class Bench:
             runner.close()
 
 
-@pytest.fixture(params=[*ENGINES, "process"])
+@pytest.fixture(params=[*engine.ENGINES, "process"])
 def bench(
     request: pytest.FixtureRequest, images: dict[str, engine.Image], tmp_path: Path
 ) -> Iterator[Bench]:
@@ -333,7 +332,7 @@ def test_an_image_that_is_not_there_is_named() -> None:
 
 
 # Podman refuses nothing when a container is made; starting it fails as if by accident.
-@pytest.mark.parametrize("base", ENGINES[:1], indirect=True)
+@pytest.mark.parametrize("base", engine.ENGINES[:1], indirect=True)
 def test_what_an_engine_refuses_is_not_the_machines_failure(base: str, tmp_path: Path) -> None:
     bench = Bench("container", base, tmp_path)
     with pytest.raises(InputError, match="the engine refuses it"):
