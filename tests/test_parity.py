@@ -195,7 +195,7 @@ REAL_SCANS = {
     "GETilt-head_ct": (130, 130, 28),  # oblique
     "IBSI-phantom_ct": (100, 100, 30),  # float32
     "LIDC-IDRI-0314-part_ct": (120, 120, 40),
-    "TotalSeg-example_ct": (122, 101, 112),  # int32
+    "TotalSeg-example_ct": (80, 80, 60),  # int32
 }
 
 
