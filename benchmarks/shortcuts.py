@@ -162,7 +162,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = "\n".join(
         [
             f"{description()}; the kernel gives huge pages: {_huge_pages()}.",
-            *(f"\nModel {name}.\n\n{exact_table(of)}" for name, of in masks.items()),
+            *(
+                f"\nModel {name}, the default against `--exact`.\n\n{exact_table(of)}"
+                for name, of in masks.items()
+            ),
             f"\nSeconds and MiB: the published 5.6M network with random weights on "
             f"{samples[0].name}, medians of {args.repeats} cold processes. Masks of {len(scans)} "
             "scans against the default's: voxels that differ, summed, and the least Dice.\n",
