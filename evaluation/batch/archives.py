@@ -133,7 +133,8 @@ class _Loaded:
         self._check_room(archive)
         before = self._ids()
         # Before it is loaded: who is killed while loading leaves an image, too.
-        entry = Entry(team, [name for name in (f"{team}:latest",) if name not in before])
+        expected = images.names_of(team)
+        entry = Entry(team, [] if before.keys() & expected else expected)
         write(path, json.dumps(asdict(entry)))
         try:
             found = images.unpack(self.client, archive)

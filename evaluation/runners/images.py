@@ -21,7 +21,6 @@ from evaluation.volumes import BAD_GZIP
 
 FULL = "no space left on device"
 NO_ARCHIVE = "payload does not match any of the supported image formats"
-UNNAMED = "", "localhost/", "docker.io/library/"  # Podman puts one in front of what has no registry
 GZIP = b"\x1f\x8b"  # how its files begin
 BLOCK_BYTES = 2**20
 SLOWEST_BYTES_S = 5 * 2**20  # of an archive; Podman on two cores loads 40 MiB/s
@@ -69,6 +68,11 @@ def team_of(archive: Path) -> str:
     return archive.name.partition(".")[0].lower()
 
 
+def names_of(team: str) -> list[str]:
+    """Return how a team's image may be called; Podman puts something in front of its name."""
+    return [f"{prefix}{team}:latest" for prefix in ("", "localhost/", "docker.io/library/")]
+
+
 def unpack(client: docker.DockerClient, archive: Path) -> list[Image]:
     """Load whatever images an archive holds."""
     try:
@@ -90,9 +94,9 @@ def name_in(archive: Path, images: Sequence[Image]) -> str:
 
     teamname.tar.gz holds teamname:latest; raises InputError when it does not.
     """
-    expected = f"{team_of(archive)}:latest"
+    expected, *others = names_of(team_of(archive))
     names = sorted(tag for image in images for tag in image.tags)
-    found = [name for name in names if name in {f"{prefix}{expected}" for prefix in UNNAMED}]
+    found = [name for name in names if name in (expected, *others)]
     if not found:
         raise InputError(
             f"{archive}: holds {', '.join(names) or 'an image without a name'}, expected {expected}"

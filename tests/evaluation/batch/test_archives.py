@@ -10,12 +10,13 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import docker
 import pytest
 
 from evaluation.batch import archives, inspection
 from evaluation.batch.machine import Machine
 from evaluation.contracts import FLARE, Contract, grand_challenge
-from evaluation.runners import LIMITS, InfrastructureError, InputError, Runner
+from evaluation.runners import LIMITS, InfrastructureError, InputError, Runner, images
 from evaluation.runners.docker import connect
 from tests import engine
 
@@ -34,16 +35,20 @@ class Teams:
         self.folder, self.machine = folder, Machine(folder / "machine")
         self._names: list[str] = []
 
-    def save(self, dockerfile: str, name: str | None = None, *options: str) -> Path:
-        """Build, save and remove an image; return its archive. name: the image's, if another."""
+    def save(self, dockerfile: str, name: str | None = None, prefix: str = "") -> Path:
+        """Build, save and remove an image; return its archive.
+
+        name: the image's, if another than the archive's. prefix: in front of it.
+        """
         team = f"flare-test-{uuid.uuid4().hex[:8]}"
-        self._names += [team, *([name] if name else [])]
+        name = f"{prefix}{name or team}"
+        self._names += [team, name]
         context = self.folder / team
         context.mkdir()
         (context / "Dockerfile").write_text(dockerfile)
         built = engine.build_image(context)
-        engine.docker("tag", built.id, f"{name or team}:latest")
-        engine.docker("save", "--output", context / "image.tar", f"{name or team}:latest")
+        engine.docker("tag", built.id, f"{name}:latest")
+        engine.docker("save", "--output", context / "image.tar", f"{name}:latest")
         engine.remove_image(built)
         archive = self.folder / f"{team}.tar.gz"
         with (context / "image.tar").open("rb") as tar, gzip.open(archive, "wb", 1) as packed:
@@ -59,7 +64,7 @@ class Teams:
     def loaded(self) -> list[str]:
         """Those of the images that the engine has."""
         listed = engine.docker("images", "--format", "{{.Repository}}").stdout.split()
-        return sorted(name for name in self._names if name in listed)
+        return sorted({name for name in self._names if name in listed})
 
     def end(self) -> None:
         for name in self.loaded():
@@ -227,3 +232,21 @@ def test_what_killed_workers_left_is_removed_when_somebody_tidies(teams: Teams) 
     archives.tidy(teams.machine)
     assert teams.loaded() == []
     assert not entry.exists()
+
+
+def test_what_a_worker_was_loading_when_it_was_killed_is_known_by_name(
+    teams: Teams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(client: docker.DockerClient, archive: Path) -> None:
+        unpack(client, archive)
+        assert len(teams.loaded()) == 1
+        raise Killed
+
+    archive, unpack = teams.save(GOOD, prefix="localhost/"), images.unpack
+    monkeypatch.setattr(images, "unpack", kill)
+    with pytest.raises(Killed), teams.use(archive):
+        pass
+    assert teams.loaded() == []
