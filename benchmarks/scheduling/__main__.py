@@ -82,7 +82,7 @@ def verdict(met: bool) -> str:
 def image_s(gib: float) -> tuple[float, float]:
     """Return the seconds that an image takes to load from its archive, and to remove.
 
-    Random digits, base 16: gzip makes about half of them, as of this project's image.
+    It holds random digits, base 16: gzip makes about half of them.
     """
     client = connect()
     with tempfile.TemporaryDirectory(dir="/var/tmp") as temporary:

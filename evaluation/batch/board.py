@@ -78,7 +78,7 @@ class _Worker:
     task: Task | None = None
     team: str | None = None  # whose image it holds
     strikes: int = 0  # failures in a row
-    avoids: set[str] = field(default_factory=set)  # teams to blame, perhaps: none while others are
+    avoids: set[str] = field(default_factory=set)  # teams whose fault it may be that it failed
     rests_until: float = 0.0
     closed: str = ""  # why it gets nothing more
 

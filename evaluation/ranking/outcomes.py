@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from evaluation.errors import EvaluationError
 from evaluation.gpu.curve import area_above
 from evaluation.gpu.curve_file import read_curve
-from evaluation.ranking.profile import Profile, without
+from evaluation.ranking.profile import Profile, profiles_without
 from evaluation.ranking.ranking_file import Excluded
 from evaluation.results import Record, row
 from evaluation.scoring.profiles import PROFILES
@@ -191,7 +191,7 @@ def _value(column: str, known: Mapping[str, object], team: Team, one: Record) ->
     value = known.get(column)
     if not isinstance(value, int | float):
         finding = "was not measured" if value is None else f"is {value!r}, no number"
-        known_by_name = "".join(f"{name}, or " for name in without(column))
+        known_by_name = "".join(f"{name}, or " for name in profiles_without(column))
         raise EvaluationError(
             f"{team.name}, {one.case}: {column} {finding}; rank by a --profile without it:"
             f" {known_by_name}a file of your own"

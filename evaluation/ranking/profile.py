@@ -87,7 +87,7 @@ def built_in() -> dict[str, Path]:
     return dict(sorted((path.stem, path) for path in BUILT_IN.glob("*.toml")))
 
 
-def without(column: str) -> list[str]:
+def profiles_without(column: str) -> list[str]:
     """Return the names of the built-in profiles that do not rank a column."""
     columns = {name: {one.column for one in load_profile(name).metrics} for name in built_in()}
     return [name for name in columns if column not in columns[name]]

@@ -332,9 +332,9 @@ def code_of_unstarted(container: Container, error: docker.errors.APIError) -> in
     code = int(container.attrs["State"]["ExitCode"])
     if code in NOT_STARTED:
         return code
-    for code, said in NOT_STARTED.items():
+    for meant, said in NOT_STARTED.items():
         if said in str(error):
-            return code
+            return meant
     raise error
 
 

@@ -23,7 +23,7 @@ FULL = "no space left on device"
 NO_ARCHIVE = "payload does not match any of the supported image formats"
 GZIP = b"\x1f\x8b"  # how its files begin
 BLOCK_BYTES = 2**20
-SLOWEST_BYTES_S = 5 * 2**20  # of an archive; Podman on two cores loads 40 MiB/s
+SLOWEST_BYTES_S = 5 * 2**20  # of an archive
 
 
 def build(image: str, source: Path, log: Path, arguments: Sequence[str] = ()) -> float:
@@ -94,13 +94,14 @@ def name_in(archive: Path, images: Sequence[Image]) -> str:
 
     teamname.tar.gz holds teamname:latest; raises InputError when it does not.
     """
-    expected, *others = names_of(team_of(archive))
+    expected = names_of(team_of(archive))
     names = sorted(tag for image in images for tag in image.tags)
-    found = [name for name in names if name in (expected, *others)]
+    found = [name for name in names if name in expected]
     if not found:
         raise InputError(
-            f"{archive}: holds {', '.join(names) or 'an image without a name'}, expected {expected}"
-            f" like the archive: docker tag IMAGE {expected}, then docker save {expected}"
+            f"{archive}: holds {', '.join(names) or 'an image without a name'}, expected"
+            f" {expected[0]} like the archive: docker tag IMAGE {expected[0]}, then docker save"
+            f" {expected[0]}"
         )
     return str(found[0])
 
@@ -119,7 +120,7 @@ def _patient(client: docker.DockerClient, archive: Path) -> Iterator[None]:
 def _opened(archive: Path) -> BinaryIO:
     """Open an archive, what gzip has made of it undone beside the engine's work.
 
-    An engine would do that itself, before anything else, and take as long as for all the rest.
+    An engine would do that itself, on one core, and be slow.
     """
     with archive.open("rb") as file:
         is_packed = file.read(len(GZIP)) == GZIP

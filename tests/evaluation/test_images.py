@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
+import io
 import json
 import os
 import re
@@ -134,11 +136,6 @@ def saved(tmp_path: Path, name: str) -> Iterator[Saved]:
     engine.docker("rmi", "--force", made.id, check=False)  # what a test has loaded of it
 
 
-def unprefixed(name: str) -> str:
-    """Podman puts one of these in front of a name without a registry."""
-    return name.removeprefix("localhost/").removeprefix("docker.io/library/")
-
-
 def compressed(source: Path, to: Path) -> Path:
     with source.open("rb") as plain, gzip.open(to, "wb", compresslevel=1) as sink:
         shutil.copyfileobj(plain, sink)
@@ -157,7 +154,7 @@ def test_an_archive_is_loaded(
     else:
         compressed(saved.tar, archive)
     loaded = images.load(client, archive)
-    assert unprefixed(loaded) == f"{name}:latest"
+    assert loaded in images.names_of(name)
     assert client.images.get(loaded).id == saved.id
 
 
@@ -215,6 +212,22 @@ def test_a_damaged_archive_is_told_from_an_engine_that_fails(
         assert not client.images.list(name)
 
 
+@pytest.mark.engine
+def test_a_disk_that_fails_in_the_midst_of_it_is_not_the_connections_fault(
+    client: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(images, "_opened", lambda _: Failing())
+    archive = tmp_path / "team.tar.gz"
+    archive.touch()
+    with pytest.raises(InfrastructureError) as caught:
+        images.load(client, archive)
+    assert str(caught.value) == f"{archive}: cannot be read (Input/output error)"
+
+
 @pytest.mark.usefixtures("engine_of_a_cluster")
 def test_an_engine_may_be_silent_as_long_as_the_archive_is_large(
     tmp_path: Path, name: str, saved: Saved, monkeypatch: pytest.MonkeyPatch
@@ -227,7 +240,7 @@ def test_an_engine_may_be_silent_as_long_as_the_archive_is_large(
             images.load(client, archive)
         monkeypatch.setattr(images, "SLOWEST_BYTES_S", archive.stat().st_size / 30)
         threading.Timer(3, frozen.thaw).start()
-        assert unprefixed(images.load(client, archive)) == f"{name}:latest"
+        assert images.load(client, archive) in images.names_of(name)
         assert client.api.timeout == 1
         client.close()
 
@@ -248,6 +261,29 @@ def test_an_engine_that_goes_away_meanwhile_is_not_the_archives_fault(
         images.load(client, archive)
     archive.unlink()
     with pytest.raises(EvaluationError, match=r"cannot be read \(No such file or directory\)"):
+        images.load(client, archive)
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind"),
+    [("unexpected EOF", InputError), ("no space left on device", InfrastructureError)],
+)
+def test_podman_calls_everything_a_format_that_it_does_not_know(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cause: str,
+    kind: type[EvaluationError],
+) -> None:
+    said = f"payload does not match any of the supported image formats: {'x' * 500} {cause}"
+
+    def failed(*_: object) -> None:
+        raise docker.errors.APIError("500 Server Error", explanation=said)
+
+    client = docker.DockerClient(base_url="unix:///nowhere/docker.sock", version="1.41")
+    monkeypatch.setattr(type(client.images), "load", failed)
+    archive = tmp_path / "team.tar.gz"
+    archive.touch()
+    with pytest.raises(kind, match=f"{archive}: the engine cannot load it"):
         images.load(client, archive)
 
 
@@ -275,6 +311,6 @@ def test_a_teams_archive_is_evaluated(tmp_path: Path, name: str) -> None:
         found = {row["case"]: (row["status"], row["dsc"]) for row in csv.DictReader(file)}
     assert found == {"good_1": ("ok", "1.0"), "good_2": ("ok", "1.0")}
     record = json.loads((tmp_path / "results" / "cases" / "good_1.json").read_text())
-    assert unprefixed(record["environment"]["image"]) == f"{name}:latest"
+    assert record["environment"]["image"] in images.names_of(name)
     assert record["environment"]["image_digest"] == image_id
     assert re.search(r"good_2 +ok ", done.stdout)

@@ -122,6 +122,7 @@ def test_an_image_that_the_engine_had_before_is_left_there(teams: Teams) -> None
         (BASE, "no predict.sh in /workspace, the image's WORKDIR"),
         (f'{GOOD}ENTRYPOINT ["/bin/echo"]\n', r"its ENTRYPOINT \['/bin/echo'\] does not hand it"),
         (f"{GOOD}RUN rm /bin/bash\n", "it needs /bin/bash"),
+        (f"{GOOD}RUN chmod a-x /bin/bash\n", "it needs /bin/bash"),
     ],
 )
 def test_what_cannot_be_run_as_the_organisers_do_is_refused(

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import docker
 import pytest
 
 from evaluation.cases import find
@@ -28,7 +30,7 @@ from evaluation.runners import (
     end_of,
 )
 from evaluation.runners.cgroup import Group
-from evaluation.runners.docker import DockerRunner, connect
+from evaluation.runners.docker import DockerRunner, code_of_unstarted, connect
 from evaluation.runners.process import OWNER_VARIABLE, ProcessRunner, _Tail
 from evaluation.runners.processes import with_variable
 from evaluation.staging import stage
@@ -323,6 +325,13 @@ def test_an_image_without_the_contracts_shell_has_failed_itself(tmp_path: Path) 
     # Docker does not start it (127); Podman's init starts, and fails (1).
     assert outcome.exit_code in (1, 127)
     assert "no such file" in outcome.log.lower()
+
+
+def test_another_reason_not_to_start_is_the_engines() -> None:
+    unstarted = SimpleNamespace(attrs={"State": {"ExitCode": 0}}, reload=lambda: None)
+    error = docker.errors.APIError("500 Server Error", explanation="cannot mount the layers")
+    with pytest.raises(docker.errors.APIError, match="cannot mount"):
+        code_of_unstarted(unstarted, error)
 
 
 @pytest.mark.usefixtures("base")
