@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from app.channels_last import arrange_channels_last
 from app.model import Member, Model, ModelError
 from app.networks import UNet, build_network, drop_cancelled_biases, fold_two_class_head
 
@@ -44,8 +45,8 @@ def load_network(
     """One member, still on the CPU: convolutions in `compute_dtype`, instance norms in float32.
 
     ``one_channel``: of two classes only the difference of their logits. Unless ``exact``, biases
-    that cancel are left out, and on a CPU a voxel's channels lie together, as its fast kernels
-    want them. Raises ModelError if the weights do not fit the network.
+    that cancel are left out. A voxel's channels lie together on a GPU, and unless ``exact`` on a
+    CPU, as fast kernels want them. Raises ModelError if the weights do not fit the network.
     """
     file = model.weights_file(member)
     network = build_network(model.config.network)
@@ -60,12 +61,19 @@ def load_network(
     network.requires_grad_(False)
     if one_channel:
         fold_two_class_head(network)
+    arrange(network, device, exact)
+    return network
+
+
+def arrange(network: UNet, device: torch.device, exact: bool) -> None:
+    """Decide, in place, precision, layout and what is left out; also on the meta device."""
     set_precision(network, compute_dtype(device, exact))
     if not exact:
         drop_cancelled_biases(network)
-        if device.type == "cpu":
-            lay_channels_together(network)
-    return network
+    if device.type == "cuda":
+        arrange_channels_last(network)
+    elif not exact:
+        lay_channels_together(network)
 
 
 def lay_channels_together(network: UNet) -> None:

@@ -6,22 +6,93 @@ weights give the same logits. Deep supervision heads and dropout do nothing at i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from app.model import Network
 
 
-class InstanceNorm(nn.InstanceNorm3d):
-    """Instance norm that overwrites its input, so that one activation less is alive.
+def lay_together(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """``x`` (n, channels, z, y, x) in ``dtype`` with strides that say channels last.
 
-    To the kernel, which is the one of torch's own function, the channels of every sample are the
-    channels of one batch norm. Inference only.
+    A single channel is contiguous in both layouts, and torch takes it for the other one.
+    """
+    if (
+        x.dtype is dtype
+        and x.stride(1) == 1
+        and x.is_contiguous(memory_format=torch.channels_last_3d)
+    ):
+        return x
+    return torch.empty(
+        x.shape, dtype=dtype, device=x.device, memory_format=torch.channels_last_3d
+    ).copy_(x)
+
+
+class Joint:
+    """What convolutions of the decoder read: the upsampled half first, the skip behind it.
+
+    One tensor from the start, so that nothing is concatenated.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    tensor: Tensor
+
+    def skip(self, like: Tensor) -> Tensor:
+        """The half for an output of the encoder, of the shape, type and layout of ``like``."""
+        batch, channels, *size = like.shape
+        shape = (batch, 2 * channels, *size)
+        # A tensor of one channel is contiguous in both layouts: then it does not matter which.
+        together = not like.is_contiguous()
+        layout = torch.channels_last_3d if together else torch.contiguous_format
+        self.tensor = torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
+        return self.tensor[:, channels:]
+
+    def upsampled(self) -> Tensor:
+        """The other half."""
+        return self.tensor[:, : self.tensor.shape[1] // 2]
+
+    def take(self) -> Tensor:
+        """Both, and let go of them: whoever calls the first convolution holds nothing else."""
+        tensor = self.tensor
+        del self.tensor
+        return tensor
+
+
+class InstanceNorm(nn.InstanceNorm3d):
+    """Instance norm, then leaky ReLU, that overwrite their input: one activation less is alive.
+
+    ``fused`` does all of it at once where it is set. Otherwise torch's own operations do, to whose
+    kernel the channels of every sample are the channels of one batch norm. Inference only.
+    """
+
+    fused: Callable[..., Tensor] | None = None
+
+    def forward(
+        self,
+        x: Tensor,
+        negative_slope: float | None = None,
+        residual: Tensor | None = None,
+        joint: Joint | None = None,
+    ) -> Tensor:
+        if self.fused is not None:
+            x = lay_together(x, x.dtype)
+        skip = None if joint is None else joint.skip(x)
+        if self.fused is not None:
+            return self.fused(x, self.weight, self.bias, self.eps, negative_slope, residual, skip)
+        self._normalise(x)
+        if residual is not None:
+            x += residual
+        if negative_slope is not None:
+            F.leaky_relu_(x, negative_slope)
+        if skip is not None:
+            skip.copy_(x)
+        return x
+
+    def _normalise(self, x: Tensor) -> None:
         # Channels that lie together do so within a sample only.
         as_one = x.is_contiguous() or len(x) == 1
         parts = (x.view(1, -1, *x.shape[2:]),) if as_one else x.split(1)
@@ -29,7 +100,23 @@ class InstanceNorm(nn.InstanceNorm3d):
         for part in parts:
             out = part, *(p.new_empty(p.shape) for p in (weight, bias))  # mean, inverse deviation
             torch.native_batch_norm(part, weight, bias, None, None, True, 0.0, self.eps, out=out)
-        return x
+
+
+@dataclass
+class Unfinished:
+    """The output of a layer's convolution, whose norm and activation are still to come.
+
+    Until then nobody need hold what the convolution read.
+    """
+
+    x: Tensor
+    norm: InstanceNorm
+    negative_slope: float | None
+    residual: Tensor | None
+
+    def finish(self, joint: Joint | None = None) -> Tensor:
+        """The layer's output, which goes into ``joint``, too, if there is one."""
+        return cast(Tensor, self.norm(self.x, self.negative_slope, self.residual, joint))
 
 
 class ConvNormAct(nn.Module):
@@ -54,11 +141,15 @@ class ConvNormAct(nn.Module):
         bias = config.conv_bias if bias is None else bias
         self.conv = nn.Conv3d(channels_in, channels_out, kernel, stride, padding, bias=bias)
         self.norm = InstanceNorm(channels_out, eps=config.norm_eps, affine=True)
-        self.act = nn.LeakyReLU(config.negative_slope, inplace=True) if activate else nn.Identity()
+        self.negative_slope = config.negative_slope if activate else None
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.convolve(x).finish()
+
+    def convolve(self, x: Tensor, residual: Tensor | None = None) -> Unfinished:
+        """The convolution alone; ``residual`` is added before the activation."""
         x = self.conv(x.to(self.conv.weight.dtype))
-        return cast(Tensor, self.act(self.norm(x)))
+        return Unfinished(x, self.norm, self.negative_slope, residual)
 
 
 class StackedConvs(nn.Module):
@@ -78,8 +169,12 @@ class StackedConvs(nn.Module):
         rest = [ConvNormAct(config, channels_out, channels_out, kernel) for _ in range(count - 1)]
         self.convs = nn.Sequential(first, *rest)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.convs(x))
+    def forward(self, x: Tensor | Joint) -> Tensor:
+        return self.convolve(x).finish()
+
+    def convolve(self, x: Tensor | Joint) -> Unfinished:
+        """All but the last norm and activation."""
+        return _convolve(self.convs, x)
 
 
 class AvgPool(nn.AvgPool3d):
@@ -104,8 +199,7 @@ class BasicBlockD(nn.Module):
     ) -> None:
         super().__init__()
         self.conv1 = ConvNormAct(config, channels_in, channels_out, kernel, stride)
-        self.conv2 = ConvNormAct(config, channels_out, channels_out, kernel, activate=False)
-        self.act = nn.LeakyReLU(config.negative_slope, inplace=True)
+        self.conv2 = ConvNormAct(config, channels_out, channels_out, kernel)
         skip: list[nn.Module] = []
         if stride != (1, 1, 1):
             skip.append(AvgPool(stride, stride))
@@ -118,10 +212,12 @@ class BasicBlockD(nn.Module):
         self.skip = nn.Sequential(*skip)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.convolve(x).finish()
+
+    def convolve(self, x: Tensor) -> Unfinished:
+        """All but the last norm, the sum and its activation."""
         residual = self.skip(x)
-        out = self.conv2(self.conv1(x))
-        out += residual
-        return cast(Tensor, self.act(out))
+        return self.conv2.convolve(self.conv1(x), residual)
 
 
 class StackedBlocks(nn.Module):
@@ -141,12 +237,21 @@ class StackedBlocks(nn.Module):
         rest = [BasicBlockD(config, channels_out, channels_out, kernel) for _ in range(count - 1)]
         self.blocks = nn.Sequential(first, *rest)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.blocks(x))
+    def convolve(self, x: Tensor) -> Unfinished:
+        """All but the last norm, the sum and its activation."""
+        return _convolve(self.blocks, x)
+
+
+class Stage(nn.Sequential):
+    """nnU-Net's names have this level around a stack of convolutions."""
+
+    def convolve(self, x: Tensor) -> Unfinished:
+        """All but the last norm and activation."""
+        return _convolve(self, x)
 
 
 class PlainConvEncoder(nn.Module):
-    """One stack of convolutions per stage; returns every stage's output, finest first."""
+    """One stack of convolutions per stage; returns the last output, and the others as joints."""
 
     def __init__(self, config: Network) -> None:
         super().__init__()
@@ -154,11 +259,11 @@ class PlainConvEncoder(nn.Module):
         channels = config.input_channels
         for features, kernel, stride, count in _stages(config):
             convs = StackedConvs(config, count, channels, features, kernel, stride)
-            stages.append(nn.Sequential(convs))  # nnU-Net's names have this extra level
+            stages.append(Stage(convs))
             channels = features
         self.stages = nn.Sequential(*stages)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Joint]]:
         return _outputs(self.stages, x)
 
 
@@ -175,12 +280,19 @@ class ResidualEncoder(nn.Module):
             channels = features
         self.stages = nn.Sequential(*stages)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Joint]]:
         return _outputs(self.stages, self.stem(x))
 
 
+class Upsampling(nn.ConvTranspose3d):
+    """Transposed convolution whose kernel is its stride, into half of a joint."""
+
+    def forward(self, x: Tensor, out: Tensor) -> None:  # type: ignore[override]
+        out.copy_(super().forward(x))
+
+
 class UNetDecoder(nn.Module):
-    """Transposed convolution, concatenation with the skip, convolutions; logits at the end."""
+    """Upsampling into the joint with the skip, convolutions; logits at the end."""
 
     def __init__(self, config: Network) -> None:
         super().__init__()
@@ -189,9 +301,7 @@ class UNetDecoder(nn.Module):
         for level in range(len(config.features) - 2, -1, -1):  # coarse to fine
             below, features = config.features[level + 1], config.features[level]
             stride = config.strides[level + 1]
-            transpconvs.append(
-                nn.ConvTranspose3d(below, features, stride, stride, bias=config.conv_bias)
-            )
+            transpconvs.append(Upsampling(below, features, stride, stride, bias=config.conv_bias))
             count = config.decoder_convs[len(stages)]
             kernel = config.kernel_sizes[level]
             stages.append(StackedConvs(config, count, 2 * features, features, kernel))
@@ -201,10 +311,13 @@ class UNetDecoder(nn.Module):
         head = nn.Conv3d(config.features[0], config.heads, 1, bias=True)
         self.seg_layers = nn.ModuleDict({str(len(stages) - 1): head})
 
-    def forward(self, skips: list[Tensor]) -> Tensor:
-        x = skips.pop()
+    def forward(self, encoded: tuple[Tensor, list[Joint]]) -> Tensor:
+        x, joints = encoded
+        del encoded
         for transpconv, stage in zip(self.transpconvs, self.stages, strict=True):
-            x = stage(torch.cat((transpconv(x), skips.pop()), 1))
+            joint = joints.pop()
+            transpconv(x, joint.upsampled())
+            x = stage(joint)
         (head,) = self.seg_layers.values()
         return cast(Tensor, head(x))
 
@@ -215,7 +328,7 @@ class UNet(nn.Module):
     def __init__(self, config: Network) -> None:
         super().__init__()
         residual = config.name == "ResidualEncoderUNet"
-        self.encoder = ResidualEncoder(config) if residual else PlainConvEncoder(config)
+        self.encoder: nn.Module = ResidualEncoder(config) if residual else PlainConvEncoder(config)
         self.decoder = UNetDecoder(config)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -275,9 +388,21 @@ def _stages(
     )
 
 
-def _outputs(stages: nn.Sequential, x: Tensor) -> list[Tensor]:
-    outputs = []
-    for stage in stages:
-        x = stage(x)
-        outputs.append(x)
-    return outputs
+def _outputs(stages: nn.Sequential, x: Tensor) -> tuple[Tensor, list[Joint]]:
+    """The last stage's output, and those of the others, finest first, as the decoder wants them."""
+    layers = list(stages.children())
+    joints = [Joint() for _ in layers[1:]]
+    for stage, joint in zip(layers, [*joints, None], strict=True):
+        unfinished = cast(StackedConvs, stage).convolve(x)
+        del x  # its memory is wanted for the joint
+        x = unfinished.finish(joint)
+        del unfinished
+    return x, joints
+
+
+def _convolve(layers: nn.Sequential, x: Tensor | Joint) -> Unfinished:
+    """Layer after layer, all but the last one's norm and activation."""
+    *others, last = layers.children()
+    for layer in others:
+        x = layer(x.take() if isinstance(x, Joint) else x)
+    return cast(ConvNormAct, last).convolve(x.take() if isinstance(x, Joint) else x)
