@@ -40,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that wait should sleep, not spin: where another program or a CPU quota takes a core
     # away, spinning makes a CPU run several times slower. Read once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Each of cuBLAS' and cuBLASLt's handles keeps as much as this (KiB: 8 buffers of 16, and 128);
+    # their own choice is 98 MiB in all on an H200, of which nothing here gets faster.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    os.environ.setdefault("CUBLASLT_WORKSPACE_SIZE", "128")
     # torch's CPU allocator should ask the kernel for huge pages: otherwise the activations of every
     # window, which are freed and mapped anew, fault page by page (see benchmarks.shortcuts).
     # Read by c10 when it first allocates.
@@ -97,7 +101,7 @@ def _run(
         following = pool.submit(_read, cases[number + 1]) if case is not cases[-1] else scan
         try:
             laps = _predict(predictor, case, scan, progress, deadline)
-        except ImageError as error:
+        except (ImageError, BudgetError) as error:
             failed = _fail(error)
         except Exception as error:
             failed = _fail(f"{case.files[0]}: {_one_line(error)}")
@@ -120,16 +124,16 @@ def _predict(
     waited_s = time.perf_counter() - start
     for note in [n for image in images for n in image.notes]:
         _warn(f"{case.files[0]}: {note}")
-    plan = predictor.plan(images)
-    if plan.peak:
-        print(f"{case.name}: {plan}")
 
     def warn(message: str) -> None:
         progress.clear()
         _warn(f"{case.files[0]}: {message}")
 
+    def say(plan: str) -> None:
+        print(f"{case.name}: {plan}")
+
     try:
-        laps = predictor.predict(images, case.output, progress.show, warn, deadline)
+        laps = predictor.predict(images, case.output, progress.show, warn, deadline, say)
         return {"read": waited_s, **laps}
     finally:
         progress.clear()

@@ -1,10 +1,11 @@
-"""The memory plan: what goes onto the GPU, computed before the GPU is touched.
+"""The memory plan: what goes onto the GPU, computed when its context has been measured.
 
     context + libraries + (weights + the larger of two peaks) and a share for gaps
 
 Peaks: the live activations of a batch of windows beside the stream's buffers, and the stages
 that work while the network does not. ``--vram-budget`` is a promise: torch's allocator, which also
-gives cuDNN and cuBLAS their workspace, may have what the budget leaves beside the context.
+gives cuDNN and cuBLAS their workspace, may have what the budget leaves beside the context, gaps
+included. Where that is too little, an allocation fails, and a smaller plan follows.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from app.resample import SLAB_SECTIONS
 
 MIB = 2**20
 FLARE_MIB = 4096  # the challenge's bound
-# CUDA's context with cuDNN's and cuBLAS' kernels, which torch's allocator does not see: 300 to 550
-# MiB were measured on other machines, so this is the most of them and some room. Not measured here.
-CONTEXT = 600 * MIB
-# cuBLAS' workspace (32 MiB on Hopper, 8 before), and the segments of small tensors.
+# CUDA's context, which torch's allocator does not see, until there is one to be measured: what a
+# refusal counts with before a GPU is touched. 300 to 621 MiB were measured.
+CONTEXT = 300 * MIB
+# On a GPU that others use, too, what they hold cannot be told from our context: not more is ours.
+MOST_CONTEXT = 1024 * MIB
+# What cuDNN and cuBLAS take when their first kernels are loaded (30 MiB on an H200, with cuBLAS'
+# workspaces bounded as app.__main__ does it), and the segments of small tensors.
 LIBRARIES = 64 * MIB
 # Blocks that the allocator keeps and that do not fit the next tensor. Its large segments are
 # rounded to 2 MiB and a network asks for few different sizes.
@@ -44,18 +48,20 @@ class Needs:
     """Bytes of what does not depend on the scan.
 
     ``weights`` of all ``members``; ``window``: peak of live activations of one window of ``patch``
-    voxels, its input, its logits and cuDNN's workspace among them.
+    voxels, its input, its logits and cuDNN's workspace among them; ``context``: as measured, or
+    the least there is.
     """
 
     weights: int
     members: int
     window: int
     patch: tuple[int, ...]
+    context: int = CONTEXT
 
     def peak(self, windows: int, beside: int = 0, without: int = 0) -> int:
         """Bytes on the GPU with so many windows a batch, context and gaps included."""
         tensors = self.weights + max(beside + windows * self.window, without)
-        return CONTEXT + LIBRARIES + tensors + math.ceil(tensors * _GAPS)
+        return self.context + LIBRARIES + tensors + math.ceil(tensors * _GAPS)
 
     def check(self, budget_mib: int) -> None:
         """Raise BudgetError if not even one window fits when all else is on the host."""
@@ -63,7 +69,7 @@ class Needs:
             return
         patch = " x ".join(str(n) for n in self.patch)
         least = _mib(self.peak(1))
-        parts = [_mib(n) for n in (CONTEXT, LIBRARIES, self.weights, self.window)]
+        parts = [_mib(n) for n in (self.context, LIBRARIES, self.weights, self.window)]
         context, libraries, weights, window = parts
         raise BudgetError(
             f"--vram-budget {budget_mib}: one window needs {least} MiB ({context} context, "
@@ -123,11 +129,33 @@ def make_plan(
     return next(p for p in plans if p.peak <= budget_mib * MIB)
 
 
-def limit_memory(budget_mib: int, device: torch.device) -> None:
-    """Keep torch's CUDA allocator within the budget less the context; creates the context."""
-    total = torch.cuda.get_device_properties(device.index).total_memory
-    fraction = (budget_mib * MIB - CONTEXT) / total
-    torch.cuda.set_per_process_memory_fraction(min(fraction, 1.0), device.index)
+class Room:
+    """What this process may have of a GPU; making it makes the context, and measures that.
+
+    ``context``: its bytes; ``free``: the bytes that were left on the GPU then. torch's allocator is
+    held to what ``budget_mib`` leaves beside the context, and to what is free.
+    """
+
+    def __init__(self, budget_mib: int, device: torch.device) -> None:
+        self._device = device
+        self.free, self._total = torch.cuda.mem_get_info(device)
+        self.context = min(self._total - self.free, MOST_CONTEXT)
+        self.budget_mib = min(budget_mib, (self.context + self.free) // MIB)
+        self._limit(LIBRARIES)
+
+    def settle(self) -> None:
+        """Hold torch to what is left now that the first window has had its libraries loaded."""
+        free, _ = torch.cuda.mem_get_info(self._device)
+        allocated = torch.cuda.memory_reserved(self._device.index)
+        outside = max(self.free - free - allocated, 0)
+        self._limit(outside)
+        if self.context + outside + allocated > self.budget_mib * MIB:
+            torch.cuda.empty_cache()
+
+    def _limit(self, outside: int) -> None:
+        allowed = max(self.budget_mib * MIB - self.context - outside, 0)
+        fraction = min(allowed / self._total, 1.0)
+        torch.cuda.set_per_process_memory_fraction(fraction, self._device.index)
 
 
 def _most_windows(patch: Sequence[int]) -> int:

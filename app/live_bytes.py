@@ -23,9 +23,9 @@ aten = torch.ops.aten
 class LiveBytes(TorchDispatchMode):
     """While it is active: ``live`` bytes of storages made since, their ``peak``, and workspace.
 
-    ``peak_with_workspace`` adds to every convolution as much as its input, weights and output
-    take: cuDNN's fast kernels want other layouts than ours, and ask torch's allocator for room to
-    copy them.
+    ``peak_with_workspace`` adds to every convolution as much as its output takes. Channels last,
+    on an H200, torch's allocator held 594 and 1252 MiB (5.6M and 101.9M) where 472 and 1103 were
+    alive, which is some more than one more output at full resolution (96 and 150).
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class LiveBytes(TorchDispatchMode):
         self.peak = max(self.peak, self.live)
         workspace = 0
         if op is aten.convolution.default:
-            workspace = args[0].nbytes + args[1].nbytes + sum(t.nbytes for t in made)
+            workspace = sum(t.nbytes for t in made)
         self.peak_with_workspace = max(self.peak_with_workspace, self.live + workspace)
         return result
 

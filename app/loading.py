@@ -61,13 +61,13 @@ def load_network(
     network.requires_grad_(False)
     if one_channel:
         fold_two_class_head(network)
-    arrange(network, device, exact)
+    arrange(network, device, compute_dtype(device, exact), exact)
     return network
 
 
-def arrange(network: UNet, device: torch.device, exact: bool) -> None:
-    """Decide, in place, precision, layout and what is left out; also on the meta device."""
-    set_precision(network, compute_dtype(device, exact))
+def arrange(network: UNet, device: torch.device, dtype: torch.dtype, exact: bool) -> None:
+    """Decide, in place, precision, layout for ``device``, and what is left out."""
+    set_precision(network, dtype)
     if not exact:
         drop_cancelled_biases(network)
     if device.type == "cuda":

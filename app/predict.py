@@ -15,18 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.budget import Needs, Plan, limit_memory, make_plan
+from app.budget import MIB, Needs, Plan, Room, make_plan
 from app.buffers import stream_buffers, whole_buffers
 from app.deadline import Deadline, TooSlow, Work
+from app.graphs import CudaCapture, Replayed
+from app.host_windows import Uploaded
 from app.image import Image, write_mask, write_planes
 from app.labels import DIFFERENCE_RULE, is_two_class, label_dtype, label_rule
 from app.live_bytes import peak_of
-from app.loading import compute_dtype, load_network, set_precision
+from app.loading import arrange, compute_dtype, load_network
 from app.model import Model, ModelError
 from app.networks import UNet, build_network
 from app.preprocess import Grid, Prepared, prepare, preprocess, preprocess_slabs
 from app.restore import Labels, restore, restore_slabs
-from app.sliding_window import mirrored, predict_logits, predict_slabs
+from app.sliding_window import Network, mirrored, predict_logits, predict_slabs
 from app.stream import StageClock, can_stream, finite, in_scan_order, write_behind
 
 STAGES = ("preprocess", "device", "network", "restore", "write")
@@ -84,8 +86,8 @@ class Predictor:
     """A loaded model, ready for any number of scans.
 
     The device is not touched before the first scan is ready for it. Raises BudgetError if not even
-    one window fits into the budget; ModelError if weights do not fit the network, or the options
-    not the model.
+    one window fits into the budget beside the least context there is (`predict` does so beside the
+    one there is); ModelError if weights do not fit the network, or the options not the model.
     """
 
     def __init__(self, model: Model, options: Options) -> None:
@@ -101,6 +103,8 @@ class Predictor:
         if one_channel:
             self.rule, self.heads = DIFFERENCE_RULE, 1
         self.lesion_filter = model.config.lesion_filter if one_channel else None
+        self._room: Room | None = None
+        self._passes: list[Callable[[Tensor], Tensor]] | None = None
         self._needs = None
         if options.vram_budget_mib is not None:
             self._needs = self._measured_needs()
@@ -111,17 +115,24 @@ class Predictor:
         ]
 
     def plan(self, channels: Sequence[Image]) -> Plan:
-        """How much of this scan's way will be on the device at a time."""
-        config, budget_mib = self.config, self.options.vram_budget_mib
-        if self._needs is None or budget_mib is None:
+        """How much of this scan's way will be on the device at a time; makes the GPU's context.
+
+        Raises BudgetError.
+        """
+        config, budget_mib, needs = self.config, self.options.vram_budget_mib, self._needs
+        if needs is None or budget_mib is None:
             return Plan()
+        if self.options.device.type == "cuda":
+            self._room = self._room or Room(budget_mib, self.options.device)
+            budget_mib = self._room.budget_mib
+            needs = replace(needs, context=self._room.context)
         shape = tuple(channels[0].voxels.shape[i] for i in config.transpose)
         spacing = tuple(channels[0].spacing_zyx[i] for i in config.transpose)
         if self._streams(channels):
             buffers = stream_buffers(shape, spacing, config, self.heads)
-            return make_plan(budget_mib, self._needs, buffers)
+            return make_plan(budget_mib, needs, buffers)
         whole = whole_buffers(shape, spacing, config, self.heads, self.options.exact)
-        return make_plan(budget_mib, self._needs, whole, batches=False)
+        return make_plan(budget_mib, needs, whole, batches=False)
 
     @torch.inference_mode()
     def predict(
@@ -131,22 +142,29 @@ class Predictor:
         on_window: Callable[[int, int], None],
         warn: Callable[[str], None] = _unheard,
         deadline: float | None = None,
+        say: Callable[[str], None] = _unheard,
     ) -> dict[str, float]:
         """Segment one scan and write its mask; returns the seconds spent in each stage.
 
-        ``channels`` share one grid; ``on_window(done, of)`` is told of progress. After a failed
-        allocation, or where ``deadline`` (on time.perf_counter's clock) would be missed, ``warn``
-        gets a line and the scan starts again. Raises ImageError or ValueError with one line for
-        the user, torch.OutOfMemoryError if the smallest plan fails; no partial file is left.
+        ``channels`` share one grid; ``on_window(done, of)`` is told of progress, ``say`` of the
+        plan. After a failed allocation, or where ``deadline`` (on time.perf_counter's clock) would
+        be missed, ``warn`` gets a line and the scan starts again. Raises ImageError or ValueError
+        with one line for the user, BudgetError if the GPU has no room for one window,
+        torch.OutOfMemoryError if the smallest plan fails; no partial file is left.
         """
         clock = StageClock(STAGES)
-        attempt = Attempt(self.plan(channels), self.options.step_size, deadline, warn)
+        scan = self._prepared(channels, clock)
+        with clock.stage("device"):
+            plan = self.plan(channels)
+        self._say(plan, say, warn)
+        attempt = Attempt(plan, self.options.step_size, deadline, warn)
         while True:
             try:
-                self._segment(channels, output, on_window, clock, attempt)
+                self._segment(channels, scan, output, on_window, clock, attempt)
                 return clock.laps
             except (torch.OutOfMemoryError, TooSlow) as reason:
                 attempt = attempt.after(reason)
+            self._passes = None  # nor to its graphs
             gc.collect()  # only now nothing refers to the tensors of the attempt that failed
             if self.options.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -158,36 +176,55 @@ class Predictor:
         Logits (head, z, y, x) on the network's grid, and what it takes to put labels on the scan.
         """
         clock = StageClock(STAGES)
+        scan = self._prepared(channels, clock)
         attempt = Attempt(self.plan(channels), self.options.step_size)
-        if self._streams(channels):
-            scan, slabs = self._logit_slabs(channels, _nobody, clock, attempt)
+        if scan is not None:
+            slabs = self._logit_slabs(scan, _nobody, clock, attempt)
             return torch.cat([slab.to("cpu", copy=True) for slab in slabs], 1), scan.grid
         logits, grid = self._logits_at_once(channels, _nobody, clock, attempt)
         return logits.cpu(), grid
 
     def networks(self) -> list[UNet]:
-        """The networks on the device; the first call is the first to touch it."""
-        if self.options.device.type == "cuda" and self.options.vram_budget_mib is not None:
-            limit_memory(self.options.vram_budget_mib, self.options.device)
+        """The networks on the device."""
         return [network.to(self.options.device) for network in self._networks]
 
     def _streams(self, channels: Sequence[Image]) -> bool:
         return not self.options.exact and can_stream(self.config, channels[0].spacing_zyx)
 
+    def _prepared(self, channels: Sequence[Image], clock: StageClock) -> Prepared | None:
+        """What a stream must know of a scan, found on the host; None if it is no stream."""
+        if not self._streams(channels):
+            return None
+        voxels = [c.voxels for c in channels]
+        with clock.stage("preprocess"):
+            return prepare(voxels, channels[0].spacing_zyx, self.config, False, self.options.body)
+
+    def _say(self, plan: Plan, say: Callable[[str], None], warn: Callable[[str], None]) -> None:
+        if plan.peak:
+            say(str(plan))
+        allowed = self.options.vram_budget_mib
+        if self._room is not None and allowed is not None and self._room.budget_mib < allowed:
+            free = self._room.free // MIB
+            warn(
+                f"only {free} MiB of the GPU's memory are free: planned for "
+                f"{self._room.budget_mib} MiB, not --vram-budget {allowed}"
+            )
+
     def _segment(
         self,
         channels: Sequence[Image],
+        scan: Prepared | None,
         output: Path,
         on_window: Callable[[int, int], None],
         clock: StageClock,
         attempt: Attempt,
     ) -> None:
-        if not self._streams(channels):
+        if scan is None:
             mask = self._at_once(channels, on_window, clock, attempt)
             with clock.stage("write"):
                 write_mask(output, mask, channels[0])
             return
-        parts = self._slab_by_slab(channels, on_window, clock, attempt)
+        parts = self._slab_by_slab(channels, scan, on_window, clock, attempt)
         dtype = _numpy(label_dtype(self.config))
         # What is left of writing: the stages before it do most of the waiting.
         with clock.stage("write"):
@@ -196,13 +233,14 @@ class Predictor:
     def _slab_by_slab(
         self,
         channels: Sequence[Image],
+        scan: Prepared,
         on_window: Callable[[int, int], None],
         clock: StageClock,
         attempt: Attempt,
     ) -> Iterator[Labels]:
         """The mask in parts along the scan's first axis, each made when it is asked for."""
         config = self.config
-        scan, logits = self._logit_slabs(channels, on_window, clock, attempt)
+        logits = self._logit_slabs(scan, on_window, clock, attempt)
         if self.lesion_filter is not None:
             # Imported where it is used: it brings a library of its own.
             from app.lesion_filter import remove_slabs, voxel_ml
@@ -218,18 +256,19 @@ class Predictor:
 
     def _logit_slabs(
         self,
-        channels: Sequence[Image],
+        scan: Prepared,
         on_window: Callable[[int, int], None],
         clock: StageClock,
         attempt: Attempt,
-    ) -> tuple[Prepared, Iterator[Tensor]]:
+    ) -> Iterator[Tensor]:
         """Logits (head, planes, y, x) in slabs, each made when it is asked for."""
-        config, voxels, plan = self.config, [c.voxels for c in channels], attempt.plan
-        with clock.stage("preprocess"):
-            scan = prepare(voxels, channels[0].spacing_zyx, config, False, self.options.body)
-            slabs = preprocess_slabs(scan, config, self._buffers(plan), plan.sections)
+        config, plan = self.config, attempt.plan
         with clock.stage("device"):
-            networks = self.networks()
+            on_device = self._on_device(attempt)
+        passes: list[Network] = [*on_device]
+        if plan.on_host and self.options.device.type == "cuda":
+            passes = [Uploaded(one_pass, self.options.device) for one_pass in on_device]
+        slabs = preprocess_slabs(scan, config, self._buffers(plan), plan.sections)
         slabs = clock.timed("preprocess", slabs)
         watch = self._deadline(attempt, scan.shape, clock, clock.so_far())
         if watch is not None:
@@ -237,14 +276,14 @@ class Predictor:
         logits = predict_slabs(
             slabs,
             scan.shape,
-            [self._one_pass(n, plan.on_host) for n in networks],
+            passes,
             config.patch_size,
             attempt.step_size,
             self.heads,
-            on_window,
+            self._settling(on_window),
             plan.windows,
         )
-        return scan, clock.timed("network", map(finite, logits))
+        return clock.timed("network", map(finite, logits))
 
     def _at_once(
         self,
@@ -279,7 +318,7 @@ class Predictor:
         """Logits (head, z, y, x) of the whole scan."""
         before = clock.so_far()
         with clock.stage("device"):
-            self.networks()
+            self._on_device(attempt)
         with clock.stage("preprocess"):
             voxels, spacing_zyx = [c.voxels for c in channels], channels[0].spacing_zyx
             device = self._buffers(attempt.plan)
@@ -300,16 +339,21 @@ class Predictor:
     ) -> Tensor:
         """Mean logits of the ensemble, float16 when exact, else float32."""
         total: Tensor | None = None
-        networks = self.networks()
         attempt = attempt or Attempt(Plan(), self.options.step_size)
-        for number, network in enumerate(networks):
+        on_window = self._settling(on_window)
+        passes = self._on_device(attempt)
+        device = self.options.device
+        for number, one_pass in enumerate(passes):
 
             def progress(done: int, of: int, before: int = number) -> None:
-                on_window(before * of + done, len(networks) * of)
+                on_window(before * of + done, len(passes) * of)
+
+            def from_there(x: Tensor, run: Callable[[Tensor], Tensor] = one_pass) -> Tensor:
+                return run(x.to(device)).to(x.device)
 
             logits = predict_logits(
                 volume,
-                self._one_pass(network, attempt.plan.on_host),
+                from_there,
                 self.config.patch_size,
                 attempt.step_size,
                 self.heads,
@@ -318,22 +362,41 @@ class Predictor:
             )
             total = logits if total is None else total.add_(logits)
         assert total is not None
-        if len(networks) > 1:
-            total /= len(networks)
+        if len(passes) > 1:
+            total /= len(passes)
         return finite(total)
 
-    def _one_pass(self, network: UNet, on_host: bool = False) -> Callable[[Tensor], Tensor]:
-        """The network as the sliding window calls it: precision and augmentation decided.
+    def _on_device(self, attempt: Attempt) -> list[Callable[[Tensor], Tensor]]:
+        """Each network on the device as the sliding window calls it, graphs made once for all."""
+        if self._passes is None:
+            self._passes = [self._one_pass(network) for network in self.networks()]
+            if self.options.device.type == "cuda":
+                capture = CudaCapture()
+                self._passes = [Replayed(run, capture, attempt.warn) for run in self._passes]
+        return self._passes
 
-        ``on_host``: windows come from there and their logits go back.
-        """
+    def _settling(self, on_window: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        """The same, where the GPU's memory is looked at again after the first windows."""
+        room = self._room
+        if room is None:
+            return on_window
+
+        def first(done: int, of: int) -> None:
+            nonlocal room
+            if room is not None:
+                room.settle()
+                room = None
+
+        return _both(first, on_window)
+
+    def _one_pass(self, network: UNet) -> Callable[[Tensor], Tensor]:
+        """The network as the sliding window calls it: precision and augmentation decided."""
 
         def run(x: Tensor) -> Tensor:
             logits: Tensor = network(x)
             return logits if self.options.exact else logits.float()
 
-        passes = mirrored(run, self.config.mirror_axes) if self.options.tta else run
-        return (lambda x: passes(x.to(self.options.device)).cpu()) if on_host else passes
+        return mirrored(run, self.config.mirror_axes) if self.options.tta else run
 
     def _buffers(self, plan: Plan) -> torch.device:
         """Where all but the network is."""
@@ -353,7 +416,7 @@ class Predictor:
         """What the network needs, found on the meta device."""
         config = self.config
         network = build_network(replace(config.network, heads=self.heads))
-        set_precision(network, self.compute_dtype)
+        arrange(network, self.options.device, self.compute_dtype, self.options.exact)
         weights = sum(p.nbytes for p in network.parameters()) * len(config.members)
         shape = (1, len(config.channels), *config.patch_size)
         _, window = peak_of(self._one_pass(network), shape)

@@ -80,12 +80,14 @@ class Normaliser:
 class Prepared:
     """A scan on its way to the network, axes in the network's order: nothing computed yet.
 
-    ``volumes`` are the crops of the channels, views of the caller's voxels; ``shape`` is that of
-    the network's input; ``axis`` is the separated one.
+    ``volumes`` are the crops of the channels, views of the caller's voxels; ``clips`` the ranges
+    that a spline must not leave; ``shape`` is that of the network's input; ``axis`` is the
+    separated one.
     """
 
     volumes: list[Voxels]
     normalisers: list[Normaliser]
+    clips: list[tuple[float, float] | None]
     grid: Grid
     shape: tuple[int, ...]
     axis: int | None
@@ -116,7 +118,12 @@ def prepare(
         )
     normalisers = normalise(volumes, grid.crop, config.normalization, exact)
     axis = separated_axis(spacing, config.spacing, config.resample_data.force_separate_z)
-    return Prepared([v[grid.crop] for v in volumes], normalisers, grid, new_shape, axis)
+    crops = [v[grid.crop] for v in volumes]
+    clips: list[tuple[float, float] | None] = [None for _ in crops]
+    # Otherwise each section is clipped to its own range, or nothing is.
+    if not exact and axis is None and config.resample_data.function != "torch":
+        clips = [limits(v, n) for v, n in zip(crops, normalisers, strict=True)]
+    return Prepared(crops, normalisers, clips, grid, new_shape, axis)
 
 
 def preprocess(
@@ -155,16 +162,17 @@ def preprocess_slabs(
     sampling = Sampling(1 if like_torch else resampling.order, like_torch)
     separated = scan.axis is not None
 
-    def slabs(volume: Voxels, normaliser: Normaliser) -> Iterator[Tensor]:
-        clip = None if separated or like_torch else limits(volume, normaliser)
-
+    def slabs(
+        volume: Voxels, normaliser: Normaliser, clip: tuple[float, float] | None
+    ) -> Iterator[Tensor]:
         def section(i: int) -> Tensor:
             return normaliser(_float32(volume[i], device), i)
 
         shapes = volume.shape, scan.shape
         return resample_slabs(section, *shapes, sampling, separated, clip, device, at_a_time)
 
-    channels = [slabs(v, n) for v, n in zip(scan.volumes, scan.normalisers, strict=True)]
+    given = zip(scan.volumes, scan.normalisers, scan.clips, strict=True)
+    channels = [slabs(*channel) for channel in given]
     return (torch.stack(parts) for parts in zip(*channels, strict=True))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,10 @@ from app.resample import advance
 _SIGMA = 1 / 8  # of the patch size
 _TRUNCATE = 4  # sigmas, scipy's default
 _PEAK = 10  # of the importance map
+
+# A batch of windows (n, channels, z, y, x) to logits (n, heads, z, y, x), or to a function that
+# waits for them.
+Network = Callable[[Tensor], Tensor | Callable[[], Tensor]]
 
 
 def window_starts(size: int, patch: int, step_size: float) -> list[int]:
@@ -117,7 +122,7 @@ def predict_logits(
 def predict_slabs(
     slabs: Iterator[Tensor],
     shape: Sequence[int],
-    networks: Sequence[Callable[[Tensor], Tensor]],
+    networks: Sequence[Network],
     patch_size: Sequence[int],
     step_size: float,
     heads: int,
@@ -129,13 +134,14 @@ def predict_slabs(
     ``slabs`` are (channel, planes, y, x) of a volume of ``shape`` (z, y, x) and are asked for when
     the next row of windows needs them. Yields (head, planes, y, x), every plane once and in order,
     on the slabs' device; a yielded tensor is overwritten when the next one is asked for. Windows
-    of one row go through a network in batches of at most ``batch``.
+    of one row go through a network in batches of at most ``batch``. A network may return a function
+    that waits for its logits: then the next batch is started before they are asked for.
     """
     padded, scan = _padded(shape, patch_size)
     rows, *columns = (
         window_starts(n, p, step_size) for n, p in zip(padded, patch_size, strict=True)
     )
-    row_windows = [
+    row_windows: list[tuple[Any, ...]] = [
         (..., *(slice(s, s + p) for s, p in zip(c, patch_size[1:], strict=True)))
         for c in itertools.product(*columns)
     ]
@@ -150,10 +156,19 @@ def predict_slabs(
     for row, following in itertools.pairwise([*rows, padded[0]]):
         inner = slice(max(patch_size[0] - fresh, scan[0].start), min(patch_size[0], scan[0].stop))
         planes.fill(volume[:, inner, *scan[1:]])
+        pending: _Batch | None = None
         for group, network in itertools.product(groups, networks):
-            _add_logits(logits, volume, group, network, weights)
+            made = network(torch.stack([volume[window] for window in group]))
+            if pending is not None:
+                pending.add_to(logits, weights)
+            pending = _Batch(group, made)
+            if isinstance(made, Tensor):  # the next call may overwrite it
+                pending.add_to(logits, weights)
+                pending = None
             done += len(group)
             on_window(done, of)
+        if pending is not None:
+            pending.add_to(logits, weights)
         fresh = following - row
         final = logits[:, :fresh]
         final /= total_plane
@@ -164,18 +179,19 @@ def predict_slabs(
         logits[:, patch_size[0] - fresh :] = 0
 
 
-def _add_logits(
-    logits: Tensor,
-    volume: Tensor,
-    group: Sequence[tuple[Any, ...]],
-    network: Callable[[Tensor], Tensor],
-    weights: Tensor,
-) -> None:
-    """Run one batch of windows and add what comes out of it to the sums."""
-    patches = network(torch.stack([volume[window] for window in group]))
-    patches *= weights
-    for window, patch in zip(group, patches, strict=True):
-        logits[window] += patch
+@dataclass(frozen=True)
+class _Batch:
+    """Some windows, and their logits or a function that waits for them."""
+
+    windows: Sequence[tuple[Any, ...]]
+    made: Tensor | Callable[[], Tensor]
+
+    def add_to(self, logits: Tensor, weights: Tensor) -> None:
+        """Add the weighted logits to the sums; they are changed."""
+        patches = self.made if isinstance(self.made, Tensor) else self.made()
+        patches *= weights
+        for window, patch in zip(self.windows, patches, strict=True):
+            logits[window] += patch
 
 
 def window_count(shape: Sequence[int], patch_size: Sequence[int], step_size: float) -> int:
