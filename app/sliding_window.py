@@ -158,13 +158,15 @@ def predict_slabs(
         planes.fill(volume[:, inner, *scan[1:]])
         pending: _Batch | None = None
         for group, network in itertools.product(groups, networks):
-            made = network(torch.stack([volume[window] for window in group]))
+            started = _Batch(group, network(torch.stack([volume[window] for window in group])))
             if pending is not None:
                 pending.add_to(logits, weights)
-            pending = _Batch(group, made)
-            if isinstance(made, Tensor):  # the next call may overwrite it
-                pending.add_to(logits, weights)
+            if isinstance(started.made, Tensor):  # the next call may overwrite it
+                started.add_to(logits, weights)
                 pending = None
+            else:
+                pending = started
+            del started  # its logits are not held beside the next window
             done += len(group)
             on_window(done, of)
         if pending is not None:
