@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from app import host_windows
 from app.host_windows import Uploaded
 from app.sliding_window import Network, predict_slabs
 
@@ -59,7 +58,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
     monkeypatch.setattr(torch.cuda, "stream", within)
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(host_windows.torch, "empty", pinned)
+    monkeypatch.setattr(torch, "empty", pinned)
     monkeypatch.setattr(Tensor, "record_stream", lambda tensor, stream: None)
     return said
 
