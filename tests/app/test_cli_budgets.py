@@ -91,7 +91,7 @@ def _cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_cuda")
-@pytest.mark.parametrize(("mib", "place"), [(None, "device"), (4096, "device"), (670, "host")])
+@pytest.mark.parametrize(("mib", "place"), [(None, "device"), (4096, "device"), (380, "host")])
 def test_the_plan_is_printed(call: Call, mib: int | None, place: str) -> None:
     code, out, err = call(*(["--vram-budget", str(mib)] if mib else []))
     assert (code, err) == (0, [])
@@ -150,3 +150,14 @@ def test_huge_pages_are_asked_for(call: Call, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
     call()
     assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
+
+
+def test_cublas_keeps_little(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is outside of what torch's allocator can be held to."""
+    for name, value in (("CUBLAS_WORKSPACE_CONFIG", ":16:8"), ("CUBLASLT_WORKSPACE_SIZE", "128")):
+        monkeypatch.delenv(name, raising=False)
+        call()
+        assert os.environ[name] == value
+        monkeypatch.setenv(name, "0")  # the user's word counts
+        call()
+        assert os.environ[name] == "0"
