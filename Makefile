@@ -2,13 +2,15 @@
 # make run       evaluate two real scans with the container, or without one where no engine answers
 # make test      all tests; those that need a Docker engine are skipped where none answers
 # make lint      ruff and mypy
+# make gpu-check PART=…   what needs an NVIDIA GPU, in parts of some minutes each: masks, budgets-huang,
+#                budgets-dkfz, sizes; GPU_PYTHON=… where another Python has all that they need
 # make oracle    nnU-Net itself in .venv-nnunet: the tests compare with it, training runs it
 # make benchmark the README's tables; the last two need a Docker engine
 # make benchmark-sizes  both published networks (on a CPU one), all published sizes: takes long
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
-.PHONY: install oracle run test lint benchmark benchmark-sizes
+.PHONY: install oracle run test lint gpu-check benchmark benchmark-sizes
 
 install: .venv/installed
 oracle: .venv-nnunet/installed
@@ -29,6 +31,16 @@ run: install
 
 test: install oracle
 	.venv/bin/python -m pytest
+
+# No prerequisite: a machine with a GPU may reach no registry, and has its own torch.
+GPU_PYTHON ?= .venv/bin/python
+PART ?= masks
+gpu-masks = -m pytest --cuda tests
+gpu-budgets-huang = -m benchmarks.budgets --networks huang --slices 55 554 1500
+gpu-budgets-dkfz = -m benchmarks.budgets --networks dkfz --slices 55 --budgets 1400 1900 2600 4096 8000
+gpu-sizes = -m benchmarks.sizes --slices 55 554 --repeats 3 --resume
+gpu-check:
+	$(GPU_PYTHON) $(or $(gpu-$(PART)),$(error PART is one of masks, budgets-huang, budgets-dkfz, sizes))
 
 lint: install
 	.venv/bin/ruff check

@@ -83,16 +83,16 @@ class InstanceNorm(nn.InstanceNorm3d):
         skip = None if joint is None else joint.skip(x)
         if self.fused is not None:
             return self.fused(x, self.weight, self.bias, self.eps, negative_slope, residual, skip)
-        self._normalise(x)
+        x = self._normalise(x)
         if residual is not None:
             x += residual
         if negative_slope is not None:
-            F.leaky_relu_(x, negative_slope)
+            x = F.leaky_relu_(x, negative_slope)
         if skip is not None:
             skip.copy_(x)
         return x
 
-    def _normalise(self, x: Tensor) -> None:
+    def _normalise(self, x: Tensor) -> Tensor:
         # Channels that lie together do so within a sample only.
         as_one = x.is_contiguous() or len(x) == 1
         parts = (x.view(1, -1, *x.shape[2:]),) if as_one else x.split(1)
@@ -100,6 +100,7 @@ class InstanceNorm(nn.InstanceNorm3d):
         for part in parts:
             out = part, *(p.new_empty(p.shape) for p in (weight, bias))  # mean, inverse deviation
             torch.native_batch_norm(part, weight, bias, None, None, True, 0.0, self.eps, out=out)
+        return x
 
 
 @dataclass

@@ -107,7 +107,6 @@ class Masks:
     variants: dict[str, Difference]
 
 
-_OUT_OF_PLACE = "lambda self, x: torch.nn.functional.leaky_relu(x, self.negative_slope)"
 EXACT = Variant("exact", options=("--exact",))
 DEFAULT = Variant("the default")
 IN_FLOAT32 = Variant("without bfloat16", ("loading.cpu_has_bfloat16", "lambda: False"))
@@ -120,9 +119,11 @@ VARIANTS = (
     ),
     Variant(
         "without instance norm in place (torch's own)",
-        ("networks.InstanceNorm.forward", "torch.nn.InstanceNorm3d.forward"),
+        ("networks.InstanceNorm._normalise", "torch.nn.InstanceNorm3d.forward"),
     ),
-    Variant("without activation in place", ("torch.nn.LeakyReLU.forward", _OUT_OF_PLACE)),
+    Variant(
+        "without activation in place", ("networks.F.leaky_relu_", "torch.nn.functional.leaky_relu")
+    ),
     Variant(
         "without a voxel's channels together", ("loading.lay_channels_together", "lambda _: None")
     ),

@@ -53,11 +53,39 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cuda", action="store_true", help="run the tests of the GPU, and only those")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("--cuda"):
+        # What the other tests expect is a CPU's; read when torch first looks for a GPU.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--cuda"):
+        items[:] = [item for item in items if item.get_closest_marker("cuda")]
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda"):
+        if not item.config.getoption("--cuda"):
+            pytest.skip(f"{NO_GPU} is looked for without --cuda")
+        if not cuda_answers():
+            pytest.skip(f"{NO_GPU} that torch can use")
     if item.get_closest_marker("engine") and not engine.answers():
         pytest.skip("no Docker engine answers")
     if item.get_closest_marker("slurm") and not slurm_answers():
         pytest.skip("no Slurm answers")
+
+
+@functools.cache
+def cuda_answers() -> bool:
+    """Whether torch has a GPU to run on. Asked once a session."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @functools.cache

@@ -73,7 +73,7 @@ class Meter:
         if self._sampler is not None:  # let the baseline's second pass
             time.sleep(max(0.0, self._quiet_s + BASELINE_S - time.monotonic()))
             self._sampler.check()
-        log = self._folder / "logs" / f"{name}.log"
+        log = self.log_of(name)
         log.parent.mkdir(exist_ok=True)
         # The one that is sampled, by whatever number CUDA knows it.
         sees = {"CUDA_VISIBLE_DEVICES": self._gpu.uuid if self._gpu else ""}
@@ -85,6 +85,10 @@ class Meter:
         if launched.exit_code:
             raise CommandFailed(f"exit code {launched.exit_code}: {_last_line(printed)}")
         return cost, printed
+
+    def log_of(self, name: str) -> Path:
+        """Where a run's output goes."""
+        return self._folder / "logs" / f"{name}.log"
 
     def _cost(self, name: str, launched: Launch) -> Cost:
         start_s, finish_s = launched.start_s, launched.finish_s

@@ -1,0 +1,138 @@
+"""Whether ``--vram-budget`` is kept, by NVML: ``python -m benchmarks.budgets`` on a GPU.
+
+Both published networks with random weights, on the published sizes, each run a cold process. A
+budget that the app refuses in one line is kept, too. In ``--output``: budgets.md, and budgets/ with
+logs and curves. Exit code 1: a budget was not kept, or a run failed for another reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import machine, programs
+from benchmarks.programs import ROOT
+from benchmarks.published import NETWORKS, make_weights
+from benchmarks.sizes.meter import CommandFailed, Meter
+from benchmarks.sizes.scans import LONG_SLICES, PUBLISHED_SLICES, make_scan
+from evaluation import samples
+from evaluation.errors import EvaluationError
+from evaluation.gpu import devices
+from evaluation.results import write
+
+BUDGETS_MIB = (1100, 1250, 1400, 1600, 1900, 2200, 2600, 3000, 4096, 6000, 8000)
+_REFUSED = "error: --vram-budget "
+KEPT, BROKEN, REFUSED, FAILED = "kept", "**broken**", "refused", "**failed**"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run: the peak by NVML, net of the baseline; None where it is not known."""
+
+    network: str
+    slices: int
+    budget_mib: int
+    verdict: str
+    peak_mib: float | None = None
+    wall_s: float | None = None
+    message: str = ""
+
+
+def verdict(peak_mib: float | None, budget_mib: int) -> str:
+    """Of a run that ended well."""
+    if peak_mib is None:
+        return FAILED  # nothing was measured, so nothing is shown
+    return KEPT if peak_mib <= budget_mib else BROKEN
+
+
+def refused(printed: str) -> bool:
+    """Whether a run that ended badly says that the budget is too small, and nothing else."""
+    lines = [line for line in printed.splitlines() if line.startswith("error: ")]
+    return bool(lines) and all(line.startswith(_REFUSED) for line in lines)
+
+
+def table(results: Iterable[Result], where: str) -> str:
+    """Markdown, a row for each run."""
+    head = [
+        f"Peak of GPU memory by NVML, context included, net of the baseline; {where}.",
+        "",
+        "| network | slices | budget, MiB | peak, MiB | s | |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    rows = [
+        f"| {r.network} | {r.slices} | {r.budget_mib} | {_number(r.peak_mib, 0)} "
+        f"| {_number(r.wall_s, 1)} | {r.verdict}{f': {r.message}' if r.message else ''} |"
+        for r in results
+    ]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    args = _parser().parse_args(arguments)
+    try:
+        gpu = devices.find(args.gpu)
+        if gpu is None:
+            raise EvaluationError("NVML finds no GPU, so no budget can be measured")
+        (sample,) = (s for s in samples.fetch(ROOT / "runs" / "samples") if s.name == args.scan)
+        folder = args.output.resolve() / "budgets"
+        results: list[Result] = []
+        with Meter(gpu, folder) as meter:
+            for name in args.networks:
+                model = make_weights(NETWORKS[name], folder / "networks").model
+                for slices, budget in itertools.product(args.slices, args.budgets):
+                    scan = make_scan(sample.scan, slices, folder / "scans")
+                    results.append(_run(meter, name, model, scan, slices, budget))
+                    print(table(results[-1:], "").splitlines()[-1], file=sys.stderr, flush=True)
+                    text = table(results, machine.description(gpu))
+                    write(args.output / "budgets.md", text)
+    except EvaluationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(text)
+    return int(any(r.verdict in (BROKEN, FAILED) for r in results))
+
+
+def _run(
+    meter: Meter, network: str, model: Path, scan: Path, slices: int, budget_mib: int
+) -> Result:
+    name = f"{network}-{slices}-{budget_mib}"
+    mask = scan.parent / f"{name}.nii.gz"
+    budget = ("--vram-budget", str(budget_mib))
+    command = programs.app_command(model, scan, mask, "cuda", *budget)
+    try:
+        cost, _ = meter.run(name, command, {}, ROOT)
+    except CommandFailed as error:
+        printed = meter.log_of(name).read_text(errors="replace")
+        why = REFUSED if refused(printed) else FAILED
+        return Result(network, slices, budget_mib, why, message=str(error))
+    finally:
+        mask.unlink(missing_ok=True)
+    found = verdict(cost.peak_vram_mib, budget_mib)
+    notes = "; ".join(cost.notes)
+    return Result(network, slices, budget_mib, found, cost.peak_vram_mib, cost.wall_s, notes)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.budgets")
+    add = parser.add_argument
+    add("--output", type=Path, default=ROOT / "runs" / "benchmark")
+    add("--gpu", metavar="UUID", help="which one, where there are several")
+    add("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
+    sizes = [*PUBLISHED_SLICES, LONG_SLICES]
+    add("--slices", nargs="+", type=int, default=sizes, help="default: %(default)s")
+    add("--budgets", nargs="+", type=int, default=list(BUDGETS_MIB), help="MiB; %(default)s")
+    add("--scan", choices=samples.NAMES, default=samples.NAMES[0], help="default: %(default)s")
+    return parser
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
