@@ -15,7 +15,7 @@ from evaluation.contracts import Contract
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.gpu.curve_file import write_curve
-from evaluation.report import pictures, tables
+from evaluation.report import tables
 from evaluation.report.progress import Progress
 from evaluation.results import Record, Store, record, row, scored, sha256, write, write_csv
 from evaluation.runners import LIMITS, Limits
@@ -87,6 +87,8 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
             environment = described | {"gpu": gpu and vars(gpu)} | host.facts()
             run = _Run(rig, plan.cases, store, scoring, environment, progress)
             records = run.all()
+    from evaluation.report import pictures  # once all is measured: it brings matplotlib
+
     for problem in pictures.draw(store, plan.cases, records, plan.scoring):
         progress.say(problem)
     return records

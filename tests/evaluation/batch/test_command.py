@@ -9,8 +9,8 @@ import pytest
 
 from evaluation.__main__ import main
 from evaluation.batch.batch import Outcome
-from evaluation.batch.command import summary
 from evaluation.batch.job import Conditions, Team
+from evaluation.cli.batch import summary
 from evaluation.runners import LIMITS
 from evaluation.states import State
 from tests.evaluation.records import RECORD

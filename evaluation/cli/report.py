@@ -1,9 +1,9 @@
-"""Command line of the report."""
+"""`report`: one HTML file of what all teams came to."""
 
 import argparse
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evaluation import VERSION
 from evaluation.page.curves import intervals
@@ -16,21 +16,16 @@ from evaluation.teams import find_teams
 from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
 from evaluation.workers import each
 
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what this command takes."""
+    parser.add_argument("results", type=Path, help="folder that holds a folder for each team")
+    parser.add_argument("--output", type=Path, help="default: report.html in that folder")
+    parser.add_argument("--title", default="Lesion segmentation in CT: results", help="its heading")
 
 
-def add_report(commands: "Commands") -> None:
-    """Add `report` to a command line."""
-    one = commands.add_parser("report", help=report.__doc__, description=report.__doc__)
-    one.set_defaults(do=report)
-    one.add_argument("results", type=Path, help="folder that holds a folder for each team")
-    one.add_argument("--output", type=Path, help="default: report.html in that folder")
-    one.add_argument("--title", default="Lesion segmentation in CT: results", help="its heading")
-
-
-def report(given: argparse.Namespace) -> int:
-    """Make one HTML file of what all teams came to, to be opened by anybody, anywhere."""
+def run(given: argparse.Namespace) -> int:
+    """Write the file."""
     teams, others = find_teams(given.results)
     for folder in others:
         print(f"notice: {folder}: holds neither cases/ nor submission.json; left out")

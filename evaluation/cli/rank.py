@@ -1,8 +1,7 @@
-"""Command line of the ranking."""
+"""`rank`: all teams by what has been measured."""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from evaluation.ranking import tables
 from evaluation.ranking.outcomes import collect
@@ -12,37 +11,32 @@ from evaluation.ranking.ranking_file import write_ranking
 from evaluation.results import write, write_csv
 from evaluation.teams import RANKING, find_teams
 
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-
-def add_rank(commands: "Commands") -> None:
-    """Add `rank` to a command line."""
-    one = commands.add_parser("rank", help=rank_teams.__doc__, description=rank_teams.__doc__)
-    one.set_defaults(do=rank_teams)
-    one.add_argument("results", type=Path, help="folder that holds a folder for each team")
-    one.add_argument(
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what this command takes."""
+    parser.add_argument("results", type=Path, help="folder that holds a folder for each team")
+    parser.add_argument(
         "--profile",
         default="flare24",
         metavar="NAME|FILE",
         help=f"how to rank: {', '.join(built_in())}, or a TOML file like these (default: flare24)",
     )
-    one.add_argument("--output", type=Path, help=f"default: {RANKING}/ in that folder")
-    one.add_argument(
+    parser.add_argument("--output", type=Path, help=f"default: {RANKING}/ in that folder")
+    parser.add_argument(
         "--missing",
         choices=("failed", "exclude"),
         default="refuse",
         help="a case that a team has no result of counts as failed, or is left out for all teams"
         " (default: it is named, and nothing is ranked)",
     )
-    one.add_argument(
+    parser.add_argument(
         "--resamples", type=_positive, default=1000, metavar="N", help="of the cases (default 1000)"
     )
-    one.add_argument("--seed", type=int, default=0, help="of the resamples (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the resamples (default 0)")
 
 
-def rank_teams(given: argparse.Namespace) -> int:
-    """Rank all teams by what `run` has measured, and say how sure the ranking is."""
+def run(given: argparse.Namespace) -> int:
+    """Rank the teams, and say how sure the ranking is."""
     profile = load_profile(given.profile)
     teams, others = find_teams(given.results)
     for folder in others:

@@ -1,4 +1,4 @@
-"""The sub-command: its options, and what it says at the end."""
+"""`batch`: every archive of a folder on many cases, and what is said at the end."""
 
 import argparse
 import contextlib
@@ -12,9 +12,9 @@ from evaluation.batch.batch import Outcome, evaluate
 from evaluation.batch.cluster import Cluster, embedded
 from evaluation.batch.job import Conditions, Team
 from evaluation.cases import find
-from evaluation.contracts import Contract
+from evaluation.cli import options
+from evaluation.cli.score import add_scoring
 from evaluation.errors import EvaluationError
-from evaluation.runners import Limits
 from evaluation.states import State
 
 SHOWN = 3  # cases in a line
@@ -22,7 +22,7 @@ PATIENCE_S = 600
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what only this command has."""
+    """Add what this command takes."""
     parser.add_argument("submissions", type=Path, help="folder of teamname.tar.gz")
     parser.add_argument("--cases", type=Path, required=True, help="folder of NAME_0000.nii.gz")
     parser.add_argument("--labels", type=Path, required=True, help="folder of NAME.nii.gz")
@@ -53,17 +53,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scheduler", metavar="ADDRESS", help="of `dask scheduler`, for evaluation.batch.worker"
     )
     worker.add_arguments(where)
+    options.add_contract(parser)
+    options.add_limits(parser)
+    add_scoring(parser)
 
 
-def run(given: argparse.Namespace, contract: Contract, limits: Limits) -> int:
+def run(given: argparse.Namespace) -> int:
     """Do a batch; return 0 when every case of every submission has its score, otherwise 1."""
+    contract = options.contract_of(given)
     if given.scheduler and (given.gpu or given.slots is not None or given.scorers is not None):
         raise EvaluationError(
             "--gpu, --slots and --scorers are for this machine: give them to"
             " evaluation.batch.worker, or leave out --scheduler"
         )
     conditions = Conditions(
-        limits=limits,
+        limits=options.limits_of(given),
         timeout_s=given.timeout,
         interval_s=given.interval,
         scoring=given.scoring,

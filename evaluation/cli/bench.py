@@ -1,0 +1,49 @@
+"""`bench`: a few scans several times, and whether the submission makes its limits."""
+
+import argparse
+import contextlib
+import sys
+import tempfile
+from pathlib import Path
+
+from evaluation.bench import bench
+from evaluation.cases import find
+from evaluation.cli import options
+from evaluation.gpu import devices
+from evaluation.trial import Rig
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what this command takes."""
+    options.add_submission(parser)
+    parser.add_argument("--scans", type=Path, required=True, help="a scan, or a folder of scans")
+    parser.add_argument(
+        "--repeat",
+        type=options.positive(int),
+        default=3,
+        metavar="N",
+        help="runs a scan (default 3)",
+    )
+
+
+def run(given: argparse.Namespace) -> int:
+    """Measure, and say so; return 0 when the submission makes its limits."""
+    submission, limits = options.submission_of(given), options.limits_of(given)
+    cases = find(given.scans)
+    submission.contract.check_cases(cases)
+    gpu = devices.find(given.gpu)
+    with (
+        contextlib.closing(submission.runner(limits, gpu)) as runner,
+        # A container may leave what this user cannot remove.
+        tempfile.TemporaryDirectory(prefix="flare-bench-", ignore_cleanup_errors=True) as work,
+        Rig(
+            runner,
+            limits,
+            given.timeout,
+            Path(work),
+            gpu,
+            given.interval,
+            contract=submission.contract,
+        ) as rig,
+    ):
+        return 0 if bench(rig, cases, given.repeat, sys.stdout) else 1
