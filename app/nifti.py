@@ -115,9 +115,10 @@ _REPLACE = "copy or export the file again"
 _BAD_GZIP = cast(type[Exception], igzip_lib.error)  # isal annotates it as an instance
 _GZIP_MAGIC = b"\x1f\x8b"
 _DEFLATE_MAX_RATIO = 1032
-# Decompressed and copied in steps that stay in the processor's cache.
-_PACKED_CHUNK = 1 << 16
-_CHUNK = 1 << 18
+# Between two pieces a thread that reads waits for its turn while another imports torch; larger ones
+# than these no longer stay in the processor's cache while they are copied.
+_PACKED_CHUNK = 1 << 20
+_CHUNK = 1 << 21
 _GZIP_WBITS = 31
 
 

@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import functools
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from tests import engine
+from tests import engine, no_gpu
 
 NO_GPU = "no GPU"  # a skip with a reason that starts with this is never forbidden
 FORBID_SKIP = os.environ.get("FORBID_SKIP") == "1"
@@ -59,8 +60,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("--cuda"):
-        # What the other tests expect is a CPU's; read when torch first looks for a GPU.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        hidden = tempfile.TemporaryDirectory(prefix="no-gpu-")
+        config.add_cleanup(hidden.cleanup)
+        os.environ.update(no_gpu.environment(Path(hidden.name)))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
