@@ -18,7 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from app.networks import AvgPool, BasicBlockD, ConvNormAct, UNet, Upsampling, lay_together
+from app.kernels.norm import NormKernel
+from app.networks import (
+    AvgPool,
+    BasicBlockD,
+    ConvNormAct,
+    InstanceNorm,
+    UNet,
+    Upsampling,
+    lay_together,
+)
 
 
 def arrange_channels_last(network: UNet) -> None:
@@ -37,6 +46,14 @@ def arrange_channels_last(network: UNet) -> None:
             elif isinstance(child, AvgPool):
                 setattr(module, name, PoolTogether(cast(Sequence[int], child.kernel_size)))
     network.encoder = Enter(network.encoder, dtype)
+
+
+def fuse_norms(network: UNet, kernel: NormKernel | None) -> None:
+    """Let ``kernel`` do every norm that it fits, with what follows; None: torch does all."""
+    for module in network.modules():
+        if isinstance(module, InstanceNorm):
+            fits = kernel is not None and kernel.fits(module.num_features)
+            module.fused = kernel if fits else None
 
 
 class Enter(nn.Module):

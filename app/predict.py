@@ -17,10 +17,12 @@ from torch import Tensor
 
 from app.budget import MIB, Needs, Plan, Room, make_plan
 from app.buffers import stream_buffers, whole_buffers
+from app.channels_last import fuse_norms
 from app.deadline import Deadline, TooSlow, Work
 from app.graphs import CudaCapture, Replayed
 from app.host_windows import Uploaded
 from app.image import Image, write_mask, write_planes
+from app.kernels.load import load_norm_kernel
 from app.labels import DIFFERENCE_RULE, is_two_class, label_dtype, label_rule
 from app.live_bytes import peak_of
 from app.loading import arrange, compute_dtype, load_network
@@ -67,6 +69,7 @@ class Attempt:
     step_size: float
     deadline: float | None = None
     warn: Callable[[str], None] = _unheard
+    say: Callable[[str], None] = _unheard
 
     def after(self, reason: torch.OutOfMemoryError | TooSlow) -> Attempt:
         """The next attempt, announced; raises ``reason`` if there is none."""
@@ -157,7 +160,7 @@ class Predictor:
         with clock.stage("device"):
             plan = self.plan(channels)
         self._say(plan, say, warn)
-        attempt = Attempt(plan, self.options.step_size, deadline, warn)
+        attempt = Attempt(plan, self.options.step_size, deadline, warn, say)
         while True:
             try:
                 self._segment(channels, scan, output, on_window, clock, attempt)
@@ -371,6 +374,10 @@ class Predictor:
         if self._passes is None:
             self._passes = [self._one_pass(network) for network in self.networks()]
             if self.options.device.type == "cuda":
+                kernel, phrase = load_norm_kernel(self.options.device)
+                attempt.say(phrase)
+                for network in self._networks:
+                    fuse_norms(network, kernel)
                 capture = CudaCapture()
                 self._passes = [Replayed(run, capture, attempt.warn) for run in self._passes]
         return self._passes

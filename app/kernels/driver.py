@@ -1,7 +1,7 @@
 """NVIDIA's driver library through ctypes: loading an image, launching its kernels.
 
-Not through cuda.bindings: three calls are needed, CPU builds of torch do not bring that package, and
-importing it takes longer than loading a kernel.
+Not through cuda.bindings: three calls are needed, CPU builds of torch do not bring that package,
+and importing it takes longer than loading a kernel.
 """
 
 from __future__ import annotations

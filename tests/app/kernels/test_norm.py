@@ -90,16 +90,21 @@ def test_constant_channels_become_their_bias(kernel: NormKernel) -> None:
     x = channels_last(np.full((1, 8, 4, 5, 6), 3.0))
     weight, bias = parameters(8)
     kernel(x, weight, bias, EPS, None)
-    assert_rounded(x, np.broadcast_to(bias.double().numpy().reshape(1, 8, 1, 1, 1), x.shape).copy(),
-                   offset=3 / EPS**0.5)
+    assert_rounded(
+        x,
+        np.broadcast_to(bias.double().numpy().reshape(1, 8, 1, 1, 1), x.shape).copy(),
+        offset=3 / EPS**0.5,
+    )
 
 
 def test_one_voxel_has_no_deviation(kernel: NormKernel) -> None:
     x = channels_last(np.full((2, 8, 1, 1, 1), 3.0))
     weight, bias = parameters(8)
-    assert_rounded(kernel(x, weight, bias, EPS, None),
-                   np.broadcast_to(bias.double().numpy().reshape(1, 8, 1, 1, 1), x.shape).copy(),
-                   offset=3 / EPS**0.5)
+    assert_rounded(
+        kernel(x, weight, bias, EPS, None),
+        np.broadcast_to(bias.double().numpy().reshape(1, 8, 1, 1, 1), x.shape).copy(),
+        offset=3 / EPS**0.5,
+    )
 
 
 @pytest.mark.parametrize("half", [0, 1])
@@ -114,9 +119,7 @@ def test_also_leaves_the_other_half_alone(kernel: NormKernel, half: int) -> None
     assert (halves[1 - half] == 7).all()
 
 
-def test_same_bits_in_whatever_order_threads_run(
-    kernel: NormKernel, stand_in: ctypes.CDLL
-) -> None:
+def test_same_bits_in_whatever_order_threads_run(kernel: NormKernel, stand_in: ctypes.CDLL) -> None:
     x = channels_last(np.random.default_rng(0).normal(3, 1, (2, 40, 7, 9, 11)))
     weight, bias = parameters(40)
     first = kernel(x.clone(), weight, bias, EPS, 0.01)
