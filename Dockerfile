@@ -53,7 +53,7 @@ COPY predict.sh ./
 # The norm's kernel, by the compiler that torch's CUDA builds bring: needs no GPU.
 # a+rX: a checkout may be private to its owner, the container's uid may be anyone's.
 RUN mkdir inputs outputs \
- && /opt/venv/bin/python -m app.kernels.compile --if-possible \
+ && /opt/venv/bin/python -B -m app.kernels.compile --if-possible \
  && python3 -m compileall -q --invalidation-mode unchecked-hash app \
  && chmod -R a+rX . && chmod 777 outputs
 
