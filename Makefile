@@ -35,7 +35,8 @@ test: install oracle
 # No prerequisite: a machine with a GPU may reach no registry, and has its own torch.
 GPU_PYTHON ?= .venv/bin/python
 PART ?= masks
-gpu-masks = -m pytest --cuda tests
+# Only that folder: to collect all tests takes all packages of requirements-dev.txt.
+gpu-masks = -m pytest --cuda tests/cuda
 gpu-budgets-huang = -m benchmarks.budgets --networks huang --slices 55 554 1500
 gpu-budgets-dkfz = -m benchmarks.budgets --networks dkfz --slices 55 --budgets 1400 1900 2600 4096 8000
 gpu-sizes = -m benchmarks.sizes --slices 55 554 --repeats 3 --resume

@@ -41,6 +41,11 @@ def segment(model: Path, scan: Path, mask: Path, *options: str) -> tuple[np.ndar
     return read_image(mask).voxels, done.stdout + done.stderr
 
 
+def dice_of(found: np.ndarray, expected: np.ndarray) -> float:
+    both = np.count_nonzero((found > 0) & (expected > 0))
+    return float(2 * both / (np.count_nonzero(found) + np.count_nonzero(expected)))
+
+
 def least_budget(model: Path, scan: Path, mask: Path) -> str:
     """What the app asks for when it is given too little, which is a window and no more."""
     command = ["-m", "app", "--model", model, "--input", scan, "--output", mask]
@@ -75,10 +80,20 @@ def test_shipped_model_on_a_real_scan(name: str, tmp_path: Path) -> None:
     assert "on cuda" in said
     if name == "buffers on the host":
         assert "buffers on the host" in said
-    differing = int(np.count_nonzero(found != expected))
-    both_lesion = np.count_nonzero((found > 0) & (expected > 0))
-    dice = 2 * both_lesion / (np.count_nonzero(found) + np.count_nonzero(expected))
-    assert dice > 0.998, (dice, differing)
+    assert dice_of(found, expected) > 0.998, np.count_nonzero(found != expected)
+
+
+def test_cropped_to_the_body(tmp_path: Path) -> None:
+    """Against the CPU's default, as ``--exact`` refuses the option: bfloat16 differs by more.
+
+    Between the CPU's own bfloat16 and float32 the Dice is 0.99855 on this scan.
+    """
+    scan = fetch(ROOT / "runs" / "samples")[0].scan
+    expected, found = (
+        segment(SHIPPED, scan, tmp_path / f"{d}.nii.gz", "--device", d, "--crop-to-body")[0]
+        for d in ("cpu", "cuda")
+    )
+    assert dice_of(found, expected) > 0.997
 
 
 @pytest.mark.parametrize(
