@@ -19,21 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from app.kernels.norm import NormKernel
-from app.networks import (
-    AvgPool,
-    BasicBlockD,
-    ConvNormAct,
-    InstanceNorm,
-    UNet,
-    Upsampling,
-    lay_together,
-)
+from app.layout import LAST, lay_together
+from app.networks import AvgPool, BasicBlockD, ConvNormAct, InstanceNorm, UNet, Upsampling
 
 
 def arrange_channels_last(network: UNet) -> None:
     """Rearrange, in place, a network whose weights are loaded or on the meta device."""
     dtype = network.first.weight.dtype
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    network.to(memory_format=LAST)  # type: ignore[call-overload]
     for module in list(network.modules()):
         if isinstance(module, BasicBlockD):
             _project_in_one(module)
@@ -132,7 +125,7 @@ def _project_in_one(block: BasicBlockD) -> None:
     with torch.device("meta"):
         strided = nn.Conv3d(conv.in_channels, conv.out_channels, box, box, bias=False)
     weight = (conv.weight / voxels).expand(-1, -1, *box)
-    strided.weight = _parameter(weight.contiguous(memory_format=torch.channels_last_3d))
+    strided.weight = _parameter(weight.contiguous(memory_format=LAST))
     project.conv = strided
     block.skip = nn.Sequential(project)
 

@@ -24,8 +24,8 @@ class LiveBytes(TorchDispatchMode):
     """While it is active: ``live`` bytes of storages made since, their ``peak``, and workspace.
 
     ``peak_with_workspace`` adds to every convolution as much as its output takes. Channels last,
-    on an H200, torch's allocator held 594 and 1252 MiB (5.6M and 101.9M) where 472 and 1103 were
-    alive, which is some more than one more output at full resolution (96 and 150).
+    by hand on an H200, torch's allocator held 594 and 1252 MiB (5.6M and 101.9M) where 472 and 1103
+    were alive: about one more output at full resolution (96 and 150).
     """
 
     def __init__(self) -> None:

@@ -14,52 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from app.layout import Joint, lay_together
 from app.model import Network
-
-
-def lay_together(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """``x`` (n, channels, z, y, x) in ``dtype`` with strides that say channels last.
-
-    A single channel is contiguous in both layouts, and torch takes it for the other one.
-    """
-    if (
-        x.dtype is dtype
-        and x.stride(1) == 1
-        and x.is_contiguous(memory_format=torch.channels_last_3d)
-    ):
-        return x
-    return torch.empty(
-        x.shape, dtype=dtype, device=x.device, memory_format=torch.channels_last_3d
-    ).copy_(x)
-
-
-class Joint:
-    """What convolutions of the decoder read: the upsampled half first, the skip behind it.
-
-    One tensor from the start, so that nothing is concatenated.
-    """
-
-    tensor: Tensor
-
-    def skip(self, like: Tensor) -> Tensor:
-        """The half for an output of the encoder, of the shape, type and layout of ``like``."""
-        batch, channels, *size = like.shape
-        shape = (batch, 2 * channels, *size)
-        # A tensor of one channel is contiguous in both layouts: then it does not matter which.
-        together = not like.is_contiguous()
-        layout = torch.channels_last_3d if together else torch.contiguous_format
-        self.tensor = torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
-        return self.tensor[:, channels:]
-
-    def upsampled(self) -> Tensor:
-        """The other half."""
-        return self.tensor[:, : self.tensor.shape[1] // 2]
-
-    def take(self) -> Tensor:
-        """Both, and let go of them: whoever calls the first convolution holds nothing else."""
-        tensor = self.tensor
-        del self.tensor
-        return tensor
 
 
 class InstanceNorm(nn.InstanceNorm3d):
@@ -80,6 +36,7 @@ class InstanceNorm(nn.InstanceNorm3d):
     ) -> Tensor:
         if self.fused is not None:
             x = lay_together(x, x.dtype)
+            residual = None if residual is None else lay_together(residual, x.dtype)
         skip = None if joint is None else joint.skip(x)
         if self.fused is not None:
             return self.fused(x, self.weight, self.bias, self.eps, negative_slope, residual, skip)

@@ -15,19 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.budget import MIB, Needs, Plan, Room, make_plan
+from app.budget import MIB, Needs, Plan, make_plan
 from app.buffers import stream_buffers, whole_buffers
-from app.channels_last import fuse_norms
 from app.deadline import Deadline, TooSlow, Work
-from app.graphs import CudaCapture, Replayed
 from app.host_windows import Uploaded
 from app.image import Image, write_mask, write_planes
-from app.kernels.load import load_norm_kernel
 from app.labels import DIFFERENCE_RULE, is_two_class, label_dtype, label_rule
 from app.live_bytes import peak_of
 from app.loading import arrange, compute_dtype, load_network
 from app.model import Model, ModelError
 from app.networks import UNet, build_network
+from app.on_device import OnDevice
 from app.preprocess import Grid, Prepared, prepare, preprocess, preprocess_slabs
 from app.restore import Labels, restore, restore_slabs
 from app.sliding_window import Network, mirrored, predict_logits, predict_slabs
@@ -63,6 +61,7 @@ class Attempt:
     """One way to go through a scan; if it fails for want of memory or time, there is another.
 
     ``deadline`` is on time.perf_counter's clock; None: there is all the time in the world.
+    ``say`` and ``warn`` are for what a user should know, a line each.
     """
 
     plan: Plan
@@ -106,16 +105,16 @@ class Predictor:
         if one_channel:
             self.rule, self.heads = DIFFERENCE_RULE, 1
         self.lesion_filter = model.config.lesion_filter if one_channel else None
-        self._room: Room | None = None
-        self._passes: list[Callable[[Tensor], Tensor]] | None = None
         self._needs = None
         if options.vram_budget_mib is not None:
             self._needs = self._measured_needs()
             self._needs.check(options.vram_budget_mib)
-        self._networks = [
+        networks = [
             load_network(model, member, options.device, options.exact, one_channel)
             for member in model.config.members
         ]
+        budget_mib = options.vram_budget_mib
+        self.on_device = OnDevice(networks, self._one_pass, options.device, budget_mib)
 
     def plan(self, channels: Sequence[Image]) -> Plan:
         """How much of this scan's way will be on the device at a time; makes the GPU's context.
@@ -125,10 +124,9 @@ class Predictor:
         config, budget_mib, needs = self.config, self.options.vram_budget_mib, self._needs
         if needs is None or budget_mib is None:
             return Plan()
-        if self.options.device.type == "cuda":
-            self._room = self._room or Room(budget_mib, self.options.device)
-            budget_mib = self._room.budget_mib
-            needs = replace(needs, context=self._room.context)
+        room = self.on_device.room
+        if room is not None:
+            budget_mib, needs = room.budget_mib, replace(needs, context=room.context)
         shape = tuple(channels[0].voxels.shape[i] for i in config.transpose)
         spacing = tuple(channels[0].spacing_zyx[i] for i in config.transpose)
         if self._streams(channels):
@@ -167,7 +165,7 @@ class Predictor:
                 return clock.laps
             except (torch.OutOfMemoryError, TooSlow) as reason:
                 attempt = attempt.after(reason)
-            self._passes = None  # nor to its graphs
+            self.on_device.forget()
             gc.collect()  # only now nothing refers to the tensors of the attempt that failed
             if self.options.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -187,10 +185,6 @@ class Predictor:
         logits, grid = self._logits_at_once(channels, _nobody, clock, attempt)
         return logits.cpu(), grid
 
-    def networks(self) -> list[UNet]:
-        """The networks on the device."""
-        return [network.to(self.options.device) for network in self._networks]
-
     def _streams(self, channels: Sequence[Image]) -> bool:
         return not self.options.exact and can_stream(self.config, channels[0].spacing_zyx)
 
@@ -205,12 +199,11 @@ class Predictor:
     def _say(self, plan: Plan, say: Callable[[str], None], warn: Callable[[str], None]) -> None:
         if plan.peak:
             say(str(plan))
-        allowed = self.options.vram_budget_mib
-        if self._room is not None and allowed is not None and self._room.budget_mib < allowed:
-            free = self._room.free // MIB
+        allowed, room = self.options.vram_budget_mib, self.on_device.room
+        if room is not None and allowed is not None and room.budget_mib < allowed:
             warn(
-                f"only {free} MiB of the GPU's memory are free: planned for "
-                f"{self._room.budget_mib} MiB, not --vram-budget {allowed}"
+                f"only {room.free // MIB} MiB of the GPU's memory are free: planned for "
+                f"{room.budget_mib} MiB, not --vram-budget {allowed}"
             )
 
     def _segment(
@@ -267,7 +260,7 @@ class Predictor:
         """Logits (head, planes, y, x) in slabs, each made when it is asked for."""
         config, plan = self.config, attempt.plan
         with clock.stage("device"):
-            on_device = self._on_device(attempt)
+            on_device = self.on_device.passes(attempt.say, attempt.warn)
         passes: list[Network] = [*on_device]
         if plan.on_host and self.options.device.type == "cuda":
             passes = [Uploaded(one_pass, self.options.device) for one_pass in on_device]
@@ -283,7 +276,7 @@ class Predictor:
             config.patch_size,
             attempt.step_size,
             self.heads,
-            self._settling(on_window),
+            self.on_device.settling(on_window),
             plan.windows,
         )
         return clock.timed("network", map(finite, logits))
@@ -321,7 +314,7 @@ class Predictor:
         """Logits (head, z, y, x) of the whole scan."""
         before = clock.so_far()
         with clock.stage("device"):
-            self._on_device(attempt)
+            self.on_device.passes(attempt.say, attempt.warn)
         with clock.stage("preprocess"):
             voxels, spacing_zyx = [c.voxels for c in channels], channels[0].spacing_zyx
             device = self._buffers(attempt.plan)
@@ -343,8 +336,8 @@ class Predictor:
         """Mean logits of the ensemble, float16 when exact, else float32."""
         total: Tensor | None = None
         attempt = attempt or Attempt(Plan(), self.options.step_size)
-        on_window = self._settling(on_window)
-        passes = self._on_device(attempt)
+        on_window = self.on_device.settling(on_window)
+        passes = self.on_device.passes(attempt.say, attempt.warn)
         device = self.options.device
         for number, one_pass in enumerate(passes):
 
@@ -369,33 +362,6 @@ class Predictor:
             total /= len(passes)
         return finite(total)
 
-    def _on_device(self, attempt: Attempt) -> list[Callable[[Tensor], Tensor]]:
-        """Each network on the device as the sliding window calls it, graphs made once for all."""
-        if self._passes is None:
-            self._passes = [self._one_pass(network) for network in self.networks()]
-            if self.options.device.type == "cuda":
-                kernel, phrase = load_norm_kernel(self.options.device)
-                attempt.say(phrase)
-                for network in self._networks:
-                    fuse_norms(network, kernel)
-                capture = CudaCapture()
-                self._passes = [Replayed(run, capture, attempt.warn) for run in self._passes]
-        return self._passes
-
-    def _settling(self, on_window: Callable[[int, int], None]) -> Callable[[int, int], None]:
-        """The same, where the GPU's memory is looked at again after the first windows."""
-        room = self._room
-        if room is None:
-            return on_window
-
-        def first(done: int, of: int) -> None:
-            nonlocal room
-            if room is not None:
-                room.settle()
-                room = None
-
-        return _both(first, on_window)
-
     def _one_pass(self, network: UNet) -> Callable[[Tensor], Tensor]:
         """The network as the sliding window calls it: precision and augmentation decided."""
 
@@ -414,7 +380,7 @@ class Predictor:
     ) -> Deadline | None:
         if attempt.deadline is None:
             return None
-        passes = len(self._networks)
+        passes = len(self.config.members)
         work = Work(tuple(shape), self.config.patch_size, attempt.step_size, passes, self.heads)
         finish = torch.cuda.synchronize if self.options.device.type == "cuda" else _nothing
         return Deadline(attempt.deadline, work, clock, before, finish, attempt.warn)

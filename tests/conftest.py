@@ -75,7 +75,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if not item.config.getoption("--cuda"):
             pytest.skip(f"{NO_GPU} is looked for without --cuda")
         if not cuda_answers():
-            pytest.skip(f"{NO_GPU} that torch can use")
+            pytest.fail(f"--cuda: {NO_GPU} that torch can use")
     if item.get_closest_marker("engine") and not engine.answers():
         pytest.skip("no Docker engine answers")
     if item.get_closest_marker("slurm") and not slurm_answers():

@@ -15,7 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_scoring(parser: argparse.ArgumentParser) -> None:
     """Add how masks are scored, for every command that does so."""
     parser.add_argument(
-        "--scoring", type=_profile, default="flare24", metavar="NAME", help="default: flare24"
+        "--scoring",
+        type=_profile,
+        default="flare24",
+        metavar="NAME",
+        help="flare23 or flare24, which is the default",
     )
 
 

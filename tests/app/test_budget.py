@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from app import loading, predict, preprocess
+from app import loading, on_device, predict, preprocess
 from app.budget import (
     CONTEXT,
     LIBRARIES,
@@ -167,7 +167,7 @@ def test_the_gpu_is_touched_only_when_a_scan_is_ready_for_it(
 
     original = preprocess.limits
     monkeypatch.setattr(preprocess, "limits", limits)  # the last look at the whole scan
-    monkeypatch.setattr(predict, "Room", touch)
+    monkeypatch.setattr(on_device, "Room", touch)
     model = load_model(write_model(tmp_path / "model"))
     predictor = Predictor(model, Options(torch.device("cuda"), vram_budget_mib=700))
     scan = tmp_path / "X_0000.nii.gz"

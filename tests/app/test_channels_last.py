@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from app.channels_last import PoolTogether, arrange_channels_last
+from app.layout import LAST, lay_together
 from app.live_bytes import peak_of
 from app.model import Network
-from app.networks import AvgPool, InstanceNorm, UNet, build_network, lay_together
+from app.networks import AvgPool, InstanceNorm, UNet, build_network
 from tests.app.published import PUBLISHED
 from tests.app.small_model import NETWORK, ONES, THREES, TWOS, random_weights
 
-LAST = torch.channels_last_3d
 PLAIN = replace(
     NETWORK,
     features=(8, 16, 24),

@@ -157,7 +157,7 @@ def test_the_logits_agree_in_float32(case: Case) -> None:
         streamed = torch.cat(list(preprocess_slabs(scan, p.config, CPU)), 1)
         assert scan.grid == grid
         torch.testing.assert_close(streamed, data, rtol=0, atol=3e-6 * float(data.abs().max()))
-        networks = [p._one_pass(n) for n in p.networks()]
+        networks = p.on_device.passes(print, print)
         geometry = (p.config.patch_size, p.options.step_size, p.heads)
         slabs = predict_slabs(iter([streamed]), scan.shape, networks, *geometry, ignore)
         logits = torch.cat([s.clone() for s in slabs], 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.scoring.profiles import PROFILES
 from tests.engine import ROOT
 from tests.nnunet_models import smooth_noise, write_scan
 
@@ -78,6 +79,13 @@ def test_scoring_needs_no_more_than_it_uses(tmp_path: Path) -> None:
     found = imported(*score_arguments(tmp_path))
     assert not found & {"torch", "playwright", "mypy", "dask", "distributed", "matplotlib"}
     assert list((tmp_path / "o").glob("*.csv"))
+
+
+def test_help_names_every_way_to_score() -> None:
+    """In words of its own, as to look them up takes what the test above forbids."""
+    command = [sys.executable, "-m", "evaluation", "score", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"{' or '.join(sorted(PROFILES))}, which is" in " ".join(done.stdout.split())
 
 
 def test_help_of_score_is_quick() -> None:
