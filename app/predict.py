@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from app.attempt import Attempt, unheard
 from app.budget import MIB, Needs, Plan, make_plan
 from app.buffers import stream_buffers, whole_buffers
 from app.deadline import Deadline, TooSlow, Work
@@ -34,10 +35,6 @@ from app.stream import StageClock, can_stream, finite, in_scan_order, write_behi
 STAGES = ("preprocess", "device", "network", "restore", "write")
 
 
-def _unheard(message: str) -> None:
-    """Nobody listens."""
-
-
 @dataclass(frozen=True)
 class Options:
     """How to predict, besides the model.
@@ -54,34 +51,6 @@ class Options:
     tta: bool = False
     vram_budget_mib: int | None = None
     body: bool = False
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One way to go through a scan; if it fails for want of memory or time, there is another.
-
-    ``deadline`` is on time.perf_counter's clock; None: there is all the time in the world.
-    ``say`` and ``warn`` are for what a user should know, a line each.
-    """
-
-    plan: Plan
-    step_size: float
-    deadline: float | None = None
-    warn: Callable[[str], None] = _unheard
-    say: Callable[[str], None] = _unheard
-
-    def after(self, reason: torch.OutOfMemoryError | TooSlow) -> Attempt:
-        """The next attempt, announced; raises ``reason`` if there is none."""
-        if isinstance(reason, TooSlow):
-            self.warn(str(reason))
-            deadline = None if reason.last else self.deadline
-            return replace(self, step_size=reason.step_size, deadline=deadline)
-        plan = self.plan.smaller()
-        if plan is None:
-            raise reason
-        cause = ". ".join(" ".join(str(reason).split()).split(". ")[:2])
-        self.warn(f"allocation failed ({cause}) with {self.plan}; starting again with {plan}")
-        return replace(self, plan=plan)
 
 
 class Predictor:
@@ -141,9 +110,9 @@ class Predictor:
         channels: Sequence[Image],
         output: Path,
         on_window: Callable[[int, int], None],
-        warn: Callable[[str], None] = _unheard,
+        warn: Callable[[str], None] = unheard,
         deadline: float | None = None,
-        say: Callable[[str], None] = _unheard,
+        say: Callable[[str], None] = unheard,
     ) -> dict[str, float]:
         """Segment one scan and write its mask; returns the seconds spent in each stage.
 
