@@ -105,6 +105,14 @@ def _without_kernel(op: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
         return first.new_empty(shape)
     if op is aten.repeat.default:
         return first.new_empty([n * k for n, k in zip(first.shape, args[1], strict=True)])
+    if op is aten.mm.default:
+        return first.new_empty([len(first), args[1].shape[1]])
+    if op is aten.addmm.default:
+        return first.new_empty([len(args[1]), args[2].shape[1]])
+    if op is aten.div.Tensor and not isinstance(args[1], Tensor):
+        return first.new_empty(first.shape)
+    if op is aten.mean.dim:
+        return first.new_empty([n for axis, n in enumerate(first.shape) if axis not in args[1]])
     if op is aten.avg_pool3d.default:
         return first.new_empty(_pooled(first.shape, args[1]))
     return None

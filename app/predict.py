@@ -22,7 +22,7 @@ from app.deadline import Deadline, TooSlow, Work
 from app.host_windows import Uploaded
 from app.image import Image, write_mask, write_planes
 from app.labels import DIFFERENCE_RULE, is_two_class, label_dtype, label_rule
-from app.live_bytes import peak_of
+from app.live_bytes import LiveBytes, peak_of
 from app.loading import arrange, compute_dtype, load_network
 from app.model import Model, ModelError
 from app.networks import UNet, build_network
@@ -358,7 +358,8 @@ class Predictor:
         """What the network needs, found on the meta device."""
         config = self.config
         network = build_network(replace(config.network, heads=self.heads))
-        arrange(network, self.options.device, self.compute_dtype, self.options.exact)
+        with LiveBytes():  # weights are computed with, too: as cheaply as the network's tensors
+            arrange(network, self.options.device, self.compute_dtype, self.options.exact)
         weights = sum(p.nbytes for p in network.parameters()) * len(config.members)
         shape = (1, len(config.channels), *config.patch_size)
         _, window = peak_of(self._one_pass(network), shape)

@@ -155,12 +155,17 @@ def test_published_networks(name: str, live: int, with_workspace: int) -> None:
 
 IMPORTS = """
 import sys, torch
-from app.live_bytes import peak_of
+from app.live_bytes import LiveBytes, peak_of
+from app.loading import arrange
 from app.networks import build_network
 from tests.app.published import PUBLISHED
 before = set(sys.modules)
 for config in PUBLISHED.values():
-    peak_of(build_network(config.network), (1, 1, *config.patch_size))
+    for device in ("cpu", "cuda"):
+        network = build_network(config.network)
+        with LiveBytes():
+            arrange(network, torch.device(device), torch.float16, False)
+        peak_of(network, (1, 1, *config.patch_size))
 print(len(set(sys.modules) - before), "sympy" in sys.modules)
 """
 
