@@ -46,16 +46,17 @@ RUN python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/l
  || ls /opt/venv/lib/python3*/site-packages/torch/__pycache__/__init__.*.pyc
 
 WORKDIR /workspace
-ARG MODEL=cpu-small
 COPY app/ app/
+# The norm's kernel, by the compiler that torch's CUDA builds bring: needs no GPU. Then what the app can leave
+# out when it imports torch; where that cannot be found out it says so, and all of torch is imported.
+RUN /opt/venv/bin/python -B -m app.kernels.compile --if-possible \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash app \
+ && { /opt/venv/bin/python -m app.lean.find || true; }
+ARG MODEL=cpu-small
 COPY weights/${MODEL}/ weights/${MODEL}/
 COPY predict.sh ./
-# The norm's kernel, by the compiler that torch's CUDA builds bring: needs no GPU.
 # a+rX: a checkout may be private to its owner, the container's uid may be anyone's.
-RUN mkdir inputs outputs \
- && /opt/venv/bin/python -B -m app.kernels.compile --if-possible \
- && python3 -m compileall -q --invalidation-mode unchecked-hash app \
- && chmod -R a+rX . && chmod 777 outputs
+RUN mkdir inputs outputs && chmod -R a+rX . && chmod 777 outputs
 
 
 FROM python

@@ -1,4 +1,4 @@
-# make install   environment in .venv (Python 3.11)
+# make install   environment in .venv (Python 3.11), and what the app can leave out of its torch
 # make run       evaluate two real scans with the container, or without one where no engine answers
 # make test      all tests; those that need a Docker engine are skipped where none answers
 # make lint      ruff and mypy
@@ -12,7 +12,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 .PHONY: install oracle run test lint gpu-check benchmark benchmark-sizes
 
-install: .venv/installed
+install: app/lean/left_out.json
 oracle: .venv-nnunet/installed
 
 .venv/installed: requirements.txt requirements-dev.txt constraints.txt
@@ -20,6 +20,10 @@ oracle: .venv-nnunet/installed
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --requirement requirements-dev.txt --constraint constraints.txt
 	touch $@
+
+# Without it the app imports all of torch, which takes longer.
+app/lean/left_out.json: .venv/installed
+	.venv/bin/python -m app.lean.find
 
 .venv-nnunet/installed: training/requirements.txt
 	$(PYTHON) -m venv .venv-nnunet

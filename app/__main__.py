@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from app.cases import Case, find_cases
 from app.image import Image, ImageError, read_image, same_grid
+from app.lean.start import lean_import, or_all_over_again, reconsider
 from app.model import MANIFEST, Model, ModelError, load_model
 
 if TYPE_CHECKING:
@@ -29,8 +30,11 @@ _TIME_BUDGET_HELP = "since process start (one case) or case start; larger steps 
 _WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Segment every case of the input; returns the exit code."""
+def main(arguments: Sequence[str] | None = None, lean: bool = False) -> int:
+    """Segment every case of the input; returns the exit code.
+
+    ``lean``: import no more of torch than is needed; only below `or_all_over_again`.
+    """
     parser = _parser()
     args = parser.parse_args(arguments)
     if args.exact and args.time_budget is not None:
@@ -61,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ThreadPoolExecutor(max_workers=2) as pool:  # works while torch is being imported
         first_scan = pool.submit(_read, cases[0])
         intact = pool.submit(model.check_weights)
+        with lean_import(lean and not args.exact):
+            import app.predict  # noqa: F401
         return max(failed, _run(args, model, cases, pool, first_scan, intact))
 
 
@@ -90,6 +96,7 @@ def _run(
     except (ModelError, BudgetError) as error:
         return _fail(error)
     except Exception as error:  # no memory for the weights, say
+        reconsider(error)
         return _fail(f"{model.folder}: {_one_line(error)}")
     _announce(args, model, device, str(predictor.compute_dtype).removeprefix("torch."))
     progress = _Progress()
@@ -104,6 +111,7 @@ def _run(
         except (ImageError, BudgetError) as error:
             failed = _fail(error)
         except Exception as error:
+            reconsider(error)
             failed = _fail(f"{case.files[0]}: {_one_line(error)}")
         else:
             stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in laps.items())
@@ -309,4 +317,4 @@ def _leave(code: int) -> NoReturn:
 
 if __name__ == "__main__":
     _fill_closed_streams()
-    _leave(main())
+    _leave(or_all_over_again(lambda: main(lean=True)))

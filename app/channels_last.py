@@ -83,7 +83,9 @@ class UpsamplingByMatrix(nn.Module):
         self.box = cast(Sequence[int], conv.kernel_size)
         self.weight = _parameter(conv.weight.movedim(1, -1).flatten(1))  # in, (z, y, x, out)
         voxels = self.weight.shape[1] // conv.out_channels
-        self.bias = None if conv.bias is None else _parameter(conv.bias.expand(voxels, -1).flatten())
+        self.bias = (
+            None if conv.bias is None else _parameter(conv.bias.expand(voxels, -1).flatten())
+        )
 
     def forward(self, x: Tensor, out: Tensor) -> None:
         """(n, channels in, z, y, x) into ``out``, whose channels lie together, too."""

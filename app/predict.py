@@ -74,10 +74,10 @@ class Predictor:
         if one_channel:
             self.rule, self.heads = DIFFERENCE_RULE, 1
         self.lesion_filter = model.config.lesion_filter if one_channel else None
-        self._needs = None
+        self.needs = None
         if options.vram_budget_mib is not None:
-            self._needs = self._measured_needs()
-            self._needs.check(options.vram_budget_mib)
+            self.needs = self._measured_needs()
+            self.needs.check(options.vram_budget_mib)
         networks = [
             load_network(model, member, options.device, options.exact, one_channel)
             for member in model.config.members
@@ -90,7 +90,7 @@ class Predictor:
 
         Raises BudgetError.
         """
-        config, budget_mib, needs = self.config, self.options.vram_budget_mib, self._needs
+        config, budget_mib, needs = self.config, self.options.vram_budget_mib, self.needs
         if needs is None or budget_mib is None:
             return Plan()
         room = self.on_device.room

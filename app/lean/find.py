@@ -1,0 +1,124 @@
+"""Find out what can be left out of the installed torch: ``python -m app.lean.find``.
+
+By trial: first every module goes that importing torch and the app's path (app.lean.path) brings,
+and that one which is then asked for comes back, until all goes through with the same results, bit
+by bit, as with all of torch. Takes half a minute; what is found is written beside the app, for this
+version of torch and of Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import app
+from app.lean.start import FOUND, built_for
+
+# What a GPU's path goes through as well: a machine that builds an image has none to try it on.
+_KEPT = ("_C", "amp", "autograd", "backends", "cuda", "nn", "serialization", "storage", "version")
+
+
+class SearchError(Exception):
+    """One line: the app's path does not go through, or not in the same way."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The app's path gone through in a process of its own."""
+
+    results: Mapping[str, str]  # of every part of the path; empty if it did not get to its end
+    touched: str | None  # the module that was left out and of which something was last asked for
+    error: str  # why it did not
+    imports: Sequence[tuple[str, str]]  # modules in order, with which of them was the importer
+    seconds: float = 0.0  # of the processor, for importing torch and the app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 1: nothing was found, and the app will import all of torch."""
+    parser = argparse.ArgumentParser(prog="python -m app.lean.find", description=__doc__)
+    parser.parse_args(arguments)
+    began = time.monotonic()
+    FOUND.unlink(missing_ok=True)
+    try:
+        full = attempt({})
+        if not full.results:
+            raise SearchError(f"the app's path does not go through with all of torch: {full.error}")
+        left_out, lean = search(full)
+        content = {**built_for(), "left_out": left_out}
+    except (SearchError, OSError, ValueError) as error:
+        print(f"lean import: nothing is left out: {error}", file=sys.stderr)
+        return 1
+    _write(content)
+    print(
+        f"lean import: torch {content['torch']} without {len(left_out)} of its modules takes "
+        f"{lean.seconds:.2f} CPU seconds instead of {full.seconds:.2f} "
+        f"(found in {time.monotonic() - began:.0f} s)"
+    )
+    return 0
+
+
+def search(full: Trial) -> tuple[dict[str, list[str]], Trial]:
+    """What may be left out, and the trial that shows it; ``full`` is the one with all of torch.
+
+    Raises SearchError if results differ, or if a trial fails for something else than what it lacks.
+    """
+    children: dict[str, list[str]] = {}
+    for module, importer in full.imports:
+        children.setdefault(importer, []).append(module)
+    out = {module for module, _ in full.imports if not _kept(module)}
+    while True:
+        left_out = {module: children.get(module, []) for module in sorted(out)}
+        trial = attempt(left_out)
+        if trial.results == full.results:
+            return left_out, trial
+        if trial.results:
+            parts = [part for part in full.results if trial.results[part] != full.results[part]]
+            raise SearchError(f"results differ in {', '.join(parts)}")
+        if trial.touched not in out:
+            raise SearchError(trial.error)
+        out.remove(trial.touched)
+
+
+def attempt(left_out: Mapping[str, Sequence[str]]) -> Trial:
+    """Go through the app's path without ``left_out``. Raises SearchError."""
+    child = subprocess.run(
+        [sys.executable, "-m", "app.lean.trial"],
+        input=json.dumps(left_out),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(app.__file__).parent.parent,
+    )
+    try:
+        return Trial(**json.loads(child.stdout.splitlines()[-1]))
+    except (ValueError, IndexError):
+        last = [*child.stderr.splitlines(), f"exit code {child.returncode}"][-1]
+        raise SearchError(f"a trial ends without an answer: {last}") from None
+
+
+def _kept(module: str) -> bool:
+    """Whether it is not even tried."""
+    library, _, rest = module.partition(".")
+    return library == "torch" and rest.partition(".")[0] in ("", *_KEPT)
+
+
+def _write(content: Mapping[str, Any]) -> None:
+    """All of the file or nothing, whenever this is interrupted."""
+    part = FOUND.with_name(f".{FOUND.name}.{os.getpid()}")
+    try:
+        part.write_text(json.dumps(content, indent=0))
+        part.replace(FOUND)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

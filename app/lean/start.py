@@ -1,0 +1,101 @@
+"""Import torch without what was found to be of no use, and begin anew with all of it if need be."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.util
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from app.lean.stand_ins import LeftOut, StandIns, Surprise
+
+FULL_IMPORT = "FULL_IMPORT"  # the environment variable that asks for all of torch, if not empty
+FOUND = Path(__file__).with_name("left_out.json")
+
+# What a stand-in that was stored while torch was imported may lead to.
+_CONSEQUENCES = (TypeError, AttributeError, NameError, ImportError, NotImplementedError)
+
+_stand_ins: StandIns | None = None
+
+
+def built_for() -> dict[str, str]:
+    """The torch and Python that a list of modules holds for; torch is not imported.
+
+    Raises OSError or ValueError where there is no torch that says its version.
+    """
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        raise ValueError("torch is not installed")
+    text = Path(spec.origin).with_name("version.py").read_text()
+    version = re.search(r"""^__version__ = ['"](.+)['"]$""", text, re.MULTILINE)
+    if version is None:
+        raise ValueError(f"{spec.origin}: no version beside it")
+    return {"torch": version[1], "python": sys.version.split()[0]}
+
+
+def left_out() -> LeftOut:
+    """What to leave out of the installed torch; nothing if that was not found out for it."""
+    try:
+        found: dict[str, Any] = json.loads(FOUND.read_text())
+        same = {key: found[key] for key in ("torch", "python")} == built_for()
+        return found["left_out"] if same else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+@contextlib.contextmanager
+def lean_import(wanted: bool) -> Iterator[None]:
+    """Within it torch is imported, without what is of no use if that is ``wanted`` and known.
+
+    Only below `or_all_over_again`. Raises Surprise if the import fails for it.
+    """
+    global _stand_ins
+    without = left_out() if wanted and not os.environ.get(FULL_IMPORT) else {}
+    if not without or "torch" in sys.modules:
+        yield
+        return
+    _stand_ins = StandIns(without)
+    gc.disable()  # thousands of functions and classes, none of which is garbage
+    try:
+        yield
+    except Exception as error:
+        raise Surprise(f"{type(error).__name__}: {error}") from error
+    finally:
+        gc.enable()
+    _stand_ins.seal()
+
+
+def reconsider(error: Exception) -> None:
+    """Raise Surprise if ``error`` may be due to what was left out."""
+    if _stand_ins is not None and isinstance(error, _CONSEQUENCES):
+        raise Surprise(f"{type(error).__name__}: {error}") from error
+
+
+def or_all_over_again(main: Callable[[], int]) -> int:
+    """``main()``; at a surprise the process begins anew, with all of torch.
+
+    It keeps its number, its start time, arguments and open streams.
+    """
+    try:
+        code = main()
+        surprise = None if _stand_ins is None else _stand_ins.surprise
+        if surprise is None:
+            return code
+    except Surprise as raised:
+        surprise = raised
+    print(
+        f"warning: torch was imported without something that is needed ({surprise}); beginning "
+        "anew with all of it (python -m app.lean.find finds out again what can be left out)",
+        file=sys.stderr,
+    )
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os.environ[FULL_IMPORT] = "1"
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

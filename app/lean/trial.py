@@ -1,0 +1,100 @@
+"""One trial of app.lean.find: what to leave out on stdin, a line with what came of it on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+import numpy  # noqa: F401 - which torch would else be the first to import
+
+from app.lean.stand_ins import StandIns, Surprise, held_by
+
+_LIBRARIES = ("torch", "torchgen", "functorch", "sympy", "mpmath", "networkx")
+# Its modules hold nothing of what is left out: without a GPU nothing would come of it here.
+_UNTRIED = "torch.cuda"
+
+
+def main() -> None:
+    """See app.lean.find.Trial for what is printed."""
+    left_out = json.load(sys.stdin)
+    record = _Record()
+    if not left_out:
+        sys.meta_path.insert(0, record)
+    stand_ins = StandIns(left_out)
+    answer: dict[str, Any] = {"results": {}, "error": ""}
+    try:
+        answer["seconds"], answer["results"] = _go_through(stand_ins)
+    except BaseException as error:  # whatever it is, it is the answer
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        answer["error"] = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+    answer["touched"] = stand_ins.touched
+    answer["imports"] = [pair for pair in record.imports if _has_source(pair[0])]
+    print(json.dumps(answer))
+
+
+def _go_through(stand_ins: StandIns) -> tuple[float, dict[str, str]]:
+    """CPU seconds of the import, and the results of what came after it."""
+    began = time.process_time()
+    from app.lean.path import results
+
+    seconds = time.process_time() - began
+    for name in [n for n in sys.modules if _is_below(n, _UNTRIED)]:
+        held = held_by(sys.modules[name])
+        if held is not None:
+            stand_ins.touch(held)
+            raise Surprise(f"{name} holds something of {held}")
+    stand_ins.seal()
+    found = results()
+    if stand_ins.surprise is not None:  # which somebody caught
+        raise stand_ins.surprise
+    return seconds, found
+
+
+class _Record(MetaPathFinder):
+    """Finds nothing, and notes what is looked for and by which module of the same libraries."""
+
+    def __init__(self) -> None:
+        self.imports: list[tuple[str, str]] = []
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """None."""
+        if _of_libraries(name):
+            self.imports.append((name, _importer()))
+        return None
+
+
+def _importer() -> str:
+    """The module of the libraries that is being executed; empty if there is none."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if frame.f_code.co_name == "<module>" and _of_libraries(name):
+            return str(name)
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
+
+
+def _has_source(name: str) -> bool:
+    spec = getattr(sys.modules.get(name), "__spec__", None)
+    return str(getattr(spec, "origin", "")).endswith(".py")
+
+
+def _of_libraries(name: str) -> bool:
+    return name.partition(".")[0] in _LIBRARIES
+
+
+def _is_below(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+if __name__ == "__main__":
+    main()

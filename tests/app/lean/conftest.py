@@ -1,0 +1,54 @@
+"""A copy of the app for which it has been found out what can be left out of torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+Started = Callable[..., tuple[int, list[str], list[str]]]
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Where the copy lies, and what the search said."""
+    folder = tmp_path_factory.mktemp("lean")
+    shutil.copytree(ROOT / "app", folder / "app", ignore=shutil.ignore_patterns("left_out.json"))
+    done = subprocess.run(
+        [sys.executable, "-m", "app.lean.find"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="session")
+def lean_app(searched: tuple[Path, str]) -> Path:
+    return searched[0]
+
+
+@pytest.fixture
+def start() -> Started:
+    """Runs a copy of the app on the CPU; gives the exit code and the lines of both streams."""
+
+    def call(app: Path, *arguments: object, full: bool = False) -> tuple[int, list[str], list[str]]:
+        done = subprocess.run(
+            [sys.executable, "-m", "app", *(str(a) for a in arguments), "--device", "cpu"],
+            cwd=app,
+            env={**os.environ, "FULL_IMPORT": "1" if full else ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
+
+    return call
