@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from app.cases import Case, find_cases
 from app.image import Image, ImageError, read_image, same_grid
-from app.lean.start import lean_import, or_all_over_again, reconsider
+from app.lean.start import or_all_over_again, reconsider, torch_import
 from app.model import MANIFEST, Model, ModelError, load_model
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None, lean: bool = False) -> int:
     with ThreadPoolExecutor(max_workers=2) as pool:  # works while torch is being imported
         first_scan = pool.submit(_read, cases[0])
         intact = pool.submit(model.check_weights)
-        with lean_import(lean and not args.exact):
+        with torch_import(lean and not args.exact):
             import app.predict  # noqa: F401
         return max(failed, _run(args, model, cases, pool, first_scan, intact))
 

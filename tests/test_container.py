@@ -73,6 +73,7 @@ def test_the_organisers_command_gives_a_mask(image: engine.Image, scan: Path, fo
     put(scan, folder, "FLARE_case")
     done = engine.run_predict(image, folder)
     assert done.returncode == 0, done.stderr
+    assert "beginning anew" not in done.stderr
     assert outputs(folder) == {"FLARE_case.nii.gz"}
     assert_is_mask_of(folder / "outputs" / "FLARE_case.nii.gz", scan)
 
@@ -182,6 +183,12 @@ def test_image_holds_the_app_and_one_model(image: engine.Image) -> None:
     rooms = {"app", "weights", "predict.sh", "inputs", "outputs"}
     assert set(in_image(image, "ls", "-A", "/workspace").split()) == rooms
     assert len(in_image(image, "ls", "-A", "/workspace/weights").split()) == 1
+
+
+@pytest.mark.engine
+def test_image_imports_no_more_of_torch_than_it_needs(image: engine.Image) -> None:
+    code = "from app.lean.start import left_out; print(len(left_out()))"
+    assert int(in_image(image, "python3", "-c", code)) > 300
 
 
 @pytest.mark.engine

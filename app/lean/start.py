@@ -50,25 +50,41 @@ def left_out() -> LeftOut:
 
 
 @contextlib.contextmanager
-def lean_import(wanted: bool) -> Iterator[None]:
-    """Within it torch is imported, without what is of no use if that is ``wanted`` and known.
+def torch_import(lean: bool) -> Iterator[None]:
+    """Within it torch is imported; if ``lean``, without what is known to be of no use.
 
-    Only below `or_all_over_again`. Raises Surprise if the import fails for it.
+    ``lean`` only below `or_all_over_again`. Raises Surprise if the import fails for it.
     """
     global _stand_ins
-    without = left_out() if wanted and not os.environ.get(FULL_IMPORT) else {}
-    if not without or "torch" in sys.modules:
-        yield
-        return
-    _stand_ins = StandIns(without)
+    without = left_out() if lean and not os.environ.get(FULL_IMPORT) else {}
+    if without and "torch" not in sys.modules:
+        _stand_ins = StandIns(without)
+    with _beside_reading():
+        try:
+            yield
+        except Exception as error:
+            if _stand_ins is None:
+                raise
+            raise Surprise(f"{type(error).__name__}: {error}") from error
+    if _stand_ins is not None:
+        _stand_ins.seal()
+
+
+@contextlib.contextmanager
+def _beside_reading() -> Iterator[None]:
+    """Import quickly, and let threads that inflate a scan have their turn as often as they ask.
+
+    By hand on two cores of an EPYC, 512 x 512 x 554 voxels (120 MB) and a lean import were both
+    there after 1.02 s with Python's own 5 ms, 0.68 with 0.2 ms, 0.73 with all inflated in one call.
+    """
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.0002)
     gc.disable()  # thousands of functions and classes, none of which is garbage
     try:
         yield
-    except Exception as error:
-        raise Surprise(f"{type(error).__name__}: {error}") from error
     finally:
         gc.enable()
-    _stand_ins.seal()
+        sys.setswitchinterval(interval)
 
 
 def reconsider(error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -203,6 +204,17 @@ def test_the_version_is_that_of_the_installed_torch() -> None:
     import torch
 
     assert lean_start.built_for()["torch"] == torch.__version__
+
+
+def test_while_torch_is_imported_other_threads_have_their_turn() -> None:
+    before = sys.getswitchinterval(), gc.isenabled()
+    with lean_start.torch_import(lean=False):
+        assert sys.getswitchinterval() < before[0] / 10
+        assert not gc.isenabled()
+    assert (sys.getswitchinterval(), gc.isenabled()) == before
+    with pytest.raises(ImportError), lean_start.torch_import(lean=False):
+        raise ImportError("no torch")
+    assert (sys.getswitchinterval(), gc.isenabled()) == before
 
 
 class Began(Exception):
