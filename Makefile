@@ -2,8 +2,8 @@
 # make run       evaluate two real scans with the container, or without one where no engine answers
 # make test      all tests; those that need a Docker engine are skipped where none answers
 # make lint      ruff and mypy
-# make gpu-check PART=…   what needs an NVIDIA GPU, in parts of some minutes each: masks, budgets-huang,
-#                budgets-dkfz, sizes; GPU_PYTHON=… where another Python has all that they need
+# make gpu-check PART=…   what needs an NVIDIA GPU: masks, budgets, sizes; of the latter two a call does some
+#                minutes' work, and the next call goes on; GPU_PYTHON=… where another Python has all it takes
 # make oracle    nnU-Net itself in .venv-nnunet: the tests compare with it, training runs it
 # make benchmark the README's tables; the last two need a Docker engine
 # make benchmark-sizes  both published networks (on a CPU one), all published sizes: takes long
@@ -41,11 +41,11 @@ GPU_PYTHON ?= .venv/bin/python
 PART ?= masks
 # Only that folder: to collect all tests takes all packages of requirements-dev.txt.
 gpu-masks = -m pytest --cuda tests/cuda
-gpu-budgets-huang = -m benchmarks.budgets --networks huang --slices 55 554 1500
-gpu-budgets-dkfz = -m benchmarks.budgets --networks dkfz --slices 55 --budgets 1400 1900 2600 4096 8000
-gpu-sizes = -m benchmarks.sizes --slices 55 554 --repeats 3 --resume
+# A run that begins in these minutes ends before the eighth.
+gpu-budgets = -m benchmarks.budgets --resume --minutes 6
+gpu-sizes = -m benchmarks.sizes --device cuda --repeats 3 --resume --minutes 4
 gpu-check:
-	$(GPU_PYTHON) $(or $(gpu-$(PART)),$(error PART is one of masks, budgets-huang, budgets-dkfz, sizes))
+	$(GPU_PYTHON) $(or $(gpu-$(PART)),$(error PART is one of masks, budgets, sizes))
 
 lint: install
 	.venv/bin/ruff check

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import machine, programs
+from benchmarks.log import Log, Time, rest
 from benchmarks.programs import ROOT
 from benchmarks.published import NETWORKS, make_weights
 from benchmarks.sizes.meter import CommandFailed, Meter
 from benchmarks.sizes.scans import LONG_SLICES, PUBLISHED_SLICES, make_scan
+from benchmarks.sizes.versions import app_version
 from evaluation import samples
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
@@ -40,6 +42,16 @@ class Result:
     peak_mib: float | None = None
     wall_s: float | None = None
     message: str = ""
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """Which run of the plan it is."""
+        return self.network, self.slices, self.budget_mib
+
+    @property
+    def failed(self) -> bool:
+        """Whether it says nothing of the budget."""
+        return self.verdict == FAILED
 
 
 def verdict(peak_mib: float | None, budget_mib: int) -> str:
@@ -78,23 +90,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         gpu = devices.find(args.gpu)
         if gpu is None:
             raise EvaluationError("NVML finds no GPU, so no budget can be measured")
+        where, folder = machine.description(gpu), args.output.resolve() / "budgets"
+        same = {"machine": where, "app": app_version(), "scan": args.scan}
+        log = Log(folder / "runs.jsonl", Result, same, args.resume)
         (sample,) = (s for s in samples.fetch(ROOT / "runs" / "samples") if s.name == args.scan)
-        folder = args.output.resolve() / "budgets"
-        results: list[Result] = []
+        plan = list(itertools.product(args.networks, args.slices, args.budgets))
+        time = Time(args.minutes)
         with Meter(gpu, folder) as meter:
-            for name in args.networks:
+            for name, slices, budget in plan:
+                if time.is_up():
+                    break
+                if log.has((name, slices, budget)):
+                    continue
                 model = make_weights(NETWORKS[name], folder / "networks").model
-                for slices, budget in itertools.product(args.slices, args.budgets):
-                    scan = make_scan(sample.scan, slices, folder / "scans")
-                    results.append(_run(meter, name, model, scan, slices, budget))
-                    print(table(results[-1:], "").splitlines()[-1], file=sys.stderr, flush=True)
-                    text = table(results, machine.description(gpu))
-                    write(args.output / "budgets.md", text)
+                scan = make_scan(sample.scan, slices, folder / "scans")
+                log.add(_run(meter, name, model, scan, slices, budget))
+                print(table(log.runs[-1:], "").splitlines()[-1], file=sys.stderr, flush=True)
+                write(args.output / "budgets.md", table(log.runs, where))
     except EvaluationError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(text)
-    return int(any(r.verdict in (BROKEN, FAILED) for r in results))
+    print(table(log.runs, where))
+    if left := rest(sum(log.has(key) for key in plan), len(plan)):
+        print(left, file=sys.stderr)
+    return int(any(r.verdict in (BROKEN, FAILED) for r in log.runs))
 
 
 def _run(
@@ -126,6 +145,8 @@ def _parser() -> argparse.ArgumentParser:
     sizes = [*PUBLISHED_SLICES, LONG_SLICES]
     add("--slices", nargs="+", type=int, default=sizes, help="default: %(default)s")
     add("--budgets", nargs="+", type=int, default=list(BUDGETS_MIB), help="MiB; %(default)s")
+    add("--resume", action="store_true", help="keep what an earlier call has measured")
+    add("--minutes", type=float, help="in which runs may begin; --resume does the rest")
     add("--scan", choices=samples.NAMES, default=samples.NAMES[0], help="default: %(default)s")
     return parser
 

@@ -19,11 +19,12 @@ from pathlib import Path
 from app.resample import resampled_shape
 from app.sliding_window import window_count
 from benchmarks import machine, programs
+from benchmarks.log import Log, Time, rest
 from benchmarks.programs import ROOT, Steps
 from benchmarks.published import NETWORKS, Published, Weights, has_nnunet, make_weights
 from benchmarks.sizes import versions
 from benchmarks.sizes.meter import CommandFailed, Meter
-from benchmarks.sizes.record import APP, NNUNET, PREVIOUS, STAGED, Log, Measurement
+from benchmarks.sizes.record import APP, NNUNET, PREVIOUS, STAGED, Measurement
 from benchmarks.sizes.report import Report, Setting
 from benchmarks.sizes.scans import CPU_SLICES, LONG_SLICES, PUBLISHED_SLICES, geometry, make_scan
 from evaluation import samples
@@ -43,11 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         bench = _prepare(args)
         with bench.meter:
-            bench.run(args.repeats)
+            left = bench.run(args.repeats, Time(args.minutes))
     except EvaluationError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(bench.report())
+    if left:
+        _say(left)
     return 0
 
 
@@ -79,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--scan", choices=samples.NAMES, default=samples.NAMES[0], help="default: %(default)s")
     add("--repeats", type=_count, default=1, help="of each run; medians are shown")
     add("--resume", action="store_true", help="keep what an interrupted run has measured")
+    add("--minutes", type=float, help="in which runs may begin; --resume does the rest")
     return parser
 
 
@@ -126,7 +130,7 @@ def _prepare(args: argparse.Namespace) -> Bench:
         staged_slices=CPU_SLICES if CPU_SLICES in slices else slices[0],
     )
     same = {"machine": setting.machine, "device": device, "scan": setting.scan, **found}
-    log = Log(folder / "runs.jsonl", same, args.resume)
+    log = Log(folder / "runs.jsonl", Measurement, same, args.resume)
     return Bench(setting, output, device, sample.scan, previous, Meter(gpu, folder), log)
 
 
@@ -146,32 +150,42 @@ class Bench:
     source: Path  # the scan that all others are made from
     previous: Path | None
     meter: Meter
-    log: Log
+    log: Log[Measurement]
+    _warm: bool = False
 
     @property
     def folder(self) -> Path:
         """For all but the report."""
         return self.output / "sizes"
 
-    def run(self, repeats: int) -> None:
-        """Measure what the log lacks; the report is written anew after each measurement."""
-        for number, name in enumerate(self.setting.networks):
-            network = NETWORKS[name]
-            plan = [m for m in self._plan(name, repeats) if not self.log.has(m.key)]
-            if not plan:
-                continue
-            _say(f"{network.title}: making weights")
-            weights = make_weights(network, self.folder / "networks")
-            if number == 0:
-                self._warm_up(network, weights)
-            for wanted in plan:
-                self.log.add(self._measured(wanted, network, weights))
-                write(self.output / "sizes.md", self.report())
+    def run(self, repeats: int, time: Time) -> str:
+        """Measure what the log lacks; returns a line if not all of it was done in ``time``.
+
+        The report is written anew after each measurement.
+        """
+        plans = {name: list(self._plan(name, repeats)) for name in self.setting.networks}
+        for name, plan in plans.items():
+            wanted = [m for m in plan if not self.log.has(m.key)]
+            if wanted and not time.is_up():
+                self._measure(wanted, NETWORKS[name], time)
         write(self.output / "sizes.md", self.report())
+        done = [self.log.has(m.key) for plan in plans.values() for m in plan]
+        return rest(sum(done), len(done))
+
+    def _measure(self, plan: Sequence[Measurement], network: Published, time: Time) -> None:
+        _say(f"{network.title}: making weights")
+        weights = make_weights(network, self.folder / "networks")
+        if not self._warm:
+            self._warm_up(network, weights)
+        for wanted in plan:
+            if time.is_up():
+                return
+            self.log.add(self._measured(wanted, network, weights))
+            write(self.output / "sizes.md", self.report())
 
     def report(self) -> str:
         """What is known so far, as Markdown."""
-        return Report(self.setting, self.log.measurements).text()
+        return Report(self.setting, self.log.runs).text()
 
     def _plan(self, network: str, repeats: int) -> Iterator[Measurement]:
         for slices, repeat in itertools.product(self.setting.slices, range(repeats)):
@@ -181,6 +195,7 @@ class Bench:
                 yield Measurement(network, slices, STAGED, repeat)
 
     def _warm_up(self, network: Published, weights: Weights) -> None:
+        self._warm = True
         for program in self.setting.programs:
             wanted = Measurement(f"warm-up-{network.name}", WARM_UP_SLICES, program, 0)
             self._measured(wanted, network, weights)

@@ -1,16 +1,10 @@
-"""What the benchmark of published sizes keeps: one line of JSON a run, and their medians."""
+"""What the benchmark of published sizes keeps of a run, and the medians of its repeats."""
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
-
-from evaluation.errors import EvaluationError
-from evaluation.results import write
+from dataclasses import dataclass, field
 
 APP, PREVIOUS, NNUNET, STAGED = "app", "previous", "nnunet", "nnunet-stages"
 Key = tuple[str, int, str, int]
@@ -42,54 +36,14 @@ class Measurement:
         """Which run of the plan it is."""
         return self.network, self.slices, self.program, self.repeat
 
+    @property
+    def failed(self) -> bool:
+        """Whether nothing was measured."""
+        return self.error is not None
+
     def peak_mib(self, on_gpu: bool) -> float | None:
         """Of the memory that matters there."""
         return self.peak_vram_mib if on_gpu else self.peak_rss_mib
-
-
-class Log:
-    """The measurements so far, in a file that is complete after each of them.
-
-    setting: what all of them share (machine, versions); its first line. An interrupted run is
-    taken up with `resume`; raises EvaluationError if it was another machine's or version's.
-    """
-
-    def __init__(self, file: Path, setting: dict[str, Any], resume: bool) -> None:
-        self._file, self._setting = file, setting
-        self.measurements: list[Measurement] = []
-        if resume and file.exists():
-            self._load()
-        self._save()
-
-    def has(self, key: Key) -> bool:
-        """Whether that run was measured; one that failed was not."""
-        return any(m.key == key and m.error is None for m in self.measurements)
-
-    def add(self, measurement: Measurement) -> None:
-        """Keep a measurement, in place of the same run's failure."""
-        others = [m for m in self.measurements if m.key != measurement.key]
-        self.measurements = [*others, measurement]
-        self._save()
-
-    def _load(self) -> None:
-        try:
-            setting, *lines = map(json.loads, self._file.read_text().splitlines())
-            measurements = [Measurement(**line) for line in lines]
-        except (ValueError, TypeError) as error:
-            raise EvaluationError(
-                f"{self._file}: not of this version ({error}); start without --resume"
-            ) from error
-        for name in {**setting, **self._setting}:
-            before, now = setting.get(name), self._setting.get(name)
-            if before != now:
-                raise EvaluationError(
-                    f"{self._file}: {name} was {before!r} and is {now!r}; start without --resume"
-                )
-        self.measurements = measurements
-
-    def _save(self) -> None:
-        lines = [self._setting, *(asdict(m) for m in self.measurements)]
-        write(self._file, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from benchmarks.budgets import BROKEN, FAILED, KEPT, REFUSED, Result, refused, t
 from benchmarks.published import Weights
 from evaluation import samples
 from evaluation.gpu import devices
+from evaluation.gpu.devices import Gpu
 from evaluation.samples import Sample
 from tests.evaluation.gpu import nvml
 
@@ -88,6 +89,48 @@ def test_a_run_is_judged_by_nvml(
     playing.join()
     assert f"| huang | 55 | 1000 | {peak} |" in capsys.readouterr().out
     assert (tmp_path / "out" / "budgets.md").read_text().rstrip().endswith(f"{found} |")
+
+
+def test_what_is_left_is_done_by_another_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[tuple[str, int, int]] = []
+
+    def run(meter: object, network: str, model: Path, scan: Path, slices: int, mib: int) -> Result:
+        ran.append((network, slices, mib))
+        failed = len(ran) == 2
+        return Result(network, slices, mib, FAILED if failed else KEPT, 1000.0, 1.0)
+
+    class Ticks:
+        def __init__(self, minutes: float | None) -> None:
+            self.left = minutes
+
+        def is_up(self) -> bool:
+            self.left = None if self.left is None else self.left - 1
+            return self.left is not None and self.left < 0
+
+    class NoMeter:
+        def __init__(self, *_: object) -> None: ...
+        def __enter__(self) -> None: ...
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(devices, "find", lambda _: Gpu("GPU-1", "a card", "580", 8192.0, "v2"))
+    monkeypatch.setattr(budgets, "Time", Ticks)
+    monkeypatch.setattr(budgets, "Meter", NoMeter)
+    monkeypatch.setattr(budgets, "_run", run)
+    monkeypatch.setattr(budgets, "make_weights", lambda *_: Weights(tmp_path, tmp_path))
+    monkeypatch.setattr(budgets, "make_scan", lambda *_: tmp_path / "scan.nii.gz")
+    sample = Sample(samples.NAMES[0], tmp_path, tmp_path)
+    monkeypatch.setattr(samples, "fetch", lambda _: [sample])
+    arguments = ["--networks", "huang", "--slices", "55", "--budgets", "1000", "1100", "1200"]
+    call = [*arguments, "--output", str(tmp_path / "out"), "--resume"]
+    assert budgets.main([*call, "--minutes", "2"]) == 1  # one has failed
+    assert capsys.readouterr().err.splitlines()[-1].startswith("2 of 3 runs are left")
+    assert budgets.main(call) == 0
+    assert "left" not in capsys.readouterr().err
+    assert [mib for _, _, mib in ran] == [1000, 1100, 1100, 1200]
+    rows = (tmp_path / "out" / "budgets.md").read_text().splitlines()[-3:]
+    assert [row.split(" | ")[2] for row in rows] == ["1000", "1100", "1200"]
 
 
 def test_without_a_gpu_there_is_nothing_to_show(

@@ -1,0 +1,91 @@
+"""The runs of a long benchmark: a line of JSON each, so that it can be interrupted and go on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Hashable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from evaluation.errors import EvaluationError
+from evaluation.results import write
+
+
+class Run(Protocol):
+    """What is known of one run: a dataclass of what JSON can hold."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def key(self) -> Hashable:
+        """Which run of the plan it is."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is to be run again."""
+
+
+R = TypeVar("R", bound=Run)
+
+
+class Log(Generic[R]):
+    """The runs so far, of one ``kind``, in a file that is complete after each of them.
+
+    setting: what all of them share (machine, versions); its first line. An interrupted benchmark is
+    taken up with `resume`; raises EvaluationError if it was another machine's or version's.
+    """
+
+    def __init__(self, file: Path, kind: type[R], setting: dict[str, Any], resume: bool) -> None:
+        self._file, self._kind, self._setting = file, kind, setting
+        self.runs: list[R] = []
+        if resume and file.exists():
+            self._load()
+        self._save()
+
+    def has(self, key: Hashable) -> bool:
+        """Whether that run is done; one that failed is not."""
+        return any(r.key == key and not r.failed for r in self.runs)
+
+    def add(self, run: R) -> None:
+        """Keep a run, in place of the same one's failure."""
+        self.runs = [*(r for r in self.runs if r.key != run.key), run]
+        self._save()
+
+    def _load(self) -> None:
+        try:
+            setting, *lines = map(json.loads, self._file.read_text().splitlines())
+            runs = [self._kind(**line) for line in lines]
+        except (ValueError, TypeError) as error:
+            raise EvaluationError(
+                f"{self._file}: not of this version ({error}); start without --resume"
+            ) from error
+        for name in {**setting, **self._setting}:
+            before, now = setting.get(name), self._setting.get(name)
+            if before != now:
+                raise EvaluationError(
+                    f"{self._file}: {name} was {before!r} and is {now!r}; start without --resume"
+                )
+        self.runs = runs
+
+    def _save(self) -> None:
+        lines = [self._setting, *(asdict(r) for r in self.runs)]
+        write(self._file, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+class Time:
+    """So many minutes, in which runs may begin; None: all that it takes."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self._end_s = float("inf") if minutes is None else time.monotonic() + 60 * minutes
+
+    def is_up(self) -> bool:
+        """Whether no further run is begun."""
+        return time.monotonic() >= self._end_s
+
+
+def rest(done: int, of: int) -> str:
+    """A line for whoever has to call again; empty if all is done."""
+    left = of - done
+    return f"{left} of {of} runs are left: the same call with --resume goes on" if left else ""
