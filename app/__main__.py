@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from app.cases import Case, find_cases
+from app.environment import set_defaults
 from app.image import Image, ImageError, read_image, same_grid
 from app.lean.start import or_all_over_again, reconsider, torch_import
 from app.model import MANIFEST, Model, ModelError, load_model
@@ -41,17 +42,7 @@ def main(arguments: Sequence[str] | None = None, lean: bool = False) -> int:
         parser.error("--time-budget may enlarge the step, so that the mask is not that of --exact")
     if args.exact and args.crop_to_body:
         parser.error("--crop-to-body moves the windows, so that the mask is not that of --exact")
-    # Threads that wait should sleep, not spin: where another program or a CPU quota takes a core
-    # away, spinning makes a CPU run several times slower. Read once, when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Each of cuBLAS' and cuBLASLt's handles keeps as much as this (KiB: 8 buffers of 16, and 128);
-    # their own choice is 98 MiB in all on an H200, outside of what the plan of memory knows.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    os.environ.setdefault("CUBLASLT_WORKSPACE_SIZE", "128")
-    # torch's CPU allocator should ask the kernel for huge pages: otherwise the activations of every
-    # window, which are freed and mapped anew, fault page by page (see benchmarks.shortcuts).
-    # Read by c10 when it first allocates.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    set_defaults()
     try:
         model = load_model(args.model or _only_model())
         cases, errors = find_cases(args.input, args.output, len(model.config.channels))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy  # noqa: F401 - which torch would else be the first to import
 
+from app.environment import set_defaults
 from app.lean.stand_ins import StandIns, Surprise, held_by
 
 _LIBRARIES = ("torch", "torchgen", "functorch", "sympy", "mpmath", "networkx")
@@ -23,6 +24,7 @@ _UNTRIED = "torch.cuda"
 
 def main() -> None:
     """See app.lean.find.Trial for what is printed."""
+    set_defaults()
     left_out = json.load(sys.stdin)
     record = _Record()
     if not left_out:
