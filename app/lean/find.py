@@ -35,8 +35,8 @@ class Trial:
     """The app's path gone through in a process of its own."""
 
     results: Mapping[str, str]  # of every part of the path; empty if it did not get to its end
-    touched: str | None  # the module that was left out and of which something was last asked for
-    error: str  # why it did not
+    needed: Sequence[str]  # what was left out and last asked for, or is known to be needed
+    error: str  # why it did not get there
     imports: Sequence[tuple[str, str]]  # modules in order, with which of them was the importer
     seconds: float = 0.0  # of the processor, for importing torch and the app
 
@@ -82,9 +82,9 @@ def search(full: Trial) -> tuple[dict[str, list[str]], Trial]:
         if trial.results:
             parts = [part for part in full.results if trial.results[part] != full.results[part]]
             raise SearchError(f"results differ in {', '.join(parts)}")
-        if trial.touched not in out:
+        if not out.intersection(trial.needed):
             raise SearchError(trial.error)
-        out.remove(trial.touched)
+        out.difference_update(trial.needed)
 
 
 def attempt(left_out: Mapping[str, Sequence[str]]) -> Trial:

@@ -6,6 +6,7 @@ and the GPU itself where there is one.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import struct
@@ -101,6 +102,7 @@ def results() -> dict[str, str]:
 
 
 def _results(folder: Path) -> Iterator[tuple[str, str]]:
+    yield "calls of a GPU", _call_for_a_gpu()
     devices = {torch.device("cpu"), find_device("auto")}
     for name, (config, members) in _MODELS.items():
         model = _written(folder / name, config, members)
@@ -115,6 +117,32 @@ def _results(folder: Path) -> Iterator[tuple[str, str]]:
                 ("body", Options(device, body=True, step_size=0.8, vram_budget_mib=budget)),
             ):
                 yield f"{name}, {device}: {words}", _digest(model, options, scan, folder)
+
+
+def _call_for_a_gpu() -> str:
+    """What the app asks a GPU for, asked for as far as it goes where there is none."""
+    device = torch.device("cuda", 0)
+    for call in (
+        lambda: torch.cuda.mem_get_info(device),
+        lambda: torch.cuda.set_per_process_memory_fraction(1.0, 0),
+        lambda: torch.cuda.memory_reserved(0),
+        lambda: torch.cuda.empty_cache(),
+        lambda: torch.cuda.get_device_properties(device),
+        lambda: torch.cuda.current_stream(),
+        lambda: torch.cuda.synchronize(),
+        lambda: torch.cuda.graph_pool_handle(),
+        lambda: torch.cuda.CUDAGraph(),
+        lambda: torch.cuda.Stream(device),
+        lambda: torch.cuda.Event(),
+        lambda: torch.cuda.stream(None).__enter__(),
+        lambda: torch.zeros(1, device=device),
+        lambda: torch.empty(1, pin_memory=True),
+    ):
+        with contextlib.suppress(
+            RuntimeError, AssertionError
+        ):  # no driver, or a build without CUDA
+            call()
+    return "made"
 
 
 def _digest(model: Model, options: Options, scan: list[Image], folder: Path) -> str:

@@ -75,14 +75,11 @@ class StandIns(MetaPathFinder, Loader):
             raise surprise
 
 
-def held_by(module: ModuleType) -> str | None:
-    """A module that was left out and of which ``module`` holds something; None if there is none."""
-    for value in vars(module).values():
-        if isinstance(value, _StandIn):
-            return value.__name__
-        if isinstance(value, _Inert):
-            return value.__left_out__
-    return None
+def left_out_module(value: object) -> str | None:
+    """The module that was left out and that ``value`` stands in for, or for something of it."""
+    if isinstance(value, _StandIn):
+        return value.__name__
+    return value.__left_out__ if isinstance(value, _Inert) else None
 
 
 class _Inert(type):

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -15,10 +15,11 @@ from typing import Any
 import numpy  # noqa: F401 - which torch would else be the first to import
 
 from app.environment import set_defaults
-from app.lean.stand_ins import StandIns, Surprise, held_by
+from app.lean.references import referred_to_by
+from app.lean.stand_ins import LeftOut, StandIns, left_out_module
 
 _LIBRARIES = ("torch", "torchgen", "functorch", "sympy", "mpmath", "networkx")
-# Its modules hold nothing of what is left out: without a GPU nothing would come of it here.
+# Its modules neither hold nor refer to what is left out: without a GPU a trial would not find out.
 _UNTRIED = "torch.cuda"
 
 
@@ -30,33 +31,35 @@ def main() -> None:
     if not left_out:
         sys.meta_path.insert(0, record)
     stand_ins = StandIns(left_out)
-    answer: dict[str, Any] = {"results": {}, "error": ""}
+    answer: dict[str, Any] = {"results": {}, "error": "", "needed": []}
     try:
-        answer["seconds"], answer["results"] = _go_through(stand_ins)
+        began = time.process_time()
+        from app.lean.path import results
+
+        answer["seconds"] = time.process_time() - began
+        answer["needed"] = sorted(set(_needed_untried(left_out)))
+        if not answer["needed"]:
+            stand_ins.seal()
+            answer["results"] = results()
+            if stand_ins.surprise is not None:  # which somebody caught
+                raise stand_ins.surprise
     except BaseException as error:  # whatever it is, it is the answer
         where = traceback.extract_tb(error.__traceback__)[-1]
+        answer["results"] = {}
         answer["error"] = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-    answer["touched"] = stand_ins.touched
+        answer["needed"] = [stand_ins.touched]
     answer["imports"] = [pair for pair in record.imports if _has_source(pair[0])]
     print(json.dumps(answer))
 
 
-def _go_through(stand_ins: StandIns) -> tuple[float, dict[str, str]]:
-    """CPU seconds of the import, and the results of what came after it."""
-    began = time.process_time()
-    from app.lean.path import results
-
-    seconds = time.process_time() - began
+def _needed_untried(left_out: LeftOut) -> Iterator[str]:
+    """What is left out and what modules hold or refer to that are not tried."""
     for name in [n for n in sys.modules if _is_below(n, _UNTRIED)]:
-        held = held_by(sys.modules[name])
-        if held is not None:
-            stand_ins.touch(held)
-            raise Surprise(f"{name} holds something of {held}")
-    stand_ins.seal()
-    found = results()
-    if stand_ins.surprise is not None:  # which somebody caught
-        raise stand_ins.surprise
-    return seconds, found
+        module = sys.modules[name]
+        for value in (*vars(module).values(), *referred_to_by(module)):
+            found = value if isinstance(value, str) else left_out_module(value)
+            if found is not None and found in left_out:
+                yield found
 
 
 class _Record(MetaPathFinder):

@@ -65,7 +65,7 @@ LIBRARY = {
 LEFT_OUT = {"lib.heavy": ["lib.first"], "lib.heavy.low": [], "lib.late_one": []}
 HEAD = f"""
 import json
-from app.lean.stand_ins import StandIns, Surprise, held_by
+from app.lean.stand_ins import StandIns, Surprise, left_out_module
 stand_ins = StandIns({LEFT_OUT!r})
 import lib
 stand_ins.seal()
@@ -150,6 +150,7 @@ def test_asking_for_what_python_itself_asks_for_is_none(library: Path) -> None:
     assert told(library, "[lib.dunder(), stand_ins.surprise is None]") == [False, True]
 
 
-def test_what_a_module_holds_is_found(library: Path) -> None:
-    import_real = "__import__('lib.heavy.real', fromlist='x')"
-    assert told(library, f"[held_by(lib), held_by({import_real})]") == ["lib.heavy", None]
+def test_what_stands_in_is_told_from_what_is_real(library: Path) -> None:
+    values = "(lib.Base, lib.Derived, lib.heavy, lib.heavy.low, lib.plain, 1)"
+    expected = ["lib.heavy", "lib.heavy", "lib.heavy", "lib.heavy.low", None, None]
+    assert told(library, f"[left_out_module(v) for v in {values}]") == expected
