@@ -13,9 +13,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ class SearchError(Exception):
 class Trial:
     """The app's path gone through in a process of its own."""
 
-    results: Mapping[str, str]  # of every part of the path; empty if it did not get to its end
-    needed: Sequence[str]  # what was left out and last asked for, or is known to be needed
-    error: str  # why it did not get there
-    imports: Sequence[tuple[str, str]]  # modules in order, with which of them was the importer
+    results: Mapping[str, str] = field(default_factory=dict)  # empty: it did not get to its end
+    error: str = ""  # why it did not
+    needed: Sequence[str] = ()  # what was last asked for of what is left out, or must not be
+    imports: Sequence[tuple[str, str]] = ()  # modules in order, each with its importer among them
     seconds: float = 0.0  # of the processor, for importing torch and the app
 
 
@@ -83,25 +84,30 @@ def search(full: Trial) -> tuple[dict[str, list[str]], Trial]:
             parts = [part for part in full.results if trial.results[part] != full.results[part]]
             raise SearchError(f"results differ in {', '.join(parts)}")
         if not out.intersection(trial.needed):
-            raise SearchError(trial.error)
+            raise SearchError(f"a trial fails for something else: {trial.error}")
         out.difference_update(trial.needed)
 
 
 def attempt(left_out: Mapping[str, Sequence[str]]) -> Trial:
-    """Go through the app's path without ``left_out``. Raises SearchError."""
-    child = subprocess.run(
-        [sys.executable, "-m", "app.lean.trial"],
-        input=json.dumps(left_out),
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(app.__file__).parent.parent,
-    )
+    """Go through the app's path without ``left_out``."""
+    with tempfile.NamedTemporaryFile("r") as touched:
+        child = subprocess.run(
+            [sys.executable, "-m", "app.lean.trial", touched.name],
+            input=json.dumps(left_out),
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=Path(app.__file__).parent.parent,
+        )
+        last = touched.read().split()
     try:
-        return Trial(**json.loads(child.stdout.splitlines()[-1]))
+        answer = json.loads(child.stdout.splitlines()[-1])
     except (ValueError, IndexError):
-        last = [*child.stderr.splitlines(), f"exit code {child.returncode}"][-1]
-        raise SearchError(f"a trial ends without an answer: {last}") from None
+        said = [*child.stderr.splitlines(), f"exit code {child.returncode}"]
+        answer = {"error": f"it ends without an answer ({said[-1]})"}
+    if not answer.get("results") and not answer.get("needed"):
+        answer["needed"] = last
+    return Trial(**answer)
 
 
 def _kept(module: str) -> bool:

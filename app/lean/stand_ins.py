@@ -27,15 +27,13 @@ class StandIns(MetaPathFinder, Loader):
     """Puts a stand-in in the place of each module of ``left_out`` that is imported from now on.
 
     ``left_out`` says of each of them which modules it would be the first to import: they still are
-    then, left out or not, as what follows counts on them and on their order. ``touched`` is the
-    module of which something was last asked for, ``surprise`` the first Surprise, for whoever
-    caught all of them. One per process.
+    then, left out or not, as what follows counts on them and on their order. ``surprise`` is the
+    first Surprise, as somebody may have caught it. One per process.
     """
 
     def __init__(self, left_out: LeftOut) -> None:
         self._left_out = left_out
         self._sealed = False
-        self.touched: str | None = None
         self.surprise: Surprise | None = None
         _Inert.owner = self
         sys.meta_path.insert(0, self)
@@ -67,12 +65,14 @@ class StandIns(MetaPathFinder, Loader):
 
     def touch(self, module: str, name: str = "") -> None:
         """Something of ``module`` is asked for; raises Surprise once sealed."""
-        if self.surprise is None:
-            self.touched = module
+        self.note(module)
         if self._sealed:
             surprise = Surprise(f"{module}.{name}" if name else module)
             self.surprise = self.surprise or surprise
             raise surprise
+
+    def note(self, module: str) -> None:
+        """Something of ``module`` is asked for, if only by Python itself: for whoever searches."""
 
 
 def left_out_module(value: object) -> str | None:
@@ -157,7 +157,7 @@ class _StandIn(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         if _is_dunder(name):
-            _Inert.owner.touched = self.__name__
+            _Inert.owner.note(self.__name__)
             raise AttributeError(name)
         _Inert.owner.touch(self.__name__, name)
         return _inert(self.__name__, name)

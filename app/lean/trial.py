@@ -1,14 +1,20 @@
-"""One trial of app.lean.find: what to leave out on stdin, a line with what came of it on stdout."""
+"""One trial of app.lean.find: what to leave out on stdin, a line with what came of it on stdout.
+
+``python -m app.lean.trial FILE``; FILE says at any moment, even if torch crashes for what it lacks,
+of which module that was left out something was last asked for.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +24,7 @@ from app.environment import set_defaults
 from app.lean.references import referred_to_by
 from app.lean.stand_ins import LeftOut, StandIns, left_out_module
 
+_LONGEST = 256  # name of a module
 _LIBRARIES = ("torch", "torchgen", "functorch", "sympy", "mpmath", "networkx")
 # Its modules neither hold nor refer to what is left out: without a GPU a trial would not find out.
 _UNTRIED = "torch.cuda"
@@ -26,11 +33,12 @@ _UNTRIED = "torch.cuda"
 def main() -> None:
     """See app.lean.find.Trial for what is printed."""
     set_defaults()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for tensors so small they only wait
     left_out = json.load(sys.stdin)
     record = _Record()
     if not left_out:
         sys.meta_path.insert(0, record)
-    stand_ins = StandIns(left_out)
+    stand_ins = _Told(left_out, Path(sys.argv[1]))
     answer: dict[str, Any] = {"results": {}, "error": "", "needed": []}
     try:
         began = time.process_time()
@@ -47,7 +55,6 @@ def main() -> None:
         where = traceback.extract_tb(error.__traceback__)[-1]
         answer["results"] = {}
         answer["error"] = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-        answer["needed"] = [stand_ins.touched]
     answer["imports"] = [pair for pair in record.imports if _has_source(pair[0])]
     print(json.dumps(answer))
 
@@ -60,6 +67,19 @@ def _needed_untried(left_out: LeftOut) -> Iterator[str]:
             found = value if isinstance(value, str) else left_out_module(value)
             if found is not None and found in left_out:
                 yield found
+
+
+class _Told(StandIns):
+    """Writes down what is touched, until the first Surprise."""
+
+    def __init__(self, left_out: LeftOut, file: Path) -> None:
+        super().__init__(left_out)
+        self._file = os.open(file, os.O_WRONLY)
+
+    def note(self, module: str) -> None:
+        """Something of ``module`` is asked for."""
+        if self.surprise is None:
+            os.pwrite(self._file, module.encode().ljust(_LONGEST), 0)
 
 
 class _Record(MetaPathFinder):
