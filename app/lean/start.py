@@ -79,10 +79,11 @@ def _beside_reading() -> Iterator[None]:
     """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(0.0002)
-    gc.disable()  # thousands of functions and classes, none of which is garbage
+    gc.disable()  # hundreds of thousands of objects, none of which will ever be garbage
     try:
         yield
     finally:
+        gc.freeze()
         gc.enable()
         sys.setswitchinterval(interval)
 
