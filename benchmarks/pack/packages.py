@@ -66,7 +66,6 @@ NNUNET = (
     "scipy",
     "seaborn",
     "SimpleITK",
-    "six",
     "threadpoolctl",
     "tifffile",
     "tqdm",
