@@ -4,13 +4,15 @@
 # make lint      ruff and mypy
 # make gpu-check PART=…   what needs an NVIDIA GPU: masks, budgets, sizes; of the latter two a call does some
 #                minutes' work, and the next call goes on; GPU_PYTHON=… where another Python has all it takes
+# make gpu-pack  that, its packages and scans in runs/gpu-check.tar.xz, for a machine without a registry;
+#                GPU_PACK='--python 3.12 --there numpy …' says what is there
 # make oracle    nnU-Net itself in .venv-nnunet: the tests compare with it, training runs it
 # make benchmark the README's tables; the last two need a Docker engine
 # make benchmark-sizes  both published networks (on a CPU one), all published sizes: takes long
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
-.PHONY: install oracle run test lint gpu-check benchmark benchmark-sizes
+.PHONY: install oracle run test lint gpu-check gpu-pack benchmark benchmark-sizes
 
 install: app/lean/left_out.json
 oracle: .venv-nnunet/installed
@@ -46,6 +48,9 @@ gpu-budgets = -m benchmarks.budgets --resume --minutes 6
 gpu-sizes = -m benchmarks.sizes --device cuda --repeats 3 --resume --minutes 4
 gpu-check:
 	$(GPU_PYTHON) $(or $(gpu-$(PART)),$(error PART is one of masks, budgets, sizes))
+
+gpu-pack: install
+	.venv/bin/python -m benchmarks.pack $(GPU_PACK)
 
 lint: install
 	.venv/bin/ruff check

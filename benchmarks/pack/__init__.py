@@ -1,0 +1,1 @@
+"""`make gpu-check` for a machine with a GPU that reaches no package registry, as one archive."""

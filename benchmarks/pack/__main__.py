@@ -1,0 +1,112 @@
+"""Pack what `make gpu-check` needs besides Python and torch: ``python -m benchmarks.pack``.
+
+For a machine with a GPU, on linux x86_64, that reaches no package registry. There:
+``tar xf gpu-check.tar.xz && cd gpu-check && make gpu-check PART=masks``; PACK_PYTHON names another
+Python than python3. Inside: the checkout's files as committed, the demonstration's scans, and the
+packages of the app and of nnU-Net for that version of Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.pack import wheels
+from benchmarks.pack.packages import folders
+from benchmarks.pack.scripts import PACKAGES, write_scripts
+from benchmarks.programs import ROOT
+from evaluation import samples
+from evaluation.errors import EvaluationError
+
+SUFFIX = ".tar.xz"
+SAMPLES = Path("runs", "samples")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    args = _parser().parse_args(arguments)
+    try:
+        pack(args.python, args.output, args.there)
+    except (EvaluationError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{args.output}: {args.output.stat().st_size / 1e6:.0f} MB")
+    return 0
+
+
+def pack(python: str, output: Path, there: Sequence[str]) -> None:
+    """Write the archive, or nothing; raises EvaluationError."""
+    if not output.name.endswith(SUFFIX):
+        raise EvaluationError(f"--output {output}: should end with {SUFFIX}")
+    if not re.fullmatch(r"3\.\d+", python):
+        raise EvaluationError(f"--python {python}: should be a version such as 3.12")
+    with tempfile.TemporaryDirectory(prefix="pack-") as temporary:
+        folder = Path(temporary)
+        top = folder / output.name.removesuffix(SUFFIX)
+        checkout(ROOT, top)
+        for name, requirements in folders(ROOT, there).items():
+            for wheel in wheels.fetch(requirements, python, folder / f"wheels-{name}"):
+                wheels.unpack(wheel, top / PACKAGES / name)
+        for sample in samples.fetch(ROOT / SAMPLES):
+            for file in (sample.scan, sample.reference):
+                target = top / file.relative_to(ROOT)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
+        write_scripts(top)
+        compress(top, output)
+
+
+def checkout(root: Path, top: Path) -> None:
+    """The files that are committed at HEAD, below `top`; raises EvaluationError."""
+    try:
+        command = ["git", "-C", str(root), "archive", "HEAD"]
+        done = subprocess.run(command, capture_output=True, check=True)
+    except FileNotFoundError as error:
+        raise EvaluationError("git is not installed: what is committed cannot be told") from error
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip()
+        raise EvaluationError(f"git archive: {said}") from error
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        archive.extractall(top, filter="data")
+
+
+def compress(top: Path, output: Path) -> None:
+    """The folder as an archive; `output` is either complete or as it was."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part = output.with_name(f".{os.getpid()}-{output.name}")
+    try:
+        with tarfile.open(part, "w:xz") as archive:
+            archive.add(top, top.name, filter=_of_nobody)
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pack")
+    add = parser.add_argument
+    own = ".".join(platform.python_version_tuple()[:2])
+    add("--python", metavar="VERSION", default=own, help="of that machine; default: %(default)s")
+    add("--output", type=Path, default=ROOT / "runs" / f"gpu-check{SUFFIX}")
+    add("--there", nargs="+", metavar="NAME", default=[], help="packages that it has already")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
