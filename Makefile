@@ -47,6 +47,7 @@ gpu-masks = -m pytest --cuda tests/cuda
 gpu-budgets = -m benchmarks.budgets --resume --minutes 6
 gpu-sizes = -m benchmarks.sizes --device cuda --repeats 3 --resume --minutes 4
 gpu-check:
+	$(GPU_PYTHON) -m app.lean.find --if-needed
 	$(GPU_PYTHON) $(or $(gpu-$(PART)),$(error PART is one of masks, budgets, sizes))
 
 gpu-pack: install
@@ -62,6 +63,7 @@ benchmark: install oracle
 	.venv/bin/python -m benchmarks.shortcuts --output runs/benchmark
 	.venv/bin/python -m benchmarks.scoring --output runs/benchmark
 	.venv/bin/python -m benchmarks.ranking --output runs/benchmark
+	.venv/bin/python -m benchmarks.start_up --output runs/benchmark
 	.venv/bin/python -m benchmarks.harness_overhead --output runs/benchmark
 	.venv/bin/python -m benchmarks.scheduling --output runs/benchmark
 

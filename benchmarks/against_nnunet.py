@@ -31,7 +31,7 @@ from benchmarks.programs import (
 )
 from benchmarks.published import HUANG, train
 from evaluation import volumes
-from evaluation.samples import fetch
+from evaluation.samples import NAMES, fetch
 from training.export import export
 
 
@@ -40,10 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.against_nnunet")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "benchmark")
     parser.add_argument("--repeats", type=int, default=3, help="of each run; medians are shown")
-    parser.add_argument("--case", default="lung1", help="which demonstration scan")
+    parser.add_argument("--case", choices=NAMES, default=NAMES[0], help="which demonstration scan")
     args = parser.parse_args(arguments)
     args.output.mkdir(parents=True, exist_ok=True)
-    (sample,) = (s for s in fetch(ROOT / "runs" / "samples") if s.name == args.case)
+    (sample,) = fetch(ROOT / "runs" / "samples", names=[args.case])
     work = args.output / "work"
     shutil.rmtree(work, ignore_errors=True)
     trained = work / "trained"

@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where, folder = machine.description(gpu), args.output.resolve() / "budgets"
         same = {"machine": where, "app": app_version(), "scan": args.scan}
         log = Log(folder / "runs.jsonl", Result, same, args.resume)
-        (sample,) = (s for s in samples.fetch(ROOT / "runs" / "samples") if s.name == args.scan)
+        (sample,) = samples.fetch(ROOT / "runs" / "samples", names=[args.scan])
         plan = list(itertools.product(args.networks, args.slices, args.budgets))
         time = Time(args.minutes)
         with Meter(gpu, folder) as meter:

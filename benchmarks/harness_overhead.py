@@ -63,7 +63,7 @@ def main() -> None:
 
 def run(script: str, count: int, cache: Path) -> Sequence[Record]:
     """Evaluate a container that runs `script` on `count` copies of a scan."""
-    sample = samples.fetch(cache / "samples")[0]
+    sample = samples.fetch(cache / "samples", names=["lung1"])[0]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for part in ("scans", "labels", "image"):

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("error: not known what can be left out of torch; make install", file=sys.stderr)
         return 1
     args.output.mkdir(parents=True, exist_ok=True)
-    (sample,) = (s for s in fetch(ROOT / "runs" / "samples") if s.name == "lung1")
+    (sample,) = fetch(ROOT / "runs" / "samples", names=["lung1"])
     here = _environment(ROOT)
     programs = [
         Program("app", {**here, FULL_IMPORT: ""}, _LEAN),

@@ -12,7 +12,7 @@ import sys
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +43,12 @@ class Sample:
     reference: Path
 
 
-def fetch(cache: Path, download: Callable[[Path], None] | None = None) -> list[Sample]:
-    """Return the two samples, after fetching whatever the cache folder does not hold yet.
+def fetch(
+    cache: Path,
+    download: Callable[[Path], None] | None = None,
+    names: Collection[str] = NAMES,
+) -> list[Sample]:
+    """Return the samples of these names, after fetching whatever the cache does not hold yet.
 
     cache: receives `images/<name>_0000.nii.gz` (int16, HU) and `labels/<name>.nii.gz` (uint8).
     A file appears there only when it is complete, so an interrupted call can just be repeated.
@@ -53,7 +57,7 @@ def fetch(cache: Path, download: Callable[[Path], None] | None = None) -> list[S
     """
     samples = [
         Sample(name, cache / "images" / f"{name}_0000.nii.gz", cache / "labels" / f"{name}.nii.gz")
-        for name in NAMES
+        for name in names
     ]
     if all(sample.scan.is_file() and sample.reference.is_file() for sample in samples):
         return samples

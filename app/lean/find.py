@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import app
+from app.lean import start
 from app.lean.start import FOUND, built_for
 
 # What a GPU's path goes through as well: a machine that builds an image has none to try it on.
@@ -45,7 +46,11 @@ class Trial:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 1: nothing was found, and the app will import all of torch."""
     parser = argparse.ArgumentParser(prog="python -m app.lean.find", description=__doc__)
-    parser.parse_args(arguments)
+    parser.add_argument(
+        "--if-needed", action="store_true", help="not if it is known of this torch and Python"
+    )
+    if parser.parse_args(arguments).if_needed and start.left_out():
+        return 0
     began = time.monotonic()
     FOUND.unlink(missing_ok=True)
     try:

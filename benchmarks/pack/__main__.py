@@ -25,6 +25,7 @@ from benchmarks.pack import wheels
 from benchmarks.pack.packages import folders
 from benchmarks.pack.scripts import PACKAGES, write_scripts
 from benchmarks.programs import ROOT
+from benchmarks.sizes.versions import PACKED, app_commit
 from evaluation import samples
 from evaluation.errors import EvaluationError
 
@@ -57,12 +58,13 @@ def pack(python: str, output: Path, there: Sequence[str]) -> None:
         for name, requirements in folders(ROOT, there).items():
             for wheel in wheels.fetch(requirements, python, folder / f"wheels-{name}"):
                 wheels.unpack(wheel, top / PACKAGES / name)
-        for sample in samples.fetch(ROOT / SAMPLES):
+        for sample in samples.fetch(ROOT / SAMPLES, names=samples.NAMES[:1]):
             for file in (sample.scan, sample.reference):
                 target = top / file.relative_to(ROOT)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target)
         write_scripts(top)
+        (top / PACKED).write_text(app_commit())
         compress(top, output)
 
 

@@ -116,7 +116,7 @@ def _prepare(args: argparse.Namespace) -> Bench:
             raise EvaluationError("--programs nnunet: it is not installed; call `make oracle`")
         found[NNUNET] = versions.nnunet_version()
     names = args.networks or (list(NETWORKS) if gpu else ["huang"])
-    (sample,) = (s for s in samples.fetch(ROOT / "runs" / "samples") if s.name == args.scan)
+    (sample,) = samples.fetch(ROOT / "runs" / "samples", names=[args.scan])
     slices = list(dict.fromkeys(args.slices))
     setting = Setting(
         machine=machine.description(gpu),

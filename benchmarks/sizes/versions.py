@@ -17,11 +17,20 @@ _NNUNET_VERSIONS = (
 )
 
 
+PACKED = Path(".commit")  # what benchmarks.pack writes, as there is no repository then
+
+
 def app_version() -> str:
-    """Newest commit of app/, where this is a checkout, and torch's version."""
-    commit = _git("log", "-1", "--format=%h", "--", "app") or "of no commit"
+    """Newest commit of app/, where this is a checkout or packed from one, and torch's version."""
+    commit = app_commit() or "of no commit"
     changed = " and changes" if _git("status", "--porcelain", "--", "app") else ""
     return f"{commit}{changed}, {_torch()}"
+
+
+def app_commit() -> str:
+    """Its short name; empty if there is none."""
+    packed = ROOT / PACKED
+    return packed.read_text() if packed.exists() else _git("log", "-1", "--format=%h", "--", "app")
 
 
 def nnunet_version() -> str:

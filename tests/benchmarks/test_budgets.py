@@ -81,7 +81,7 @@ def test_a_run_is_judged_by_nvml(
     monkeypatch.setattr(budgets, "make_weights", lambda *_: Weights(tmp_path, tmp_path))
     monkeypatch.setattr(budgets, "make_scan", lambda *_: tmp_path / "scan.nii.gz")
     sample = Sample(samples.NAMES[0], tmp_path, tmp_path)
-    monkeypatch.setattr(samples, "fetch", lambda _: [sample])
+    monkeypatch.setattr(samples, "fetch", lambda _, names: [sample])
     playing = threading.Thread(target=play)
     playing.start()
     arguments = ["--networks", "huang", "--slices", "55", "--budgets", "1000"]
@@ -121,7 +121,7 @@ def test_what_is_left_is_done_by_another_call(
     monkeypatch.setattr(budgets, "make_weights", lambda *_: Weights(tmp_path, tmp_path))
     monkeypatch.setattr(budgets, "make_scan", lambda *_: tmp_path / "scan.nii.gz")
     sample = Sample(samples.NAMES[0], tmp_path, tmp_path)
-    monkeypatch.setattr(samples, "fetch", lambda _: [sample])
+    monkeypatch.setattr(samples, "fetch", lambda _, names: [sample])
     arguments = ["--networks", "huang", "--slices", "55", "--budgets", "1000", "1100", "1200"]
     call = [*arguments, "--output", str(tmp_path / "out"), "--resume"]
     assert budgets.main([*call, "--minutes", "2"]) == 1  # one has failed

@@ -191,7 +191,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     scan.write_text("scan")
     monkeypatch.setattr(program, "ROOT", root)
     monkeypatch.setattr(program, "folders", lambda *_: {"app": ["a==1"]})
-    monkeypatch.setattr(samples, "fetch", lambda _: [Sample("x", scan, scan)])
+    monkeypatch.setattr(samples, "fetch", lambda _, names: [Sample("x", scan, scan)])
     with zipfile.ZipFile(tmp_path / "a.whl", "w") as wheel:
         wheel.writestr("a.py", "")
     monkeypatch.setattr(wheels, "fetch", lambda *_: [tmp_path / "a.whl"])
@@ -210,6 +210,7 @@ def test_the_archive_holds_what_is_committed_and_what_it_needs(root: Path, tmp_p
         "name/tracked",
         "name/packages/app/a.py",
         "name/runs/samples/images/x_0000.nii.gz",
+        "name/.commit",
         "name/.venv/bin/python",
         "name/.venv-nnunet/bin/python",
         "name/.venv-nnunet/bin/nnUNetv2_predict_from_modelfolder",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.lean import find
+from app.lean import find, start
 from app.lean.find import SearchError, Trial
 from app.lean.start import built_for
 
@@ -111,6 +111,21 @@ def test_what_was_found_is_written_with_the_versions(
     content = json.loads((tmp_path / "left_out.json").read_text())
     assert content == {**built_for(), "left_out": find.search(FULL)[0]}
     assert [f.name for f in tmp_path.iterdir()] == ["left_out.json"]
+
+
+def test_what_is_known_of_this_torch_is_not_searched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = trials(monkeypatch, lambda left_out: DONE if left_out else FULL)
+    file = tmp_path / "left_out.json"
+    for module in (find, start):
+        monkeypatch.setattr(module, "FOUND", file)
+    file.write_text(json.dumps({"torch": "1.0", "python": "3.11.0", "left_out": {"torch.a": []}}))
+    for trials_so_far in (2, 2):
+        assert find.main(["--if-needed"]) == 0
+        assert len(tried) == trials_so_far
+    assert find.main([]) == 0
+    assert len(tried) == 4
 
 
 @pytest.mark.parametrize(

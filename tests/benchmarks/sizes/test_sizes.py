@@ -34,7 +34,7 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return command
 
-    monkeypatch.setattr(samples, "fetch", lambda _: [Sample("lung1", scan, tmp_path)])
+    monkeypatch.setattr(samples, "fetch", lambda _, names: [Sample("lung1", scan, tmp_path)])
     monkeypatch.setattr(sizes, "make_weights", lambda *_: Weights(tmp_path / "t", tmp_path / "m"))
     monkeypatch.setattr(sizes, "has_nnunet", lambda: True)
     monkeypatch.setattr(versions, "newest_release", lambda: None)
