@@ -23,9 +23,9 @@ oracle: .venv-nnunet/installed
 	.venv/bin/python -m pip install --quiet --requirement requirements-dev.txt --constraint constraints.txt
 	touch $@
 
-# Without it the app imports all of torch, which takes longer.
+# Without it (-: it may not be found) the app imports all of torch, which takes longer.
 app/lean/left_out.json: .venv/installed
-	.venv/bin/python -m app.lean.find
+	-.venv/bin/python -m app.lean.find
 
 .venv-nnunet/installed: training/requirements.txt
 	$(PYTHON) -m venv .venv-nnunet
@@ -47,7 +47,7 @@ gpu-masks = -m pytest --cuda tests/cuda
 gpu-budgets = -m benchmarks.budgets --resume --minutes 6
 gpu-sizes = -m benchmarks.sizes --device cuda --repeats 3 --resume --minutes 4
 gpu-check:
-	$(GPU_PYTHON) -m app.lean.find --if-needed
+	-$(GPU_PYTHON) -m app.lean.find --if-needed
 	$(GPU_PYTHON) $(or $(gpu-$(PART)),$(error PART is one of masks, budgets, sizes))
 
 gpu-pack: install

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 from app.cases import Case, find_cases
 from app.environment import set_defaults
 from app.image import Image, ImageError, read_image, same_grid
-from app.lean.start import or_all_over_again, reconsider, torch_import
+from app.lean.start import Progress, or_all_over_again, reconsider, torch_import
 from app.model import MANIFEST, Model, ModelError, load_model
 
 if TYPE_CHECKING:
@@ -31,10 +33,11 @@ _TIME_BUDGET_HELP = "since process start (one case) or case start; larger steps 
 _WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
 
-def main(arguments: Sequence[str] | None = None, lean: bool = False) -> int:
+def main(arguments: Sequence[str] | None = None, progress: Progress | None = None) -> int:
     """Segment every case of the input; returns the exit code.
 
-    ``lean``: import no more of torch than is needed; only below `or_all_over_again`.
+    ``progress``, from `or_all_over_again`: the process may begin anew, so torch is imported without
+    what is of no use; what the process before has done is not done again.
     """
     parser = _parser()
     args = parser.parse_args(arguments)
@@ -50,15 +53,25 @@ def main(arguments: Sequence[str] | None = None, lean: bool = False) -> int:
             _make_writable(folder)
     except (ModelError, ImageError) as error:
         return _fail(error)
-    failed = max([_fail(error) for error in errors], default=0)
+    known = progress or Progress()
+    known.exit_code = max(known.exit_code, int(bool(errors)))
+    for refused in errors if not known.again else ():
+        _fail(refused)
+    cases = _from(known.under_way, cases)
     if not cases:
-        return failed
+        return known.exit_code
     with ThreadPoolExecutor(max_workers=2) as pool:  # works while torch is being imported
         first_scan = pool.submit(_read, cases[0])
         intact = pool.submit(model.check_weights)
-        with torch_import(lean and not args.exact):
+        with torch_import(lean=progress is not None and not args.exact):
             import app.predict  # noqa: F401
-        return max(failed, _run(args, model, cases, pool, first_scan, intact))
+        return _run(args, model, cases, pool, first_scan, intact, known)
+
+
+def _from(mask: str, cases: list[Case]) -> list[Case]:
+    """The cases from that one on whose mask it is; all if there is none."""
+    found = [number for number, case in enumerate(cases) if str(case.output) == mask]
+    return cases[found[0] :] if found else cases
 
 
 def _run(
@@ -68,6 +81,7 @@ def _run(
     pool: ThreadPoolExecutor,
     scan: Future[list[Image]],
     intact: Future[None],
+    known: Progress,
 ) -> int:
     """Go through the cases; the next scan is read while one is segmented."""
     from app.budget import BudgetError
@@ -91,24 +105,27 @@ def _run(
         return _fail(f"{model.folder}: {_one_line(error)}")
     _announce(args, model, device, str(predictor.compute_dtype).removeprefix("torch."))
     progress = _Progress()
-    failed = 0
     for number, case in enumerate(cases):
-        # The contract is one case per process, so starting up counts for the first one.
-        began = time.perf_counter() - (_seconds_since_process_start() if number == 0 else 0)
-        deadline = None if args.time_budget is None else began + args.time_budget
+        if number or not known.under_way:
+            # The contract is one case per process, so starting up counts for the first one.
+            known.began_s = _now_s() if number else _process_start_s()
+            known.under_way = str(case.output)
+        deadline = None
+        if args.time_budget is not None:
+            deadline = time.perf_counter() + known.began_s + args.time_budget - _now_s()
         following = pool.submit(_read, cases[number + 1]) if case is not cases[-1] else scan
         try:
             laps = _predict(predictor, case, scan, progress, deadline)
         except (ImageError, BudgetError) as error:
-            failed = _fail(error)
+            known.exit_code = _fail(error)
         except Exception as error:
             reconsider(error)
-            failed = _fail(f"{case.files[0]}: {_one_line(error)}")
+            known.exit_code = _fail(f"{case.files[0]}: {_one_line(error)}")
         else:
             stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in laps.items())
             print(f"{case.name}: {stages}, total {sum(laps.values()):.2f} s -> {case.output}")
         scan = following
-    return failed
+    return known.exit_code
 
 
 def _predict(
@@ -133,6 +150,8 @@ def _predict(
 
     try:
         laps = predictor.predict(images, case.output, progress.show, warn, deadline, say)
+        if deadline is not None and time.perf_counter() > deadline:
+            warn(f"done {time.perf_counter() - deadline:.1f} s after the time budget")
         return {"read": waited_s, **laps}
     finally:
         progress.clear()
@@ -247,13 +266,18 @@ def _announce(args: argparse.Namespace, model: Model, device: object, dtype: str
     print(
         f"model {config.name}: {config.network.name}, {len(config.members)} member(s), "
         f"{'exact, ' if args.exact else ''}{dtype} on {device}, "
-        f"ready {_seconds_since_process_start():.2f} s after process start"
+        f"ready {_now_s() - _process_start_s():.2f} s after process start"
     )
 
 
-def _seconds_since_process_start() -> float:
+def _now_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _process_start_s() -> float:
+    """On the clock of `_now_s`."""
     ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _one_line(error: Exception) -> str:
@@ -295,6 +319,20 @@ def _fill_closed_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("r+"))  # noqa: SIM115
 
 
+def _called() -> int:
+    """The exit code of the command line, of this process and of what it may become."""
+    # As Python is to be called again; a script on its stdin, say, is gone by then.
+    as_module = ("-m", "app") in itertools.pairwise(sys.orig_argv)
+    try:
+        return or_all_over_again(lambda p: main(progress=p)) if as_module else main()
+    except KeyboardInterrupt:
+        for thread in threading.enumerate():  # one that writes takes back what is not complete
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+        print("interrupted; masks that are there are complete", file=sys.stderr)
+        return 130
+
+
 def _leave(code: int) -> NoReturn:
     """End the process at once: unloading torch takes 0.4 s, in which a GPU's memory is still held.
 
@@ -308,4 +346,4 @@ def _leave(code: int) -> NoReturn:
 
 if __name__ == "__main__":
     _fill_closed_streams()
-    _leave(or_all_over_again(lambda: main(lean=True)))
+    _leave(_called())

@@ -85,16 +85,17 @@ def write_behind(parts: Iterator[T], write: Callable[[Iterator[T]], None]) -> No
             raise _Abandoned
 
     with ThreadPoolExecutor(max_workers=1) as pool:
-        writing = pool.submit(write, arriving())
+        writing: Future[None] | None = None
         abandoned = True
         try:
+            writing = pool.submit(write, arriving())  # an interrupt here may leave it running
             for part in parts:
                 if not _put(pipe, part, writing):
                     break
             abandoned = False
         finally:
             _put(pipe, _End(abandoned), writing)
-    writing.result()
+        writing.result()
 
 
 class _Abandoned(Exception):
@@ -106,9 +107,9 @@ class _End:
         self.abandoned = abandoned
 
 
-def _put(pipe: queue.Queue[T], part: T, writing: Future[None]) -> bool:
+def _put(pipe: queue.Queue[T], part: T, writing: Future[None] | None) -> bool:
     """False if there is nobody left who takes it."""
-    while not writing.done():
+    while writing is None or not writing.done():
         try:
             pipe.put(part, timeout=_PATIENCE_S)
             return True

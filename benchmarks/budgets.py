@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import machine, programs
-from benchmarks.log import Log, Time, rest
+from benchmarks.log import Log, Time, minutes, rest
 from benchmarks.programs import ROOT
 from benchmarks.published import NETWORKS, make_weights
 from benchmarks.sizes.meter import CommandFailed, Meter
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table(log.runs, where))
     if left := rest(sum(log.has(key) for key in plan), len(plan)):
         print(left, file=sys.stderr)
-    return int(any(r.verdict in (BROKEN, FAILED) for r in log.runs))
+    return int(any(r.verdict in (BROKEN, FAILED) for r in log.runs if r.key in plan))
 
 
 def _run(
@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--slices", nargs="+", type=int, default=sizes, help="default: %(default)s")
     add("--budgets", nargs="+", type=int, default=list(BUDGETS_MIB), help="MiB; %(default)s")
     add("--resume", action="store_true", help="keep what an earlier call has measured")
-    add("--minutes", type=float, help="in which runs may begin; --resume does the rest")
+    add("--minutes", type=minutes, help="in which runs may begin; --resume does the rest")
     add("--scan", choices=samples.NAMES, default=samples.NAMES[0], help="default: %(default)s")
     return parser
 

@@ -56,22 +56,32 @@ class Log(Generic[R]):
     def _load(self) -> None:
         try:
             setting, *lines = map(json.loads, self._file.read_text().splitlines())
+            setting = dict(setting)
             runs = [self._kind(**line) for line in lines]
         except (ValueError, TypeError) as error:
             raise EvaluationError(
-                f"{self._file}: not of this version ({error}); start without --resume"
+                f"{self._file}: not of this version ({error}); remove it, or start without --resume"
             ) from error
         for name in {**setting, **self._setting}:
             before, now = setting.get(name), self._setting.get(name)
             if before != now:
                 raise EvaluationError(
-                    f"{self._file}: {name} was {before!r} and is {now!r}; start without --resume"
+                    f"{self._file}: {name} was {before!r} and is {now!r}; remove it, or start "
+                    "without --resume"
                 )
         self.runs = runs
 
     def _save(self) -> None:
         lines = [self._setting, *(asdict(r) for r in self.runs)]
         write(self._file, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def minutes(text: str) -> float:
+    """Of a command line."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError
+    return value
 
 
 class Time:

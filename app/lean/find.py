@@ -9,6 +9,7 @@ version of torch and of Python.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -52,17 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parser.parse_args(arguments).if_needed and start.left_out():
         return 0
     began = time.monotonic()
-    FOUND.unlink(missing_ok=True)
     try:
         full = attempt({})
         if not full.results:
             raise SearchError(f"the app's path does not go through with all of torch: {full.error}")
         left_out, lean = search(full)
         content = {**built_for(), "left_out": left_out}
+        _write(content)
     except (SearchError, OSError, ValueError) as error:
         print(f"lean import: nothing is left out: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            FOUND.unlink(missing_ok=True)
         return 1
-    _write(content)
     print(
         f"lean import: torch {content['torch']} without {len(left_out)} of its modules takes "
         f"{lean.seconds:.2f} CPU seconds instead of {full.seconds:.2f} "
@@ -80,6 +82,8 @@ def search(full: Trial) -> tuple[dict[str, list[str]], Trial]:
     for module, importer in full.imports:
         children.setdefault(importer, []).append(module)
     out = {module for module, _ in full.imports if not _kept(module)}
+    if not out:
+        raise SearchError("torch is there before the app imports it (a .pth file, sitecustomize?)")
     while True:
         left_out = {module: children.get(module, []) for module in sorted(out)}
         trial = attempt(left_out)

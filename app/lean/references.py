@@ -11,7 +11,7 @@ from typing import Any
 def referred_to_by(module: ModuleType) -> Iterator[Any]:
     """Whatever global names, and attributes of modules, its functions and methods read.
 
-    Also the names of modules that they import.
+    Also the names of modules that they import, and what they import from these, with a dot between.
     """
     for function in _functions(module):
         for code in _codes(function.__code__):
@@ -37,9 +37,13 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 def _read_by(code: CodeType, names: dict[str, Any]) -> Iterator[Any]:
     value: Any = None
+    imported = ""
     for step in dis.get_instructions(code):
         if step.opname == "IMPORT_NAME":
-            yield step.argval
+            imported = step.argval
+            yield imported
+        if step.opname == "IMPORT_FROM":
+            yield f"{imported}.{step.argval}"
         if step.opname == "LOAD_GLOBAL":
             value = names.get(step.argval)
         elif step.opname in ("LOAD_ATTR", "LOAD_METHOD") and isinstance(value, ModuleType):

@@ -10,12 +10,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from app.lean.stand_ins import LeftOut, StandIns, Surprise
 
 FULL_IMPORT = "FULL_IMPORT"  # the environment variable that asks for all of torch, if not empty
+_PROGRESS = "PROGRESS_BEFORE_FULL_IMPORT"  # for the process itself, when it begins anew
 FOUND = Path(__file__).with_name("left_out.json")
 
 # What a stand-in that was stored while torch was imported may lead to.
@@ -41,11 +43,13 @@ def built_for() -> dict[str, str]:
 
 def left_out() -> LeftOut:
     """What to leave out of the installed torch; nothing if that was not found out for it."""
+    if not FOUND.is_file():
+        return {}
     try:
         found: dict[str, Any] = json.loads(FOUND.read_text())
         same = {key: found[key] for key in ("torch", "python")} == built_for()
         return found["left_out"] if same else {}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 
@@ -90,29 +94,68 @@ def _beside_reading() -> Iterator[None]:
 
 def reconsider(error: Exception) -> None:
     """Raise Surprise if ``error`` may be due to what was left out."""
-    if _stand_ins is not None and isinstance(error, _CONSEQUENCES):
+    if _stand_ins is None:
+        return
+    if _stand_ins.surprise is not None:  # what a library has made of it
+        raise _stand_ins.surprise
+    if isinstance(error, _CONSEQUENCES):
         raise Surprise(f"{type(error).__name__}: {error}") from error
 
 
-def or_all_over_again(main: Callable[[], int]) -> int:
-    """``main()``; at a surprise the process begins anew, with all of torch.
+@dataclass
+class Progress:
+    """How far a process has come, for the one that it becomes if it begins anew."""
+
+    under_way: str = ""  # the mask of the case under way; those before it are done
+    began_s: float = 0.0  # that case, on CLOCK_BOOTTIME
+    exit_code: int = 0  # so far
+    again: bool = False  # this is not the first life
+
+    @classmethod
+    def before(cls) -> Progress:
+        """Of the process before this one; nothing if it did not begin anew."""
+        try:
+            return cls(**json.loads(os.environ[_PROGRESS]), again=True)
+        except (KeyError, ValueError, TypeError):
+            return cls()
+
+    def as_json(self) -> str:
+        """For `before`."""
+        known = asdict(self)
+        del known["again"]
+        return json.dumps(known)
+
+
+def or_all_over_again(main: Callable[[Progress], int]) -> int:
+    """``main``, which notes its progress; at a surprise the process begins anew, with all of torch.
 
     It keeps its number, its start time, arguments and open streams.
     """
+    progress = Progress.before()
+    surprise: Surprise | None = None
     try:
-        code = main()
-        surprise = None if _stand_ins is None else _stand_ins.surprise
-        if surprise is None:
-            return code
+        code = _reconsidered(main, progress)
     except Surprise as raised:
         surprise = raised
-    print(
+    if surprise is None and _stand_ins is not None:
+        surprise = _stand_ins.surprise
+    if surprise is None:
+        return code
+    line = (
         f"warning: torch was imported without something that is needed ({surprise}); beginning "
-        "anew with all of it (python -m app.lean.find finds out again what can be left out)",
-        file=sys.stderr,
+        "anew with all of it (python -m app.lean.find finds out again what can be left out)"
     )
-    for stream in (sys.stdout, sys.stderr):
+    for stream, last in ((sys.stdout, ""), (sys.stderr, f"{line}\n")):
         with contextlib.suppress(OSError, ValueError):
+            stream.write(last)
             stream.flush()
-    os.environ[FULL_IMPORT] = "1"
+    os.environ |= {FULL_IMPORT: "1", _PROGRESS: progress.as_json()}
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _reconsidered(main: Callable[[Progress], int], progress: Progress) -> int:
+    try:
+        return main(progress)
+    except Exception as error:
+        reconsider(error)
+        raise

@@ -19,7 +19,7 @@ from pathlib import Path
 from app.resample import resampled_shape
 from app.sliding_window import window_count
 from benchmarks import machine, programs
-from benchmarks.log import Log, Time, rest
+from benchmarks.log import Log, Time, minutes, rest
 from benchmarks.programs import ROOT, Steps
 from benchmarks.published import NETWORKS, Published, Weights, has_nnunet, make_weights
 from benchmarks.sizes import versions
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--scan", choices=samples.NAMES, default=samples.NAMES[0], help="default: %(default)s")
     add("--repeats", type=_count, default=1, help="of each run; medians are shown")
     add("--resume", action="store_true", help="keep what an interrupted run has measured")
-    add("--minutes", type=float, help="in which runs may begin; --resume does the rest")
+    add("--minutes", type=minutes, help="in which runs may begin; --resume does the rest")
     return parser
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -236,3 +239,24 @@ def test_input_and_output_are_required(capsys: pytest.CaptureFixture[str]) -> No
         command.main([])
     assert stopped.value.code == 2
     assert "--input, --output" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_one_line_and_leaves_nothing(model: Path, tmp_path: Path) -> None:
+    scan(tmp_path / "scans" / "X.nii.gz")
+    command_line = ["-m", "app", "--model", model, "--input", tmp_path / "scans", "--output"]
+    slow = [tmp_path / "out", "--device", "cpu", "--step-size", "0.02"]
+    process = subprocess.Popen(
+        [sys.executable, *map(str, (*command_line, *slow))],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    assert "ready" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "interrupted; masks that are there are complete\n"
+    assert names(tmp_path / "out") == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -123,7 +124,7 @@ def test_the_first_case_counts_from_process_start(
         return original(self, *args)
 
     monkeypatch.setattr(Predictor, "predict", noted)
-    monkeypatch.setattr(command, "_seconds_since_process_start", lambda: 400.0)
+    monkeypatch.setattr(command, "_process_start_s", lambda: command._now_s() - 400)
     assert call("--time-budget", "1000")[0] == 0
     first, second = left
     assert first == pytest.approx(600, abs=30)
@@ -137,9 +138,10 @@ def test_a_line_says_what_the_deadline_changed(call: Call, scans: Path) -> None:
     """A second is less than the margin: step 1 is all that can be done."""
     code, out, err = call("--time-budget", "0.001")
     assert code == 0
-    assert len(err) == 2
+    assert len(err) == 4
     assert all(line.startswith(f"warning: {scans}") for line in err)
     assert "no step makes it; starting again with step 1 (12 windows)" in err[0]
+    assert re.search(r"X.nii.gz: done \d\.\d s after the time budget$", err[1])
     assert sum("-> " in line for line in out) == 2
 
 

@@ -154,3 +154,25 @@ def test_a_stage_does_not_count_what_it_calls(monkeypatch: pytest.MonkeyPatch) -
     passes(1000)
     assert clock.laps == {"read": 3.5, "network": 30, "write": 300}
     assert list(clock.laps) == ["read", "network", "write"]
+
+
+def test_an_interrupt_while_the_thread_starts_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    def write(parts: Iterator[int]) -> None:
+        try:
+            list(parts)
+        except Exception:  # what it cleans up for
+            ended.set()
+            raise
+
+    original = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        original(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        write_behind(iter([1, 2]), write)
+    assert ended.wait(10)

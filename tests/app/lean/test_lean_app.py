@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 
 from app.lean import start as lean_start
 from app.lean.stand_ins import StandIns, Surprise
+from app.lean.start import Progress
 from app.model import LesionFilter, ModelConfig
 from tests.app.lean.conftest import Started
 from tests.app.small_model import CONFIG, NETWORK, with_channels, write_model
@@ -123,7 +125,8 @@ def modules(lean_app: Path, tmp_path: Path, *more: str) -> set[str]:
     arguments = [f"--model={model}", f"--input={scans}", f"--output={tmp_path / 'out'}", *more]
     code = (
         "import sys; from app.__main__ import main; from app.lean.stand_ins import _StandIn\n"
-        f"assert main({[*arguments, '--device=cpu']!r}, lean=True) == 0\n"
+        "from app.lean.start import Progress\n"
+        f"assert main({[*arguments, '--device=cpu']!r}, Progress()) == 0\n"
         "print(*[n for n, m in sys.modules.items() if not isinstance(m, _StandIn)])"
     )
     done = subprocess.run(
@@ -166,6 +169,56 @@ def test_something_is_needed_after_all(
     assert (code, err) == (0, [])
     assert (tmp_path / "out/X.nii.gz").read_bytes() == (tmp_path / "right/X.nii.gz").read_bytes()
     assert [f.name for f in (tmp_path / "out").iterdir()] == ["X.nii.gz"]
+
+
+def surprised_at(case: str, app: Path, copy: Path, seconds: float = 0.0) -> Path:
+    """A copy of the app that misses something when it comes to ``case``, so much later."""
+    shutil.copytree(app, copy)
+    file = copy / "app/predict.py"
+    line = "        clock = StageClock(STAGES)\n        scan = self._prepared"
+    surprise = f"""\
+        import time
+        from app.lean import start
+        if start._stand_ins is not None and output.name.startswith({case!r}):
+            time.sleep({seconds})
+            start._stand_ins.touch("made.up")
+"""
+    text = file.read_text()
+    assert text.count(line) == 2
+    file.write_text(text.replace(line, surprise + line, 1))
+    return copy
+
+
+def test_cases_that_are_done_are_not_done_again(
+    lean_app: Path, start: Started, tmp_path: Path
+) -> None:
+    """Nor are they charged to the case at which it began anew."""
+    (tmp_path / "scans").mkdir()
+    for name in ("a", "b", "c"):
+        write_scan(tmp_path / "scans" / f"{name}.nii.gz", smooth_noise(SHAPE, 0), SPACING)
+    (tmp_path / "scans" / "broken.nii.gz").write_bytes(b"no scan")
+    given = ["--model", written(tmp_path, "plain"), "--input", tmp_path / "scans"]
+    copy = surprised_at("c", lean_app, tmp_path / "copy", 4.0)
+    code, out, err = start(copy, *given, "--time-budget", "7", "--output", tmp_path / "out")
+    assert code == 1  # of the scan that is none
+    assert [line.split(":")[0] for line in out if ": read" in line] == ["a", "b", "c"]
+    assert sum(line.startswith("error: ") for line in err) == 1
+    assert sum(AGAIN.fullmatch(line) is not None for line in err) == 1
+    assert not any("starting again" in line for line in err)
+    assert start(lean_app, *given, "--output", tmp_path / "right", full=True)[0] == 1
+    for name in ("a", "b", "c"):
+        masks = [(tmp_path / d / f"{name}.nii.gz").read_bytes() for d in ("out", "right")]
+        assert masks[0] == masks[1]
+
+
+def test_time_that_is_lost_counts(lean_app: Path, start: Started, tmp_path: Path) -> None:
+    """Of the case at which it begins anew, and of the process for the first one."""
+    scans = files(tmp_path / "scans", ".nii.gz", CONFIG)
+    given = ["--model", written(tmp_path, "plain"), "--input", scans, "--output", tmp_path / "out"]
+    copy = surprised_at("X", lean_app, tmp_path / "copy", 3.0)
+    code, _, err = start(copy, *given, "--time-budget", "3")
+    assert code == 0
+    assert re.search(r"X_0000.nii.gz: done \d\.\d s after the time budget$", err[-1])
 
 
 def test_it_is_not_asked_for_what_exact_needs(
@@ -239,13 +292,41 @@ def anew(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_a_process_begins_anew_with_what_it_was_called_with(anew: list[list[str]]) -> None:
-    def main() -> int:
+    def main(progress: Progress) -> int:
+        assert progress == Progress()
+        progress.under_way, progress.began_s, progress.exit_code = "mask", 12.5, 1
         raise Surprise("torch.x")
 
     with pytest.raises(Began):
         lean_start.or_all_over_again(main)
     assert anew == [["-B", "-m", "app", "--input", "a b"]]
     assert os.environ["FULL_IMPORT"] == "1"
+    assert Progress.before() == Progress("mask", 12.5, 1, again=True)
+
+
+@pytest.mark.parametrize("content", [None, "", "1", "[]", "{", '{"unknown": 1}'])
+def test_without_a_process_before_there_is_no_progress(
+    content: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PROGRESS_BEFORE_FULL_IMPORT", raising=False)
+    if content is not None:
+        monkeypatch.setenv("PROGRESS_BEFORE_FULL_IMPORT", content)
+    assert Progress.before() == Progress()
+
+
+def test_it_begins_anew_though_nobody_can_be_told(
+    anew: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def main(progress: Progress) -> int:
+        raise Surprise("torch.x")
+
+    with Path("/dev/full").open("w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        with pytest.raises(Began):
+            lean_start.or_all_over_again(main)
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
 
 
 def test_it_does_so_for_a_surprise_that_a_library_kept_to_itself(
@@ -253,11 +334,19 @@ def test_it_does_so_for_a_surprise_that_a_library_kept_to_itself(
 ) -> None:
     stand_ins = StandIns({})
     monkeypatch.setattr(lean_start, "_stand_ins", stand_ins)
-    assert lean_start.or_all_over_again(lambda: 1) == 1
+    assert lean_start.or_all_over_again(lambda _: 1) == 1
     stand_ins.surprise = Surprise("torch.x")
     with pytest.raises(Began):
-        lean_start.or_all_over_again(lambda: 0)
-    assert len(anew) == 1
+        lean_start.or_all_over_again(lambda _: 0)
+    with pytest.raises(Surprise, match=r"torch\.x"):
+        lean_start.reconsider(RuntimeError("what C++ has made of it"))
+
+    def main(progress: Progress) -> int:
+        raise RuntimeError("what C++ has made of it")
+
+    with pytest.raises(Began):
+        lean_start.or_all_over_again(main)
+    assert len(anew) == 2
 
 
 @pytest.mark.usefixtures("anew")

@@ -21,6 +21,7 @@ def function():
 def outer():
     def inner():
         import xml.dom
+        from email import policy
         return json.dumps
     return inner
 
@@ -60,6 +61,7 @@ def test_globals_and_attributes_of_modules(module: types.ModuleType) -> None:
     for value in (os, os.path, os.sep, os.linesep, os.curdir, os.pardir, json, json.dumps, 1):
         assert value in found
     assert "xml.dom" in found
+    assert "email.policy" in found
     assert json.loads not in found
 
 
