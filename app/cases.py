@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.image import SUFFIXES, ImageError, suffix_of
+from app.image import SUFFIXES, ImageError, check_format, suffix_of
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
@@ -83,5 +83,9 @@ def _case(file: Path, source: Path, target: Path, channels: int) -> Case | None:
         if missing or number >= channels:
             problem = f"{missing[0]} is missing" if missing else f"channel {number} is not used"
             raise ImageError(f"{file}: {problem}; the model has {channels} channels, from 0000 on")
-    is_file = not source.is_dir() and target.name.lower().endswith(SUFFIXES) and not target.is_dir()
-    return Case(name, files, target if is_file else target / f"{name}{suffix}")
+    output = target / f"{name}{suffix}"
+    # A file's name, not a folder's such as masks/v1.0.
+    if not source.is_dir() and target.suffix[1:].isalpha() and not target.is_dir():
+        output = target
+    check_format(output, suffix)
+    return Case(name, files, output)

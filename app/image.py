@@ -63,6 +63,15 @@ def suffix_of(path: str | os.PathLike[str]) -> str:
     raise ImageError(f"{path}: not an image file name; expected one of {', '.join(SUFFIXES)}")
 
 
+def check_format(mask: Path, scan_suffix: str) -> None:
+    """Raise ImageError unless ``mask`` is named for the format of a scan with that suffix."""
+    allowed = _NIFTI_SUFFIXES if scan_suffix in _NIFTI_SUFFIXES else (scan_suffix,)
+    if suffix_of(mask) not in allowed:
+        raise ImageError(
+            f"{mask}: the format differs from the scan's; name it {' or '.join(allowed)}"
+        )
+
+
 def read_image(path: str | os.PathLike[str]) -> Image:
     """Read one scan of one volume.
 
@@ -131,13 +140,9 @@ def write_planes(
     ``planes`` raises leaves nothing behind either.
     """
     path, dtype = Path(path), np.dtype(dtype)
-    suffix = suffix_of(path)
     geometry = like.geometry
-    allowed = _NIFTI_SUFFIXES if isinstance(geometry, nifti.Header) else (geometry.suffix,)
-    if suffix not in allowed:
-        raise ImageError(
-            f"{path}: the format differs from the scan's; name it {' or '.join(allowed)}"
-        )
+    check_format(path, ".nii" if isinstance(geometry, nifti.Header) else geometry.suffix)
+    suffix = suffix_of(path)
     try:
         # A hidden folder beside the target: same file system, and no evaluator looks into it.
         with tempfile.TemporaryDirectory(prefix=".mask-", dir=path.parent) as folder:

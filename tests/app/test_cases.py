@@ -153,6 +153,24 @@ def test_output_of_one_file(file: str, output: str, mask: str, tmp_path: Path) -
     assert case.output == tmp_path / mask
 
 
+@pytest.mark.parametrize(
+    ("file", "output", "message"),
+    [
+        ("X.nii.gz", "mask.png", "not an image file name; expected one of .nii.gz, "),
+        ("X.nii.gz", "mask.mha", "the format differs from the scan's; name it .nii.gz or .nii"),
+        ("X.mha", "mask.nii.gz", "the format differs from the scan's; name it .mha"),
+        ("X.mha", "mask.mhd", "the format differs from the scan's; name it .mha"),
+    ],
+)
+def test_another_format_is_refused_before_anything_is_read(
+    file: str, output: str, message: str, tmp_path: Path
+) -> None:
+    touch(tmp_path, [file])
+    cases, (error,) = find_cases(tmp_path / file, tmp_path / output, 1)
+    assert cases == []
+    assert str(error).startswith(f"{tmp_path / output}: {message}")
+
+
 @pytest.mark.parametrize("output", ["masks", "masks.nii.gz"])
 def test_masks_of_a_folder_lie_in_a_folder(output: str, tmp_path: Path) -> None:
     source = touch(tmp_path / "in", ["X.nii.gz"])

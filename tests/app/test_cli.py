@@ -178,18 +178,18 @@ def test_channels_on_different_grids(
     assert names(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize("output", ["notes.txt", "notes.txt/masks", "notes.txt/mask.nii.gz"])
+@pytest.mark.parametrize("output", ["notes", "notes/masks", "notes/mask.nii.gz"])
 def test_an_output_that_cannot_be_written(
     output: str, model: Path, tmp_path: Path, run: Run
 ) -> None:
-    (tmp_path / "notes.txt").write_text("a file, not a folder")
+    (tmp_path / "notes").write_text("a file, not a folder")
     given = ("--input", scan(tmp_path / "X.nii.gz"), "--output", tmp_path / output)
     code, out, err = run("--model", model, *given)
     assert (code, out) == (1, [])
     (line,) = err
-    assert line.startswith(f"error: {tmp_path / 'notes.txt'}")
+    assert line.startswith(f"error: {tmp_path / 'notes'}")
     assert "cannot be written to" in line
-    assert (tmp_path / "notes.txt").read_text() == "a file, not a folder"
+    assert (tmp_path / "notes").read_text() == "a file, not a folder"
 
 
 def test_a_scan_that_the_model_cannot_see(model: Path, tmp_path: Path, run: Run) -> None:
