@@ -150,6 +150,8 @@ def test_the_body_is_what_is_not_air() -> None:
     air[2, 6, 2] = 30
     air[0, 0, 0] = -500
     assert body_box(air) == (slice(1, 3), slice(2, 7), slice(2, 6))
+    air[0, 0, 0] = -499
+    assert body_box(air) == (slice(0, 3), slice(0, 7), slice(0, 6))
 
 
 def test_statistics_are_those_of_the_crop() -> None:

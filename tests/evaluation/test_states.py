@@ -21,6 +21,9 @@ CLEAN = replace(ENDED_WELL, log="loading\nwent wrong\n\n")
         ({"exit_code": 1, "oom_killed": True}, State.OOM_RAM, "28672 MiB"),
         # The engine missed it, the control group did not.
         ({"exit_code": 137, "peak_ram_mib": 28600.0}, State.OOM_RAM, "28672 MiB"),
+        # 98 % of the limit, 28098.56 MiB, is as much as a peak that is sampled can show.
+        ({"exit_code": 137, "peak_ram_mib": 28099.0}, State.OOM_RAM, "28672 MiB"),
+        ({"exit_code": 137, "peak_ram_mib": 28098.0}, State.NONZERO_EXIT, "exit code 137"),
         # Killed by something else.
         ({"exit_code": 137, "peak_ram_mib": 900.0}, State.NONZERO_EXIT, "exit code 137"),
         # A child was killed for memory and the submission coped.

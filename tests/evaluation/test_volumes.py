@@ -158,6 +158,17 @@ def test_a_header_that_asks_for_more_than_any_memory_is_refused(tmp_path: Path, 
         assert refusal(path) == f"truncated: 544 of {544 + 2 * size**3} bytes; write the file again"
 
 
+def test_voxels_lie_at_most_16_mib_behind_the_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    for offset, there in ((2**24, True), (2**24 + 16, False)):
+        head = header_bytes(VOXELS, vox_offset=offset).ljust(offset, b"\0")
+        path.write_bytes(gzip.compress(head + VOXELS.tobytes(), 1))
+        if there:
+            np.testing.assert_array_equal(read(path).voxels_zyx, VOXELS)
+        else:
+            assert refusal(path) == "its voxels cannot start at byte 1.67772e+07"
+
+
 @pytest.mark.parametrize("offset", [0.0, 347.0, -352.0, 1e12, np.nan, np.inf])
 def test_voxels_inside_the_header_or_far_behind_it_are_refused(
     tmp_path: Path, offset: float
