@@ -145,21 +145,22 @@ def test_a_line_says_what_the_deadline_changed(call: Call, scans: Path) -> None:
     assert sum("-> " in line for line in out) == 2
 
 
-def test_huge_pages_are_asked_for(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+def test_libraries_are_told_unless_the_user_has(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Huge pages, little of cuBLAS outside of what torch's allocator can be held to, short waits."""
+    told = {
+        "CUBLASLT_WORKSPACE_SIZE": "128",
+        "CUBLAS_WORKSPACE_CONFIG": ":16:8",
+        "GOMP_SPINCOUNT": "1000",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "THP_MEM_ALLOC_ENABLE": "1",
+    }
+    for name in told:
+        monkeypatch.setenv(name, "the user's")
     call()
-    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"  # the user's word counts
-    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
+    assert [os.environ[name] for name in told] == ["the user's"] * len(told)
+    for name in told:
+        monkeypatch.delenv(name)
     call()
-    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
-
-
-def test_cublas_keeps_little(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is outside of what torch's allocator can be held to."""
-    for name, value in (("CUBLAS_WORKSPACE_CONFIG", ":16:8"), ("CUBLASLT_WORKSPACE_SIZE", "128")):
-        monkeypatch.delenv(name, raising=False)
-        call()
-        assert os.environ[name] == value
-        monkeypatch.setenv(name, "0")  # the user's word counts
-        call()
-        assert os.environ[name] == "0"
+    assert {name: os.environ[name] for name in told} == told
