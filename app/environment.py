@@ -6,9 +6,9 @@ import os
 
 _DEFAULTS = {
     # Threads that wait should sleep, not spin: where another program or a CPU quota takes a core
-    # away, spinning makes a CPU run several times slower. Some microseconds (libgomp's turns) bridge
-    # the gap between two operations: by hand on two cores, an eighth less for the network of
-    # cpu-small where they are its own, nothing beside two busy programs, a tenth more at a quota.
+    # away, spinning makes a CPU run several times slower. Some microseconds (turns of libgomp)
+    # bridge the gap between two operations: by hand on two cores, an eighth less for the network of
+    # cpu-small on an idle machine, the same beside two busy programs, a tenth more at a quota.
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "1000",
     # Each of cuBLAS' and cuBLASLt's handles keeps as much as this (KiB: 8 buffers of 16, and 128);

@@ -148,7 +148,7 @@ def test_a_line_says_what_the_deadline_changed(call: Call, scans: Path) -> None:
 def test_libraries_are_told_unless_the_user_has(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Huge pages, little of cuBLAS outside of what torch's allocator can be held to, short waits."""
+    """Huge pages, short waits, and little that cuBLAS keeps outside of torch's allocator."""
     told = {
         "CUBLASLT_WORKSPACE_SIZE": "128",
         "CUBLAS_WORKSPACE_CONFIG": ":16:8",
