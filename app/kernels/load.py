@@ -12,6 +12,7 @@ from app.kernels.driver import Driver, DriverError
 from app.kernels.images import LOWEST, SOURCE, source_key, stored_cubins, stored_ptx
 from app.kernels.norm import NormKernel
 from app.kernels.nvrtc import Nvrtc, NvrtcError, find_nvrtc
+from app.kernels.trial import works
 
 
 def load_norm_kernel(device: torch.device) -> tuple[NormKernel | None, str]:
@@ -27,7 +28,8 @@ def load_norm_kernel(device: torch.device) -> tuple[NormKernel | None, str]:
             kernel = NormKernel(driver, image, properties.multi_processor_count, _current_stream)
         except DriverError:  # a driver older than the compiler, say
             continue
-        return kernel, f"norm kernel: {name}"
+        if works(kernel, device):
+            return kernel, f"norm kernel: {name}"
     return None, f"no norm kernel for sm_{capability}, torch's own operations"
 
 

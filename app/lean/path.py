@@ -25,6 +25,7 @@ import app.lesion_filter  # noqa: F401 - where the app imports it is no matter h
 from app import nifti
 from app.budget import FLARE_MIB
 from app.image import Image
+from app.kernels.trial import works
 from app.loading import find_device
 from app.model import (
     LesionFilter,
@@ -103,6 +104,7 @@ def results() -> dict[str, str]:
 
 def _results(folder: Path) -> Iterator[tuple[str, str]]:
     yield "calls of a GPU", _call_for_a_gpu()
+    yield "a kernel's trial", str(works(_no_kernel, torch.device("cpu")))
     devices = {torch.device("cpu"), find_device("auto")}
     for name, (config, members) in _MODELS.items():
         model = _written(folder / name, config, members)
@@ -117,6 +119,10 @@ def _results(folder: Path) -> Iterator[tuple[str, str]]:
                 ("body", Options(device, body=True, step_size=0.8, vram_budget_mib=budget)),
             ):
                 yield f"{name}, {device}: {words}", _digest(model, options, scan, folder)
+
+
+def _no_kernel(*_: object) -> None:
+    """Does nothing; that it fails its trial shows that all of that was gone through."""
 
 
 def _call_for_a_gpu() -> str:
