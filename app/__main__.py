@@ -326,11 +326,21 @@ def _called() -> int:
     try:
         return or_all_over_again(lambda p: main(progress=p)) if as_module else main()
     except KeyboardInterrupt:
-        for thread in threading.enumerate():  # one that writes takes back what is not complete
-            if thread is not threading.current_thread() and not thread.daemon:
-                thread.join()
+        _wait_for_threads()  # one that writes takes back what is not complete
         print("interrupted; masks that are there are complete", file=sys.stderr)
         return 130
+
+
+def _wait_for_threads() -> None:
+    for thread in threading.enumerate():
+        if thread is threading.current_thread() or thread.daemon:
+            continue
+        for _ in range(100):
+            try:
+                thread.join()
+                break
+            except RuntimeError:  # the interrupt came while it was being started
+                time.sleep(0.01)
 
 
 def _leave(code: int) -> NoReturn:

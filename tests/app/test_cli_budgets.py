@@ -141,7 +141,7 @@ def test_a_line_says_what_the_deadline_changed(call: Call, scans: Path) -> None:
     assert len(err) == 4
     assert all(line.startswith(f"warning: {scans}") for line in err)
     assert "no step makes it; starting again with step 1 (12 windows)" in err[0]
-    assert re.search(r"X.nii.gz: done \d\.\d s after the time budget$", err[1])
+    assert re.search(r"X.nii.gz: done \d+\.\d s after the time budget$", err[1])
     assert sum("-> " in line for line in out) == 2
 
 

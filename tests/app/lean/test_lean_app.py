@@ -286,7 +286,8 @@ def anew(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     monkeypatch.setattr("os.execv", execv)
     monkeypatch.setattr(sys, "orig_argv", ["python3", "-B", "-m", "app", "--input", "a b"])
-    monkeypatch.setenv("FULL_IMPORT", "")
+    for name in ("FULL_IMPORT", "PROGRESS_BEFORE_FULL_IMPORT"):
+        monkeypatch.setenv(name, "")
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
     return lines
 
