@@ -80,7 +80,7 @@ def minutes(text: str) -> float:
     """Of a command line."""
     value = float(text)
     if not 0 < value < float("inf"):
-        raise ValueError
+        raise ValueError(f"{text} is not a positive number")
     return value
 
 

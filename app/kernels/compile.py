@@ -7,11 +7,11 @@ written beside norm.cu; those of an earlier norm.cu are removed.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from app.files import write_whole
 from app.kernels.images import LOWEST, SOURCE, cubin_name, ptx_name, source_key
 from app.kernels.nvrtc import Nvrtc, NvrtcError, find_nvrtc
 
@@ -49,23 +49,13 @@ def compile_all(nvrtc: Nvrtc, source: bytes, folder: Path) -> str:
     images = {cubin_name(key, a): nvrtc.cubin(source, a) for a in made}
     images[ptx_name(key, lowest)] = nvrtc.ptx(source, lowest)
     for name, image in images.items():
-        _write(folder / name, image)
+        write_whole(folder / name, image)
     for pattern in ("norm.*.cubin", "norm.*.ptx"):
         for file in folder.glob(pattern):
             if file.name not in images:
                 file.unlink()
     line = f"kernels: compiled {_names(made)} and PTX compute_{lowest}"
     return f"{line}; this NVRTC has no {_names(missing)}" if missing else line
-
-
-def _write(file: Path, content: bytes) -> None:
-    """All of the file or nothing, whenever this is interrupted."""
-    part = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        part.write_bytes(content)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _names(architectures: list[int]) -> str:

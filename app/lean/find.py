@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,9 +18,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import app
+from app.files import write_whole
 from app.lean import start
 from app.lean.start import FOUND, built_for
 
@@ -59,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SearchError(f"the app's path does not go through with all of torch: {full.error}")
         left_out, lean = search(full)
         content = {**built_for(), "left_out": left_out}
-        _write(content)
+        write_whole(FOUND, json.dumps(content, indent=0).encode())
     except (SearchError, OSError, ValueError) as error:
         print(f"lean import: nothing is left out: {error}", file=sys.stderr)
         with contextlib.suppress(OSError):
@@ -123,16 +122,6 @@ def _kept(module: str) -> bool:
     """Whether it is not even tried."""
     library, _, rest = module.partition(".")
     return library == "torch" and rest.partition(".")[0] in ("", *_KEPT)
-
-
-def _write(content: Mapping[str, Any]) -> None:
-    """All of the file or nothing, whenever this is interrupted."""
-    part = FOUND.with_name(f".{FOUND.name}.{os.getpid()}")
-    try:
-        part.write_text(json.dumps(content, indent=0))
-        part.replace(FOUND)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

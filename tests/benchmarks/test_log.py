@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.log import Log, Time, rest
+from benchmarks.log import Log, Time, minutes, rest
 from benchmarks.sizes.record import Measurement
 from evaluation.errors import EvaluationError
 
@@ -58,7 +58,9 @@ def test_another_setting_is_not_taken_up(
     assert file.read_text() == before
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"machine": "a", "app": "1"}\n{"foreign": 1}\n'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "5", "null", "[1]", '{"machine": "a", "app": "1"}\n{"foreign": 1}\n']
+)
 def test_another_file_is_not_taken_up(tmp_path: Path, content: str) -> None:
     file = tmp_path / "runs.jsonl"
     file.write_text(content)
@@ -75,3 +77,10 @@ def test_time_is_up_after_so_many_minutes() -> None:
 def test_what_is_left_is_said() -> None:
     assert rest(98, 110) == "12 of 110 runs are left: the same call with --resume goes on"
     assert rest(110, 110) == ""
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon"])
+def test_minutes_are_a_positive_number(text: str) -> None:
+    assert minutes("4.5") == 4.5
+    with pytest.raises(ValueError, match="positive|could not convert"):
+        minutes(text)

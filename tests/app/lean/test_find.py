@@ -113,6 +113,16 @@ def test_what_was_found_is_written_with_the_versions(
     assert [f.name for f in tmp_path.iterdir()] == ["left_out.json"]
 
 
+def test_a_folder_that_cannot_be_written_to_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials(monkeypatch, lambda left_out: DONE if left_out else FULL)
+    monkeypatch.setattr(find, "FOUND", tmp_path / "missing" / "left_out.json")
+    assert find.main([]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("lean import: nothing is left out: [Errno 2]")
+
+
 def test_what_is_known_of_this_torch_is_not_searched_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
