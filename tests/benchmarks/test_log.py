@@ -82,5 +82,5 @@ def test_what_is_left_is_said() -> None:
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon"])
 def test_minutes_are_a_positive_number(text: str) -> None:
     assert minutes("4.5") == 4.5
-    with pytest.raises(ValueError, match="positive|could not convert"):
+    with pytest.raises(ValueError, match=r"positive|could not convert"):
         minutes(text)
