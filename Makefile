@@ -33,7 +33,7 @@ app/lean/left_out.json: .venv/installed
 	touch $@
 
 run: install
-	.venv/bin/python -m evaluation.demo --output runs/demo
+	.venv/bin/python -m examples.demo --output runs/demo
 
 test: install oracle
 	.venv/bin/python -m pytest

@@ -84,8 +84,8 @@ def _run(
     known: Progress,
 ) -> int:
     """Go through the cases; the next scan is read while one is segmented."""
-    from app.budget import BudgetError
     from app.loading import find_device
+    from app.memory.budget import BudgetError
     from app.predict import Options, Predictor
 
     try:
@@ -226,7 +226,7 @@ def _make_writable(folder: Path) -> None:
 
 def _vram_budget(mib: int | None, device: torch.device) -> int | None:
     """The default on CUDA; None on a CPU, where there is none to keep to."""
-    from app.budget import FLARE_MIB
+    from app.memory.budget import FLARE_MIB
 
     if device.type == "cuda":
         return mib or FLARE_MIB

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from app.budget import Plan
 from app.deadline import TooSlow
+from app.memory.budget import Plan
 
 
 def unheard(message: str) -> None:

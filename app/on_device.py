@@ -11,11 +11,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from app.budget import Room
 from app.channels_last import fuse_norms
 from app.graphs import CudaCapture, Replayed
 from app.kernels.load import load_norm_kernel
 from app.kernels.norm import NormKernel
+from app.memory.budget import Room
 from app.networks import UNet
 
 Pass = Callable[[Tensor], Tensor]

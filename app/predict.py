@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from app.attempt import Attempt, unheard
-from app.budget import MIB, Needs, Plan, make_plan
-from app.buffers import stream_buffers, whole_buffers
 from app.deadline import Deadline, TooSlow, Work
 from app.host_windows import Uploaded
 from app.image import Image, write_mask, write_planes
 from app.labels import DIFFERENCE_RULE, is_two_class, label_dtype, label_rule
-from app.live_bytes import LiveBytes, peak_of
 from app.loading import arrange, compute_dtype, load_network
+from app.memory.budget import MIB, Needs, Plan, make_plan
+from app.memory.buffers import stream_buffers, whole_buffers
+from app.memory.live_bytes import LiveBytes, peak_of
 from app.model import Model, ModelError
 from app.networks import UNet, build_network
 from app.on_device import OnDevice

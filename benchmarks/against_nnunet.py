@@ -31,7 +31,7 @@ from benchmarks.programs import (
 )
 from benchmarks.published import HUANG, train
 from evaluation import volumes
-from evaluation.samples import NAMES, fetch
+from examples.samples import NAMES, fetch
 from training.export import export
 
 

@@ -21,10 +21,10 @@ from benchmarks.published import NETWORKS, make_weights
 from benchmarks.sizes.meter import CommandFailed, Meter
 from benchmarks.sizes.scans import LONG_SLICES, PUBLISHED_SLICES, make_scan
 from benchmarks.sizes.versions import app_version
-from evaluation import samples
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.results import write
+from examples import samples
 
 BUDGETS_MIB = (1100, 1250, 1400, 1600, 1900, 2200, 2600, 3000, 4096, 6000, 8000)
 _REFUSED = "error: --vram-budget "

@@ -18,13 +18,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from evaluation import host, samples
+from evaluation import host
 from evaluation.cases import find
 from evaluation.gpu.devices import NONE
 from evaluation.harness import Plan, evaluate
 from evaluation.results import Record, write
 from evaluation.runners import images
 from evaluation.submission import Submission
+from examples import samples
 
 IMAGE = "flare-overhead"
 DOCKERFILE = """ARG BASE_IMAGE=debian:bookworm-slim

@@ -35,8 +35,8 @@ from app.sliding_window import window_count
 from benchmarks.machine import MeasuredRun, description, measured, timed
 from benchmarks.published import HUANG, make_weights
 from evaluation import volumes
-from evaluation.samples import fetch
 from evaluation.scoring.metrics import dice
+from examples.samples import fetch
 
 ROOT = Path(__file__).resolve().parent.parent
 STEP_SIZE = 0.5  # the app's default

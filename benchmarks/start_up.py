@@ -19,7 +19,7 @@ from benchmarks.machine import description, measured, timed
 from benchmarks.programs import DEVICE, ROOT, Command, app_command, app_stages
 from benchmarks.sizes.versions import app_version, previous_app
 from evaluation.errors import EvaluationError
-from evaluation.samples import fetch
+from examples.samples import fetch
 
 _MODEL = ROOT / "weights" / "cpu-small"
 _IMPORT = "import time, numpy; began = time.process_time()\n{}\nprint(time.process_time() - began)"

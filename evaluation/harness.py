@@ -15,14 +15,14 @@ from evaluation.contracts import Contract
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.gpu.curve_file import write_curve
-from evaluation.report import tables
-from evaluation.report.progress import Progress
+from evaluation.progress import Progress
 from evaluation.results import Record, Store, record, row, scored, sha256, write, write_csv
 from evaluation.runners import LIMITS, Limits
 from evaluation.scoring.assess import assess, failed, reference_of
 from evaluation.scoring.profiles import PROFILES, Profile
 from evaluation.states import State
 from evaluation.submission import Submission
+from evaluation.tables import results as tables
 from evaluation.trial import Rig, remove
 
 ATTEMPTS = 3  # at a case that fails through no fault of the submission
@@ -87,7 +87,7 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
             environment = described | {"gpu": gpu and vars(gpu)} | host.facts()
             run = _Run(rig, plan.cases, store, scoring, environment, progress)
             records = run.all()
-    from evaluation.report import pictures  # once all is measured: it brings matplotlib
+    from evaluation.pictures import pictures  # once all is measured: it brings matplotlib
 
     for problem in pictures.draw(store, plan.cases, records, plan.scoring):
         progress.say(problem)

@@ -29,12 +29,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.budget import FLARE_MIB, BudgetError
 from app.image import read_image
 from app.labels import label_dtype
 from app.lesion_filter import find as find_lesions
 from app.lesion_filter import take_out, voxel_ml
 from app.loading import find_device
+from app.memory.budget import FLARE_MIB, BudgetError
 from app.model import MANIFEST, LesionFilter, Model, load_model, save_manifest
 from app.predict import Options, Predictor
 from app.preprocess import Grid

@@ -23,10 +23,10 @@ from safetensors.numpy import save_file
 import app.kernels.load
 import app.lesion_filter  # noqa: F401 - where the app imports it is no matter here
 from app import nifti
-from app.budget import FLARE_MIB
 from app.image import Image
 from app.kernels.trial import works
 from app.loading import find_device
+from app.memory.budget import FLARE_MIB
 from app.model import (
     LesionFilter,
     Member,

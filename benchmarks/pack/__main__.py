@@ -26,8 +26,8 @@ from benchmarks.pack.packages import folders
 from benchmarks.pack.scripts import PACKAGES, write_scripts
 from benchmarks.programs import ROOT
 from benchmarks.sizes.versions import PACKED, app_commit
-from evaluation import samples
 from evaluation.errors import EvaluationError
+from examples import samples
 
 SUFFIX = ".tar.xz"
 SAMPLES = Path("runs", "samples")

@@ -27,10 +27,10 @@ from benchmarks.sizes.meter import CommandFailed, Meter
 from benchmarks.sizes.record import APP, NNUNET, PREVIOUS, STAGED, Measurement
 from benchmarks.sizes.report import Report, Setting
 from benchmarks.sizes.scans import CPU_SLICES, LONG_SLICES, PUBLISHED_SLICES, geometry, make_scan
-from evaluation import samples
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.results import write
+from examples import samples
 
 STEP_SIZE = 0.5  # nnU-Net's default and the app's
 WARM_UP_SLICES = 8  # of a run that is not counted: libraries come from the disk once

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from evaluation.samples import write_atomically
+from examples.samples import write_atomically
 
 # Published sizes: the eight of FLARE's papers, and one beyond them. 119 is the CPU's target.
 PUBLISHED_SLICES = (55, 100, 150, 215, 334, 448, 499, 554)

@@ -15,7 +15,7 @@ from evaluation.batch.machine import Machine, lock
 from evaluation.cases import Case
 from evaluation.errors import EvaluationError
 from evaluation.gpu.devices import Gpu
-from evaluation.report import pictures
+from evaluation.pictures import pictures
 from evaluation.results import Record, Store, write
 from evaluation.runners import InputError
 from evaluation.scoring.profiles import PROFILES

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import VERSION
-from evaluation.page.curves import intervals
-from evaluation.page.document import html
-from evaluation.page.metrics import METRICS
-from evaluation.page.parts import part
-from evaluation.page.standings import read_standings
+from evaluation.report.curves import intervals
+from evaluation.report.document import html
+from evaluation.report.metrics import METRICS
+from evaluation.report.parts import part
+from evaluation.report.standings import read_standings
 from evaluation.results import write
 from evaluation.teams import find_teams
 from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB

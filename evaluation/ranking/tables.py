@@ -7,8 +7,8 @@ from evaluation.ranking.profile import Profile
 from evaluation.ranking.ranking import ranked_values
 from evaluation.ranking.ranking_file import Ranking, Standing
 from evaluation.ranking.stability import interval
-from evaluation.report.markup import Table
-from evaluation.report.markup import markdown as table_as_markdown
+from evaluation.tables.markup import Table
+from evaluation.tables.markup import markdown as table_as_markdown
 
 METHOD = (
     "Score: the weighted mean over the metrics of a team's ranks, smaller is better."

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from app.channels_last import PoolTogether, arrange_channels_last
 from app.layout import LAST, lay_together
-from app.live_bytes import peak_of
+from app.memory.live_bytes import peak_of
 from app.model import Network
 from app.networks import AvgPool, InstanceNorm, UNet, build_network
 from tests.app.published import PUBLISHED

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from app import predict
 from app.image import Image, read_image
-from app.live_bytes import LiveBytes
 from app.loading import set_precision
+from app.memory.live_bytes import LiveBytes
 from app.model import LesionFilter, Model, ModelConfig, Normalization, Resampling
 from app.networks import build_network
 from app.predict import Options, Predictor

@@ -12,10 +12,10 @@ import pytest
 from benchmarks import budgets, programs
 from benchmarks.budgets import BROKEN, FAILED, KEPT, REFUSED, Result, refused, table, verdict
 from benchmarks.published import Weights
-from evaluation import samples
 from evaluation.gpu import devices
 from evaluation.gpu.devices import Gpu
-from evaluation.samples import Sample
+from examples import samples
+from examples.samples import Sample
 from tests.evaluation.gpu import nvml
 
 REFUSAL = "error: --vram-budget 1100: one window needs 1300 MiB (621 context ...)"

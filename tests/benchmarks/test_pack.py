@@ -16,9 +16,9 @@ from benchmarks.pack import __main__ as program
 from benchmarks.pack import wheels
 from benchmarks.pack.packages import APP, NNUNET, folders, normalised, pinned
 from benchmarks.pack.scripts import write_scripts
-from evaluation import samples
 from evaluation.errors import EvaluationError
-from evaluation.samples import Sample
+from examples import samples
+from examples.samples import Sample
 from tests.nnunet_models import ORACLE_PYTHON, ROOT
 
 # What torch asks for, and what is no import of anybody's (setuptools' hook at every start).

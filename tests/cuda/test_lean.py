@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.samples import fetch
+from examples.samples import fetch
 from tests.engine import ROOT
 
 pytestmark = pytest.mark.cuda

@@ -13,7 +13,7 @@ import pytest
 
 from app.image import read_image
 from app.model import LesionFilter
-from evaluation.samples import fetch
+from examples.samples import fetch
 from tests.app.small_model import CONFIG, write_model
 from tests.engine import ROOT
 from tests.nnunet_models import smooth_noise, write_scan

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.programs import app_command
 from benchmarks.published import DKFZ, make_weights
 from benchmarks.sizes.scans import make_scan
-from evaluation.samples import fetch
+from examples.samples import fetch
 from tests.engine import ROOT
 
 pytestmark = pytest.mark.cuda

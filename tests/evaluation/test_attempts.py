@@ -14,7 +14,7 @@ from evaluation import harness
 from evaluation.cases import find
 from evaluation.errors import EvaluationError
 from evaluation.harness import ATTEMPTS, PAUSE_S, Plan, evaluate
-from evaluation.report import pictures
+from evaluation.pictures import pictures
 from evaluation.results import Record
 from evaluation.runners import InfrastructureError, InputError, Job
 from evaluation.states import State

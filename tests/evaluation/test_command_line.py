@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.__main__ import main
-from evaluation.report import pictures
+from evaluation.pictures import pictures
 from tests import engine
 from tests.submissions import (
     BEHAVIOURS,

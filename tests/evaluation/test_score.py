@@ -23,7 +23,7 @@ from surface_distance import metrics as deepmind  # type: ignore[import-untyped]
 from evaluation.__main__ import main
 from evaluation.workers import each
 from tests import engine
-from tests.evaluation.report.test_tables import cells
+from tests.evaluation.tables.test_tables import cells
 from tests.submissions import BEHAVIOURS, HEEDING, SHAPE, lesion, save
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")

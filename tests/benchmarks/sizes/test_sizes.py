@@ -12,9 +12,9 @@ from benchmarks.programs import Command
 from benchmarks.published import Weights
 from benchmarks.sizes import __main__ as sizes
 from benchmarks.sizes import versions
-from evaluation import samples
 from evaluation.errors import EvaluationError
-from evaluation.samples import Sample
+from examples import samples
+from examples.samples import Sample
 from tests.benchmarks.test_programs import SAID
 from tests.nnunet_models import write_scan
 

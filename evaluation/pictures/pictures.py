@@ -1,0 +1,93 @@
+"""The pictures of an evaluation, drawn once everything is measured: they cost time of their own."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from evaluation.cases import Case
+from evaluation.errors import EvaluationError
+from evaluation.gpu.curve_file import read_curve
+from evaluation.pictures.focus import Choice
+from evaluation.pictures.plots import vram_curve_png
+from evaluation.pictures.preview import preview
+from evaluation.results import Record, Store
+from evaluation.scoring.profiles import PROFILES
+from evaluation.states import State
+from evaluation.volumes import Volume, read
+from evaluation.workers import each
+
+CHOICES: tuple[Choice, ...] = ("worst", "largest")
+
+
+def draw(store: Store, cases: Sequence[Case], records: Sequence[Record], scoring: str) -> list[str]:
+    """Draw what is missing or older than its record; return what could not be drawn, and why.
+
+    plots/NAME.png: the VRAM-time curve. overlays/NAME-worst.png and -largest.png: the scan with
+    mask and reference at that lesion (one picture where there is only one).
+    """
+    by_name = {case.name: case for case in cases}
+    jobs = [(store, by_name[one.case], one, scoring) for one in records if one.usage is not None]
+    if not jobs:
+        return []
+    return [problem for problem in each(_draw, jobs) if problem is not None]
+
+
+def _draw(job: tuple[Store, Case, Record, str]) -> str | None:
+    return draw_one(*job)
+
+
+def draw_one(store: Store, case: Case, one: Record, scoring: str) -> str | None:
+    """Draw what is missing of one case, which was run; return what could not be drawn, and why."""
+    try:
+        _plot(store, one)
+        _overlays(store, case, one, scoring)
+    except (EvaluationError, OSError, ValueError) as error:
+        return f"no picture of {case.name}: {error}"
+    return None
+
+
+def _plot(store: Store, one: Record) -> None:
+    path = store.picture("plots", one.case)
+    if one.vram is None or one.usage is None or _is_new(path, store, one):
+        return
+    curve = read_curve(store.curve(one.case))
+    png = vram_curve_png(
+        curve.t_s,
+        curve.used_mib,
+        name=one.case,
+        baseline_mib=one.vram.baseline_mib,
+        runtime_s=one.usage.runtime_s,
+        peak_mib=one.vram.peak_vram_mib,
+        area_mib_s=one.vram.area_mib_s,
+    )
+    _write(path, png)
+
+
+def _overlays(store: Store, case: Case, one: Record, scoring: str) -> None:
+    if one.state is not State.OK or one.accuracy is None or case.reference is None:
+        return
+    choices = CHOICES if one.accuracy.lesion_count > 1 else CHOICES[1:]
+    paths = {choice: store.picture("overlays", f"{one.case}-{choice}") for choice in choices}
+    missing = {choice: path for choice, path in paths.items() if not _is_new(path, store, one)}
+    if not missing:
+        return
+    label = PROFILES[scoring].lesion_label
+    scan = read(case.scans[0])
+    mask, reference = (_only(read(path), label) for path in (store.mask(one.case), case.reference))
+    for choice, path in missing.items():
+        _write(path, preview(scan, mask, reference, name=one.case, lesion=choice))
+
+
+def _only(labels: Volume, label: int) -> Volume:
+    return replace(labels, voxels_zyx=labels.voxels_zyx == label)
+
+
+def _is_new(path: Path, store: Store, one: Record) -> bool:
+    return path.exists() and path.stat().st_mtime >= store.path(one.case).stat().st_mtime
+
+
+def _write(path: Path, png: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_name(f".{path.name}")
+    part.write_bytes(png)
+    part.replace(path)

@@ -1,0 +1,143 @@
+"""What the page knows of one team: figures that it shows at once, and details that it unpacks.
+
+Details are gzipped JSON, so that four hundred cases of a team cost nothing until somebody asks.
+"""
+
+import base64
+import gzip
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from evaluation.gpu.curve_file import read_curve
+from evaluation.report.curves import packed
+from evaluation.report.metrics import METRICS, brief, distribution, values
+from evaluation.report.overlays import Overlay, overlays
+from evaluation.results import Record, row
+from evaluation.scoring.profiles import PROFILES
+from evaluation.states import State
+from evaluation.teams import Team
+
+LOG_CHARACTERS = 4000  # of a case that failed, from its end
+# Of results.csv, what the page shows of a case.
+COLUMNS = (
+    "case",
+    "status",
+    "dsc",
+    "nsd",
+    "lesion_count",
+    "lesion_f1",
+    "lesion_sensitivity",
+    "lesion_precision",
+    "reference_ml",
+    "predicted_ml",
+    "false_positive_ml",
+    "false_negative_ml",
+    "flare_time_s",
+    "runtime_s",
+    "cpu_s",
+    "peak_ram_mib",
+    "peak_vram_mib",
+    "area_mib_s",
+    "baseline_mib",
+    "interval_p99_s",
+    "flare_max_gpu_mb",
+    "flare_auc_gpu_time",
+    "size_x",
+    "size_y",
+    "size_z",
+    "attempts",
+    "exit_code",
+    "contaminated",
+    "message",
+)
+# Of a record's environment, what a reader needs to judge the figures; host names are nobody's.
+FACTS = {
+    "image_digest": "Image",
+    "command": "Command",
+    "engine": "Engine",
+    "machine": "Machine",
+    "tool_version": "Harness",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One team in the page. details: base64 of gzipped JSON; its overlays are kept apart."""
+
+    summary: dict[str, Any]
+    details: str
+    overlays: list[Overlay]
+
+
+def part(job: tuple[Team, int]) -> Part:
+    """Pack a team, its curves into so many intervals each."""
+    team, columns = job
+    records = team.records()
+    rows = [row(one) for one in records]
+    details = {
+        "columns": {name: [brief(one.get(name)) for one in rows] for name in COLUMNS},
+        "logs": {
+            one.case: "\n".join(one.log)[-LOG_CHARACTERS:]
+            for one in records
+            if one.state is not State.OK
+        },
+        "curves": {
+            one.case: packed(read_curve(team.store.curve(one.case)), columns)
+            for one in records
+            if one.vram is not None
+        },
+    }
+    summary = {
+        "name": team.name,
+        "entry": asdict(team.entry) if team.entry else None,
+        "lesion_label": _lesion_label(records),
+        "cases": len(records),
+        "states": Counter(one.state.value for one in records),
+        "figures": _figures(rows),
+        "contaminated": sum(bool(one.vram and one.vram.contaminated) for one in records),
+        "facts": _facts(records),
+        "first": min((one.started for one in records), default=None),
+        "last": max((one.started for one in records), default=None),
+    }
+    return Part(summary, zipped(json.dumps(details).encode()), overlays(team.store, records))
+
+
+def zipped(content: bytes) -> str:
+    """Return what the page's own `unzip` reads."""
+    return base64.b64encode(gzip.compress(content, mtime=0)).decode()
+
+
+def _figures(rows: Sequence[dict[str, object]]) -> dict[str, dict[str, object]]:
+    figures = {}
+    for metric in METRICS:
+        measured = values(rows, metric.column)
+        if measured.size:
+            figures[metric.column] = distribution(measured)
+            if metric.limit is not None:
+                figures[metric.column]["beyond"] = int((measured > metric.limit).sum())
+    return figures
+
+
+def _lesion_label(records: Sequence[Record]) -> int:
+    """Return the label of lesions in the masks: records tell the scoring by its classes."""
+    classes = {name for one in records if one.accuracy for name in one.accuracy.classes}
+    for profile in PROFILES.values():
+        if classes == {one.name for one in profile.classes}:
+            return profile.lesion_label
+    return 1  # nothing was scored, so there is no mask to show
+
+
+def _facts(records: Sequence[Record]) -> dict[str, list[str]]:
+    """Return what the records say of image, engine and machine, each different answer once."""
+    facts: dict[str, dict[str, None]] = {}
+    for one in records:
+        said = {label: one.environment.get(name) for name, label in FACTS.items()}
+        gpu = one.environment.get("gpu") or {}
+        said |= {"GPU": gpu.get("name"), "Driver": gpu.get("driver")}
+        for label, value in said.items():
+            if value:
+                facts.setdefault(label, {})[str(value)] = None
+    return {label: list(answers) for label, answers in facts.items()}

@@ -1,0 +1,182 @@
+"""The tables that papers print of a FLARE submission, in Markdown and LaTeX.
+
+A row is a case as results.csv has it; None is what was not measured, which no table shows as 0.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from evaluation.scoring.lesions import healthy_false_positive_rate
+from evaluation.tables import markup
+from evaluation.tables.markup import Table
+from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
+
+Row = Mapping[str, object]
+
+NOT_MEASURED = "not measured"
+OK = "ok"
+
+# What it is called, its column, what its values are multiplied by, and how many decimals it has.
+SUMMARY = (
+    ("DSC (%)", "dsc", 100.0, 2),
+    ("NSD (%)", "nsd", 100.0, 2),
+    ("Lesion-wise F1", "lesion_f1", 1.0, 3),
+    ("Lesion-wise sensitivity", "lesion_sensitivity", 1.0, 3),
+    ("False-positive volume (ml)", "false_positive_ml", 1.0, 2),
+    ("False-negative volume (ml)", "false_negative_ml", 1.0, 2),
+    ("Running time (s)", "runtime_s", 1.0, 2),
+    ("CPU time (s)", "cpu_s", 1.0, 2),
+    ("Peak RAM (MiB)", "peak_ram_mib", 1.0, 0),
+    ("Peak GPU above the baseline (MiB)", "peak_vram_mib", 1.0, 1),
+    ("Area under the VRAM-time curve above the baseline (MiB·s)", "area_mib_s", 1.0, 1),
+    ("Organisers' running time (s)", "flare_time_s", 1.0, 2),
+    ("Organisers' max GPU (MB)", "flare_max_gpu_mb", 1.0, 1),
+    ("Organisers' total GPU (MB)", "flare_auc_gpu_time", 1.0, 1),
+)
+LIMITS = (
+    ("Beyond 45 s (organisers' running time)", "flare_time_s", TIME_LIMIT_S),
+    ("Beyond 4 GB (peak above the baseline, 4096 MiB)", "peak_vram_mib", VRAM_LIMIT_MIB),
+    ("Beyond 4 GB (organisers' max GPU, 4096 MB)", "flare_max_gpu_mb", VRAM_LIMIT_MIB),
+)
+
+ORGANISERS = (
+    "Running Time is the wall time around the whole container. Max GPU is the largest and Total GPU"
+    " 0.1 s times the sum of the memory in use on the whole GPU, sampled every 0.1 s: the"
+    " organisers' figures, in MiB and MiB·s though they print MB, nothing subtracted."
+)
+CONTAMINATED = (
+    "† Contaminated: another process used the GPU, or its memory was not stable before the run."
+)
+STATISTICS = (
+    "SD is the sample's (n - 1), n/a for a single case. Quartiles are interpolated linearly."
+    " Cases counts those that a line is of: a failed case counts as 0 in DSC and NSD, and with what"
+    " it used before it failed in the others."
+)
+NET = (
+    "Running time is from the container's start to its finish, and so are peak and area, with what"
+    " was in use before the run subtracted; the organisers' figures are as in the table of cases."
+)
+LESIONS = (
+    "Lesions are 26-connected; one is found, and a prediction is right, where they share a voxel."
+    " F1 is undefined, and in no mean, where neither mask has a lesion, sensitivity where the"
+    " reference has none."
+)
+INFRA_ERROR = (
+    "infra_error: the engine or the machine failed, not the submission; such a case is in no mean."
+)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the tables as GitHub's Markdown: one of the cases, a summary, and what went wrong.
+
+    rows: one mapping a case, with `case`, `status`, `dsc` and `nsd`; and, where it was run,
+    `size_x`, `size_y`, `size_z` and columns in s, MiB and MiB·s as results.csv has them. What none
+    of the rows knows of is left out.
+    """
+    return "\n".join(
+        markup.markdown(table, number) for number, table in enumerate(_tables(rows), 1)
+    )
+
+
+def latex(rows: Sequence[Row]) -> str:
+    """Return the tables of `markdown` in LaTeX, with the packages booktabs and longtable."""
+    head = "% needs \\usepackage{booktabs,longtable}\n"
+    return "\n".join([head, *(markup.latex(table) for table in _tables(rows))])
+
+
+def _tables(rows: Sequence[Row]) -> list[Table]:
+    known = {name for row in rows for name in row}
+    cases = [_cases(rows)] if "flare_time_s" in known else []
+    return [*cases, _summary(rows, known), _counts(rows, known)]
+
+
+def _cases(rows: Sequence[Row]) -> Table:
+    columns: dict[str, Callable[[Row], str]] = {
+        "Case ID": lambda row: str(row["case"]),
+        "Image Size": lambda row: f"({row['size_x']}, {row['size_y']}, {row['size_z']})",
+        "Running Time (s)": lambda row: _number(row, "flare_time_s", 2),
+        "Max GPU (MB)": lambda row: _number(row, "flare_max_gpu_mb", 0) + _mark(row),
+        "Total GPU (MB)": lambda row: _number(row, "flare_auc_gpu_time", 0) + _mark(row),
+    }
+    if any(row["status"] != OK for row in rows):
+        columns["Failure"] = lambda row: "" if row["status"] == OK else str(row["status"])
+    marked = any(_mark(row) for row in rows)
+    return Table(
+        "Running time and GPU memory of every case, as the organisers count.",
+        tuple(columns),
+        tuple(tuple(cell(row) for cell in columns.values()) for row in rows),
+        (ORGANISERS, CONTAMINATED) if marked else (ORGANISERS,),
+    )
+
+
+def _summary(rows: Sequence[Row], known: set[str]) -> Table:
+    lines = []
+    for label, column, factor, decimals in SUMMARY:
+        if column in known:
+            values = factor * _values(rows, column)
+            lines.append((label, *_statistics(values, decimals), str(values.size)))
+    notes = [STATISTICS]
+    notes += [LESIONS] if "lesion_f1" in known else []
+    notes += [NET] if "flare_time_s" in known else []
+    head = ("", "Mean ± SD", "Median (Q1, Q3)", "Cases")
+    cases = "1 case" if len(rows) == 1 else f"{len(rows)} cases"
+    return Table(f"Summary of {cases}.", head, tuple(lines), tuple(notes))
+
+
+def _counts(rows: Sequence[Row], known: set[str]) -> Table:
+    failures = Counter(str(row["status"]) for row in rows if row["status"] != OK)
+    lines = [("All", str(len(rows))), ("Failed", str(failures.total()))]
+    lines += [(f"Failed: {state}", str(count)) for state, count in sorted(failures.items())]
+    for label, column, limit in LIMITS:
+        if column in known:
+            values = _values(rows, column)
+            lines.append((label, _share(int(np.count_nonzero(values > limit)), values.size)))
+    if "predicted_ml" in known:
+        lines.append(("False-positive rate of healthy cases", _healthy(rows)))
+    if "contaminated" in known:
+        measured = [row for row in rows if row["contaminated"] is not None]
+        marked = sum(bool(_mark(row)) for row in measured)
+        lines.append(("Contaminated measurements of the GPU", _share(marked, len(measured))))
+    notes = (INFRA_ERROR,) if "infra_error" in failures else ()
+    return Table("Cases that failed or were beyond a limit.", ("", "Cases"), tuple(lines), notes)
+
+
+def _healthy(rows: Sequence[Row]) -> str:
+    """Return how often something was found where there is nothing, by cases that have a mask."""
+    judged = [row for row in rows if row["status"] == OK]
+    volumes = [[float(str(row[c])) for row in judged] for c in ("reference_ml", "predicted_ml")]
+    rate = healthy_false_positive_rate(*volumes)
+    healthy = sum(volume == 0 for volume in volumes[0])
+    return "no healthy case" if rate is None else f"{rate:.3f} ({healthy} cases)"
+
+
+def _values(rows: Sequence[Row], column: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return np.array([row[column] for row in rows if row.get(column) is not None], np.float64)
+
+
+def _statistics(
+    values: np.ndarray[tuple[int], np.dtype[np.float64]], decimals: int
+) -> tuple[str, str]:
+    """Return mean ± SD and median (Q1, Q3)."""
+    if not values.size:
+        return NOT_MEASURED, NOT_MEASURED
+    deviation = f"{values.std(ddof=1):.{decimals}f}" if values.size > 1 else "n/a"
+    low, median, high = (
+        f"{value:.{decimals}f}" for value in np.quantile(values, (0.25, 0.5, 0.75))
+    )
+    return f"{values.mean():.{decimals}f} ± {deviation}", f"{median} ({low}, {high})"
+
+
+def _share(count: int, measured: int) -> str:
+    return f"{count} of {measured}" if measured else NOT_MEASURED
+
+
+def _number(row: Row, column: str, decimals: int) -> str:
+    value = row.get(column)
+    return NOT_MEASURED if value is None else f"{value:.{decimals}f}"
+
+
+def _mark(row: Row) -> str:
+    return "†" if row.get("contaminated") else ""

@@ -1,0 +1,72 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evaluation.ranking.profile import load_profile
+from evaluation.ranking.ranking_file import Ranking, Standing, Team, write_ranking
+from evaluation.report.standings import read_standings
+
+STANDING = Standing(
+    scores=(1.25, 1.75, 3.0),
+    places=(1, 2, 3),
+    metric_ranks={},
+    place_counts=((90, 10, 0), (10, 88, 2), (0, 2, 98)),
+    taus=(1.0, 0.5, None, 0.0),
+)
+RANKING = Ranking(
+    scoring="flare24",
+    profile=load_profile("flare24"),
+    resamples=100,
+    seed=0,
+    cases=("case_1", "case_2", "case_3"),
+    excluded=(),
+    teams=tuple(Team(name, "ok", "", 0, 0, {}) for name in ("b", "a", "c")),
+    methods={"rank-then-aggregate": STANDING},
+    # b and a tie in the second case, all three in the third.
+    case_ranks={"dsc": ((1.0, 1.5, 2.0), (2.0, 1.5, 2.0), (3.0, 3.0, 2.0))},
+    significance={"dsc": ((1.0, 0.04, 1 / 3), (1.0, 1.0, 0.01), (1.0, 1.0, 1.0))},
+)
+
+
+def standings(folder: Path, ranking: Ranking = RANKING) -> dict[str, object]:
+    write_ranking(folder / "ranking" / "ranking.json", ranking)
+    content = read_standings(folder, ["a", "b", "c", "late"])
+    assert content is not None
+    return content
+
+
+def test_who_ties_shares_a_place_of_the_podium(tmp_path: Path) -> None:
+    # c is third once, and first with everybody else in the last case.
+    assert standings(tmp_path)["podium"] == {"dsc": [[3, 0, 0], [2, 1, 0], [1, 0, 2]]}
+
+
+def test_the_places_of_95_in_100_resamples(tmp_path: Path) -> None:
+    assert standings(tmp_path)["place_bounds"] == [(1, 2), (1, 2), (3, 3)]
+
+
+def test_kendalls_tau_leaves_out_where_it_is_undefined(tmp_path: Path) -> None:
+    tau = {"q1": 0.25, "median": 0.5, "q3": 0.75, "n": 3}
+    assert standings(tmp_path)["tau"] == {"rank-then-aggregate": tau}
+    none = replace(STANDING, taus=(None,))
+    never = replace(RANKING, methods={"rank-then-aggregate": none})
+    assert standings(tmp_path, never)["tau"] == {"rank-then-aggregate": None}
+
+
+def test_teams_stay_in_the_rankings_order(tmp_path: Path) -> None:
+    content = standings(tmp_path)
+    assert content["teams"] == ["b", "a", "c"]
+    assert content["places"] == {"rank-then-aggregate": (1, 2, 3)}
+    assert content["scores"] == [1.25, 1.75, 3.0]
+
+
+def test_without_a_ranking_there_are_no_standings(tmp_path: Path) -> None:
+    assert read_standings(tmp_path, ["a"]) is None
+
+
+@pytest.mark.parametrize("cases", [(), ("case_1",)])
+def test_few_cases_are_no_trouble(tmp_path: Path, cases: tuple[str, ...]) -> None:
+    ranks = {"dsc": tuple(tuple(float(place) for _ in cases) for place in (1, 2, 3))}
+    podium = standings(tmp_path, replace(RANKING, cases=cases, case_ranks=ranks))["podium"]
+    number = len(cases)
+    assert podium == {"dsc": [[number, 0, 0], [0, number, 0], [0, 0, number]]}
