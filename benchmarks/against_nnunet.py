@@ -29,10 +29,9 @@ from benchmarks.programs import (
     nnunet_stages,
     nnunet_stages_command,
 )
-from benchmarks.published import HUANG, train
+from benchmarks.published import HUANG, Weights, make_weights
 from evaluation import volumes
 from examples.samples import NAMES, fetch
-from training.export import export
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,26 +45,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     (sample,) = fetch(ROOT / "runs" / "samples", names=[args.case])
     work = args.output / "work"
     shutil.rmtree(work, ignore_errors=True)
-    trained = work / "trained"
-    train(HUANG.plans(), trained)
-    export([trained], work / "model")
-    report = _compare(trained, work, sample.scan, args.repeats)
+    report = _compare(make_weights(HUANG, work), work, sample.scan, args.repeats)
     (args.output / "against_nnunet.md").write_text(report)
     print(report)
     return 0
 
 
-def _compare(trained: Path, work: Path, scan: Path, repeats: int) -> str:
+def _compare(weights: Weights, work: Path, scan: Path, repeats: int) -> str:
     environment, path = nnunet_environment(work), {"PYTHONPATH": str(ROOT)}
     inputs = work / "inputs"
     inputs.mkdir()
     shutil.copy(scan, inputs)
     whole: dict[str, tuple[Command, dict[str, str]]] = {
-        "nnU-Net": (nnunet_command(trained, inputs, work / "nnunet", "cpu"), environment),
-        "app --exact": (_app(work, scan, "--exact"), path),
-        "app": (_app(work, scan), path),
+        "nnU-Net": (nnunet_command(weights.trained, inputs, work / "nnunet", "cpu"), environment),
+        "app --exact": (_app(weights, work, scan, "--exact"), path),
+        "app": (_app(weights, work, scan), path),
     }
-    stages = nnunet_stages_command(trained, scan, work / "staged", "cpu")
+    stages = nnunet_stages_command(weights.trained, scan, work / "staged", "cpu")
     runs: dict[str, list[Run]] = {name: [] for name in whole}
     staged: list[Run] = []
     imports: list[float] = []
@@ -131,9 +127,9 @@ def _table(
     return "\n".join(lines) + "\n"
 
 
-def _app(work: Path, scan: Path, *options: str) -> Command:
+def _app(weights: Weights, work: Path, scan: Path, *options: str) -> Command:
     mask = work / f"app{''.join(options)}.nii.gz"
-    return app_command(work / "model", scan, mask, "cpu", *options)
+    return app_command(weights.model, scan, mask, "cpu", *options)
 
 
 def _median_stages(runs: list[dict[str, float]]) -> dict[str, float]:

@@ -30,7 +30,7 @@ _OF_PREPROCESSING = (
 _BLOCKS = {"PlainConvUNet": "n_conv_per_stage", "ResidualEncoderUNet": "n_blocks_per_stage"}
 
 
-def plans(recipe: Recipe, dataset: str) -> Json:
+def plans(recipe: Recipe, dataset_name: str) -> Json:
     """The plans of a recipe for a dataset of nnU-Net's (its folder's name), of CT alone."""
     shared = recipe.shared
     low, high = shared.clip
@@ -43,7 +43,7 @@ def plans(recipe: Recipe, dataset: str) -> Json:
         else:
             configurations[member.configuration] = {"inherits_from": BASE, **own}
     return {
-        "dataset_name": dataset,
+        "dataset_name": dataset_name,
         "plans_name": recipe.name,
         "image_reader_writer": "SimpleITKIO",
         "transpose_forward": [0, 1, 2],
@@ -59,6 +59,17 @@ def plans(recipe: Recipe, dataset: str) -> Json:
                 "percentile_99_5": high,
             }
         },
+    }
+
+
+def dataset_json(cases: int) -> Json:
+    """nnU-Net's dataset.json for so many cases of CT with lesions."""
+    return {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "lesion": 1},
+        "numTraining": cases,
+        "file_ending": ".nii.gz",
+        "overwrite_image_reader_writer": "SimpleITKIO",
     }
 
 

@@ -26,7 +26,7 @@ from training.cases import SUFFIX, Case, Found, find
 from training.checks import Checked, check_all
 from training.errors import GOES_ON, TrainingError, exit_code
 from training.files import link, write_json
-from training.planning import plans, preprocessing
+from training.planning import dataset_json, plans, preprocessing
 from training.recipes import Recipe, load_recipe
 from training.split import folds, patients
 
@@ -172,18 +172,9 @@ def _write_raw(cases: Sequence[Case], record: Json, output: Path) -> None:
             link(mask, case.mask.resolve())
         elif not mask.exists():
             _write_mask(mask, case)
-    write_json(
-        folder / "dataset.json",
-        {
-            "channel_names": {"0": "CT"},
-            "labels": {"background": 0, "lesion": 1},
-            "numTraining": len(cases),
-            "file_ending": SUFFIX,
-            "overwrite_image_reader_writer": "SimpleITKIO",
-        },
-    )
     preprocessed = output / nnunet.PREPROCESSED / record["dataset"]
-    write_json(preprocessed / "dataset.json", json.loads((folder / "dataset.json").read_text()))
+    for place in (folder, preprocessed):
+        write_json(place / "dataset.json", dataset_json(len(cases)))
     link(preprocessed / "gt_segmentations", (folder / "labelsTr").resolve())
 
 

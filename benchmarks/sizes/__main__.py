@@ -246,8 +246,9 @@ def _with_what_it_said(
     if measured.program == NNUNET:
         return measured
     # A CT has no border of zeros that would be cropped.
-    shape = resampled_shape(*geometry(scan), network.spacing)
-    planned = Steps(STEP_SIZE, window_count(shape, network.patch_size, STEP_SIZE))
+    settings = network.settings
+    shape = resampled_shape(*geometry(scan), settings.spacing_zyx)
+    planned = Steps(STEP_SIZE, window_count(shape, settings.patch_zyx, STEP_SIZE))
     steps = programs.app_steps(printed, planned)
     notes = [*measured.notes, *programs.app_warnings(printed)]
     try:

@@ -1,50 +1,64 @@
-"""The published networks are those that the papers count the parameters of."""
+"""The published networks with random weights: loaded alike by the app and by nnU-Net."""
+
+from __future__ import annotations
 
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
+import torch
 
+from app.__main__ import main as app
 from app.model import load_model
-from app.networks import build_network
-from app.predict import Options, Predictor
-from benchmarks import published
-from benchmarks.published import DKFZ, HUANG, Published, make_weights
+from benchmarks.published import NETWORKS, Published, make_weights
 from tests.app.published import PUBLISHED
-from tests.nnunet_models import dataset
+from tests.nnunet_models import ORACLE_PYTHON, run_oracle, smooth_noise, write_scan
+from tests.training.tiny import recipe_json, write_recipe
+from training.planning import BASE, plans
 from training.plans import network, resolve_configuration
-
-TINY = Published("tiny", "tiny", (3.0, 2.0, 2.0), (16, 32, 32), {})
-
-
-@pytest.mark.parametrize(
-    ("given", "paper", "millions"), [(HUANG, "5.6M", 5.6), (DKFZ, "102M", 101.94)]
-)
-def test_networks(given: Published, paper: str, millions: float) -> None:
-    settings = resolve_configuration(given.plans(), published.CONFIGURATION)
-    found = network(settings, 1, len(dataset()["labels"]))
-    config = PUBLISHED[paper]
-    assert found == config.network
-    assert (given.spacing, given.patch_size) == (config.spacing, config.patch_size)
-    count = sum(math.prod(p.shape) for p in build_network(found).parameters())
-    assert count / 1e6 == pytest.approx(millions, rel=0.003)
+from training.recipes import load_recipe
 
 
-def test_weights_without_nnunet_are_made_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torch
+def tiny(folder: Path, **settings: object) -> Published:
+    return Published(
+        "tiny", "tiny", str(write_recipe(folder / "tiny.json", recipe_json(**settings)))
+    )
 
-    monkeypatch.setattr(published, "has_nnunet", lambda: False)
-    made = make_weights(TINY, tmp_path)
-    model = load_model(made.model)
-    assert model.config.patch_size == TINY.patch_size
-    Predictor(model, Options(torch.device("cpu")))
-    kernel = torch.load(made.trained / "fold_0" / "checkpoint_final.pth", weights_only=False)
-    weights = kernel["network_weights"]["encoder.stages.1.0.convs.0.conv.weight"]
-    assert float(weights.std()) == pytest.approx(math.sqrt(2 / weights[0].numel()), rel=0.1)
+
+@pytest.mark.parametrize(("name", "paper"), [("huang", "5.6M"), ("dkfz", "102M")])
+def test_networks_are_those_of_the_app_s_tests(name: str, paper: str) -> None:
+    given, expected = NETWORKS[name], PUBLISHED[paper]
+    settings = resolve_configuration(plans(load_recipe(given.recipe), "x"), BASE)
+    assert network(settings, 1, 2) == expected.network
+    assert given.settings.spacing_zyx == expected.spacing
+    assert given.settings.patch_zyx == expected.patch_size
+
+
+def test_weights_are_made_once(tmp_path: Path) -> None:
+    made = make_weights(tiny(tmp_path), tmp_path)
+    stored = torch.load(made.trained / "fold_0" / "checkpoint_final.pth", weights_only=False)
+    kernel = stored["network_weights"]["encoder.stages.1.0.convs.0.conv.weight"]
+    assert float(kernel.std()) == pytest.approx(math.sqrt(2 / kernel[0].numel()), rel=0.1)
     before = (made.model / "model.json").stat().st_mtime_ns
-    assert make_weights(TINY, tmp_path) == made
+    assert make_weights(tiny(tmp_path), tmp_path) == made
     assert (made.model / "model.json").stat().st_mtime_ns == before
-    other = Published("tiny", "tiny", (3.0, 1.0, 1.0), (16, 32, 32), {})
-    assert load_model(make_weights(other, tmp_path).model).config.spacing == (3.0, 1.0, 1.0)
+    other = make_weights(tiny(tmp_path, spacing_zyx=[3.0, 1.0, 1.0]), tmp_path)
+    assert load_model(other.model).config.spacing == (3.0, 1.0, 1.0)
+
+
+@pytest.mark.oracle
+@pytest.mark.skipif(not ORACLE_PYTHON.exists(), reason="no nnU-Net: run `make oracle`")
+@pytest.mark.parametrize("kind", ["PlainConvUNet", "ResidualEncoderUNet"])
+def test_nnunet_and_the_app_have_the_same_weights(kind: str, tmp_path: Path) -> None:
+    made = make_weights(tiny(tmp_path, network=kind), tmp_path)
+    scan = write_scan(tmp_path / "x_0000.nii.gz", smooth_noise((20, 40, 40), 1), (3.0, 2.0, 2.0))
+    ours, theirs = tmp_path / "ours.nii.gz", tmp_path / "theirs.nii.gz"
+    job = {"do": "predict", "folders": [str(made.trained)], "files": [str(scan)]}
+    run_oracle([job | {"mask": str(theirs), "step_size": 0.5, "tta": False}], tmp_path)
+    options = ["--model", str(made.model), "--device", "cpu", "--exact"]
+    assert app(["--input", str(scan), "--output", str(ours), *options]) == 0
+    mask, expected = (sitk.GetArrayFromImage(sitk.ReadImage(file)) for file in (ours, theirs))
+    assert np.array_equal(mask, expected)
+    assert 0 < np.count_nonzero(mask) < mask.size

@@ -12,16 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.trained_folder import (
-    FINAL,
-    NETWORK,
-    Weights,
-    as_nnunet_stores,
-    checkpoint,
-    random_weights,
-)
+from tests.training.trained_folder import NETWORK
+from training import random_weights
 from training.checkpoint import Checkpoint, inference_weights, load_checkpoint
 from training.errors import TrainingError
+from training.random_weights import FINAL, Weights, as_nnunet_stores
 
 
 def refusal(file: Path) -> str:
@@ -31,6 +26,11 @@ def refusal(file: Path) -> str:
     assert message.startswith(f"{file}: ")
     assert "\n" not in message
     return message
+
+
+def checkpoint(weights: Any, **more: Any) -> Any:
+    """The content of a checkpoint file; ``more`` replaces entries."""
+    return random_weights.checkpoint(weights, "3d_fullres") | more
 
 
 def saved(folder: Path, content: Any, **how: Any) -> Path:
@@ -45,7 +45,7 @@ def loaded(weights: Weights) -> Checkpoint:
 @pytest.mark.parametrize("zipped", [True, False])
 def test_reads_what_inference_needs(zipped: bool, tmp_path: Path) -> None:
     """PyTorch's present file format and the one before 1.6."""
-    weights = OrderedDict(as_nnunet_stores(random_weights()))
+    weights = OrderedDict(as_nnunet_stores(random_weights.random_weights(NETWORK, seed=0), NETWORK))
     file = saved(tmp_path, checkpoint(weights), _use_new_zipfile_serialization=zipped)
     found = load_checkpoint(file)
     assert (found.file, found.trainer, found.configuration) == (file, "nnUNetTrainer", "3d_fullres")
@@ -142,7 +142,7 @@ def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.999])
 def test_truncated_file(kept: float, tmp_path: Path) -> None:
-    file = saved(tmp_path, checkpoint(random_weights()))
+    file = saved(tmp_path, checkpoint(random_weights.random_weights(NETWORK, seed=0)))
     raw = file.read_bytes()
     file.write_bytes(raw[: int(len(raw) * kept)])
     assert "cannot be read" in refusal(file)
@@ -190,8 +190,8 @@ def test_missing_configuration_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
 def test_parameters_under_the_app_s_names(prefix: str) -> None:
-    weights = random_weights()
-    stored = {f"{prefix}{k}": v for k, v in as_nnunet_stores(weights).items()}
+    weights = random_weights.random_weights(NETWORK, seed=0)
+    stored = {f"{prefix}{k}": v for k, v in as_nnunet_stores(weights, NETWORK).items()}
     assert len(stored) > 2 * len(weights)  # else there are no spare names to drop
     found = inference_weights(loaded(stored), NETWORK)
     assert found.keys() == weights.keys()
@@ -200,7 +200,7 @@ def test_parameters_under_the_app_s_names(prefix: str) -> None:
 
 def test_parameters_are_contiguous() -> None:
     """The format of the weights file refuses others."""
-    weights = random_weights()
+    weights = random_weights.random_weights(NETWORK, seed=0)
     key = "encoder.stages.1.0.convs.0.conv.weight"
     stored = weights | {key: weights[key].to(memory_format=torch.channels_last_3d)}
     assert not stored[key].is_contiguous()
@@ -230,7 +230,7 @@ def _without(*keys: str) -> Callable[[Weights], Weights]:
     ],
 )
 def test_other_parameters_are_named(change: Callable[[Weights], Weights], problem: str) -> None:
-    weights = change(as_nnunet_stores(random_weights()))
+    weights = change(as_nnunet_stores(random_weights.random_weights(NETWORK, seed=0), NETWORK))
     with pytest.raises(TrainingError) as caught:
         inference_weights(loaded(weights), NETWORK)
     message = str(caught.value)
@@ -242,7 +242,7 @@ def test_other_parameters_are_named(change: Callable[[Weights], Weights], proble
 
 def test_batch_norm_is_refused() -> None:
     """nnUNetTrainerBN leaves the plans as they are and trains another network."""
-    weights = as_nnunet_stores(random_weights())
+    weights = as_nnunet_stores(random_weights.random_weights(NETWORK, seed=0), NETWORK)
     weights["encoder.stages.0.0.convs.0.norm.running_mean"] = torch.zeros(6)
     with pytest.raises(TrainingError, match=r"has unexpected .*running_mean"):
         inference_weights(loaded(weights), NETWORK)

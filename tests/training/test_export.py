@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from app.model import MANIFEST, Model, load_model
 from app.networks import build_network
 from tests.nnunet_models import Json, dataset, plans
-from tests.training.trained_folder import FINAL, NETWORK, Weights, put, write_trained
+from tests.training.trained_folder import NETWORK, put, write_trained
 from training.errors import TrainingError
 from training.export import export, find_folds
+from training.random_weights import FINAL, Weights
 
 ALL_FOLDS = ("0", "1", "2", "10", "all")
 

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 
 from app.model import MANIFEST, ModelError, load_model
 from tests.nnunet_models import ROOT, plans
-from tests.training.trained_folder import FINAL, Weights, write_trained
+from tests.training.trained_folder import write_trained
 from training.errors import TrainingError
 from training.export import export, main
+from training.random_weights import FINAL, Weights
 
 CONV = "encoder.stages.0.0.convs.0.conv.weight"
 

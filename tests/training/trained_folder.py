@@ -7,16 +7,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from app.model import Network
-from app.networks import build_network
 from tests.nnunet_models import Json, dataset, plans
-
-Weights = dict[str, Tensor]
-FINAL = "checkpoint_final.pth"
+from training.random_weights import (
+    FINAL,
+    Weights,
+    as_nnunet_stores,
+    checkpoint,
+    random_weights,
+)
 
 # The network of ``tests.nnunet_models.plans()``, spelled out.
 NETWORK = Network(
@@ -34,54 +35,6 @@ NETWORK = Network(
 )
 
 
-def random_weights(network: Network = NETWORK, seed: int = 0) -> Weights:
-    """Random parameters under the app's names."""
-    draw = torch.Generator().manual_seed(seed)
-    state = build_network(network).state_dict()
-    return {k: torch.randn(v.shape, generator=draw) for k, v in state.items()}
-
-
-def as_nnunet_stores(weights: Weights, network: Network = NETWORK) -> Weights:
-    """The same tensors with nnU-Net's spare names and its heads of deep supervision."""
-    named: Weights = {}
-    for key, value in weights.items():
-        named[key] = value
-        for part, number in ((".conv.", 0), (".norm.", 1)):
-            if part in key:
-                named[key.replace(part, f".all_modules.{number}.")] = value
-    named |= {f"decoder.{k}": v for k, v in named.items() if k.startswith("encoder.")}
-    for number, features in enumerate(network.features[-2:0:-1]):
-        head = f"decoder.seg_layers.{number}"
-        named[f"{head}.weight"] = torch.ones(network.heads, features, 1, 1, 1)
-        named[f"{head}.bias"] = torch.ones(network.heads)
-    return named
-
-
-def checkpoint(weights: Weights, configuration: str = "3d_fullres", **more: Any) -> Json:
-    """The content of a checkpoint file; ``more`` replaces entries."""
-    return {
-        "network_weights": weights,
-        "optimizer_state": {"state": {}, "param_groups": [{"lr": 0.01, "params": [0]}]},
-        "grad_scaler_state": None,
-        "logging": {
-            "mean_fg_dice": [np.float64(0.5)],
-            "ema_fg_dice": [np.float32(0.5)],
-            "dice_per_class_or_region": [[np.float32(0.25)]],
-            "lrs": [0.01],
-        },
-        "_best_ema": np.float32(0.5),
-        "current_epoch": 7,
-        "init_args": {
-            "configuration": configuration,
-            "fold": 0,
-            "device": torch.device("cpu"),
-        },
-        "trainer_name": "nnUNetTrainer",
-        "inference_allowed_mirroring_axes": (0, 1, 2),
-        **more,
-    }
-
-
 def write_trained(
     folder: Path,
     plans_json: Json | None = None,
@@ -90,6 +43,7 @@ def write_trained(
     network: Network = NETWORK,
     seed: int = 0,
     name: str = FINAL,
+    configuration: str = "3d_fullres",
     change: Callable[[Weights], None] = lambda weights: None,
     **more: Any,
 ) -> list[Weights]:
@@ -107,7 +61,8 @@ def write_trained(
         change(weights)
         file = folder / f"fold_{fold}" / name
         file.parent.mkdir(exist_ok=True)
-        torch.save(checkpoint(as_nnunet_stores(weights, network), **more), file)
+        content = checkpoint(as_nnunet_stores(weights, network), configuration)
+        torch.save(content | more, file)
         written.append(weights)
     return written
 
