@@ -1,8 +1,9 @@
-"""The demonstration (`make run`): two real scans through the submission and the harness.
+"""The demonstration (`make run`): a model, a real CT, and the harness that judges.
 
-Fetches the scans, builds the image (or, where no engine answers or the image cannot be built, calls
-`sh predict.sh` as a process) and evaluates it. Time, memory and scores are printed; masks,
-pictures and tables are in the output folder.
+Fetches a chest CT with a tumour of the lung, cuts the box around the tumour out of it, builds the
+image (or, where no engine answers or the image cannot be built, calls `sh predict.sh` as a process)
+and evaluates it on both. A picture, a table of scores, time and memory, and all that the harness
+keeps are in the output folder.
 """
 
 import argparse
@@ -19,14 +20,40 @@ from evaluation.cases import find
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.harness import Plan, evaluate
+from evaluation.results import Record, row
 from evaluation.runners import images
 from evaluation.runners.docker import connect, hands_in_gpus
 from evaluation.states import State
 from evaluation.submission import Submission
+from evaluation.tables import markup
 from examples import samples
 
 IMAGE = "flare-lesion"
 SOURCE = Path(__file__).resolve().parents[1]
+MODEL = "cpu-small"
+SAMPLE = "lung2"
+# About the middle of the margins, 5 to 50 mm, of the crops that the model was trained on.
+BOX_MARGIN_MM = 25.0
+EXPECTED = """\
+expect   In a box around the tumour, which resembles the crops that the model was trained on, it
+         marks part of the tumour. In the whole chest, which it was not trained on, it marks organs
+         and misses the tumour. This shows that everything works, not how well a model can do: a
+         box gives away where the tumour is."""
+COLUMNS = {  # of the table: head, column of results.csv, decimals
+    "DSC": ("dsc", 3),
+    "NSD": ("nsd", 3),
+    "Seconds": ("runtime_s", 1),
+    "RAM (MiB)": ("peak_ram_mib", 0),
+    "GPU memory (MiB)": ("peak_vram_mib", 0),
+}
+KEPT = {
+    "tables": "tables.md",
+    "cases": "results.csv",
+    "masks": "predictions",
+    "pictures": "overlays",
+    "curves": "plots",
+    "logs": "logs",
+}
 
 
 @dataclass(frozen=True)
@@ -47,27 +74,56 @@ def demonstrate(settings: Settings) -> bool:
 
     Raises EvaluationError when it cannot start: no scans, no engine, no image.
     """
-    scans = samples.fetch(settings.cache)
-    print(f"scans    {', '.join(scan.name for scan in scans)} (in {settings.cache})")
+    (chest,) = samples.fetch(settings.cache, names=[SAMPLE])
+    tumour = samples.box(chest, settings.output / "box", BOX_MARGIN_MM)
+    shown = {
+        tumour.name: f"the box {BOX_MARGIN_MM:g} mm around the tumour",
+        chest.name: "the whole chest",
+    }
+    print(f"model    {MODEL}: {notice(settings.source / 'weights' / MODEL)}")
+    print("scans    a chest CT with a tumour of the lung, pyradiomics' sample lung2")
+    print(EXPECTED, flush=True)
     results = settings.output / "results"
     if (results / "run.json").exists():  # an earlier demonstration's: this one measures anew
         shutil.rmtree(results)
     submission, gpu = prepare(settings)
     plan = Plan(
         submission=submission,
-        cases=find(scans[0].scan.parent, scans[0].reference.parent),
+        cases=[
+            case
+            for sample in (tumour, chest)
+            for case in find(sample.scan, sample.reference.parent)
+        ],
         output=results,
         gpu=gpu,
         timeout_s=settings.timeout_s,
     )
     records = evaluate(plan, sys.stdout)
-    print(f"\n{(results / 'tables.md').read_text()}")
-    for notice in notices(settings.source / "weights"):
-        print(f"notice   {notice}")
-    for what in ("predictions", "overlays", "plots", "logs", "results.csv"):
-        if (results / what).exists():
-            print(f"{what:11} {results / what}")
+    for picture in sorted((results / "overlays").glob(f"{tumour.name}-*.png")):
+        print(f"\npicture  {picture}\n         dashed: the reference; solid: what the model found")
+    print(f"\n{table(records, shown)}")
+    for what, where in KEPT.items():
+        if (results / where).exists():
+            print(f"{what:8} {results / where}")
     return all(record.state is State.OK for record in records)
+
+
+def table(records: Sequence[Record], shown: Mapping[str, str]) -> str:
+    """Return one line a case in Markdown; `shown` says what each case is."""
+    rows = [
+        (
+            shown[one.case],
+            one.state,
+            *(_number(row(one)[column], decimals) for column, decimals in COLUMNS.values()),
+        )
+        for one in records
+    ]
+    head = ("Scan", "State", *COLUMNS)
+    return markup.markdown(markup.Table("What the harness measured.", head, tuple(rows), ()), 1)
+
+
+def _number(value: object, decimals: int) -> str:
+    return f"{value:.{decimals}f}" if isinstance(value, float) else "not measured"
 
 
 def prepare(settings: Settings) -> tuple[Submission, str | None]:
@@ -89,7 +145,8 @@ def prepare_process(settings: Settings, why: str) -> tuple[Submission, str | Non
     """Return the submission that calls predict.sh without a container."""
     print(f"runner   sh predict.sh as a process ({why})")
     # predict.sh takes the first python on PATH: it must be one that has torch, this one.
-    command = f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH" sh predict.sh'
+    python = f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"'
+    command = f"{python} sh predict.sh --model weights/{MODEL}"
     return Submission(command=command, source=settings.source), settings.gpu
 
 
@@ -109,17 +166,14 @@ def prepare_docker(settings: Settings) -> tuple[Submission, str | None]:
     return Submission(image=IMAGE), gpu
 
 
-def notices(weights: Path) -> list[str]:
-    """Return what the models' cards want a user to know: the optional "notice" of model.json."""
-    found = []
-    for card in sorted(weights.glob("*/model.json")):
-        try:
-            content = json.loads(card.read_text())
-        except ValueError as error:
-            raise EvaluationError(f"{card}: not valid JSON ({error})") from error
-        if isinstance(content, dict) and content.get("notice"):
-            found.append(f"{card.parent.name}: {content['notice']}")
-    return found
+def notice(model: Path) -> str:
+    """Return what a model's maker wants its users to know, the "notice" of its model.json."""
+    path = model / "model.json"
+    try:
+        return str(json.loads(path.read_text())["notice"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise EvaluationError(f"{path}: no notice can be read from it ({reason})") from error
 
 
 def parse(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Settings:

@@ -1,4 +1,4 @@
-"""Two real chest CTs with lesion masks for the demonstration.
+"""Two real chest CTs with lesion masks for the demonstration, and boxes around their lesions.
 
 They are `data/lung1_*` and `data/lung2_*` of the source archive of pyradiomics 3.0.1 (BSD 3-clause
 licence) on the Python package index, so whoever can install a package can have them.
@@ -6,6 +6,7 @@ licence) on the Python package index, so whoever can install a package can have 
 
 import hashlib
 import io
+import math
 import os
 import subprocess
 import sys
@@ -70,6 +71,32 @@ def fetch(
             write_atomically(image, sample.scan)
             write_atomically(label, sample.reference)
     return samples
+
+
+def box(sample: Sample, folder: Path, margin_mm: float) -> Sample:
+    """Cut the box around a sample's lesion out of scan and reference, as a sample of its own.
+
+    folder: receives `images/<name>_box_0000.nii.gz` and `labels/<name>_box.nii.gz`. margin_mm:
+    what the box has around the lesion, rounded up to whole voxels; it ends where the scan ends.
+    """
+    name = f"{sample.name}_box"
+    cut = Sample(
+        name, folder / "images" / f"{name}_0000.nii.gz", folder / "labels" / f"{name}.nii.gz"
+    )
+    reference = sitk.ReadImage(str(sample.reference))
+    shape = sitk.LabelShapeStatisticsImageFilter()
+    shape.Execute(reference)
+    corner_and_size = shape.GetBoundingBox(1)
+    part = []
+    for axis, (spacing, length) in enumerate(
+        zip(reference.GetSpacing(), reference.GetSize(), strict=True)
+    ):
+        start, size = corner_and_size[axis], corner_and_size[axis + 3]
+        margin = math.ceil(margin_mm / spacing)
+        part.append(slice(max(0, start - margin), min(length, start + size + margin)))
+    write_atomically(sitk.ReadImage(str(sample.scan))[tuple(part)], cut.scan)
+    write_atomically(reference[tuple(part)], cut.reference)
+    return cut
 
 
 def download_archive(folder: Path) -> None:

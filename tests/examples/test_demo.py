@@ -23,21 +23,21 @@ Make = Callable[..., demo.Settings]
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """Both samples in small."""
+    """The sample in small: so small that its box is all of it."""
     folder = tmp_path / "samples"
-    for name in samples.NAMES:
-        save(folder / "images" / f"{name}_0000.nii.gz", np.where(lesion(), 50, -800).astype("i2"))
-        save(folder / "labels" / f"{name}.nii.gz", lesion())
+    save(folder / "images/lung2_0000.nii.gz", np.where(lesion(), 50, -800).astype("i2"))
+    save(folder / "labels/lung2.nii.gz", lesion())
     return folder
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A submission that fails on lung1 and finds everything on lung2."""
-    behaviours = {"lung1": BEHAVIOURS["exit3"], "lung2": BEHAVIOURS["good"]}
+    """A submission that fails on the chest and finds everything in the box."""
+    behaviours = {"lung2_box": BEHAVIOURS["good"], "lung2": BEHAVIOURS["exit3"]}
     folder = write_submission(tmp_path / "source", behaviours)
-    (folder / "weights" / "tiny").mkdir(parents=True)
-    (folder / "weights" / "tiny" / "model.json").write_text('{"notice": "a stand-in"}')
+    for name, card in ((demo.MODEL, '{"notice": "a stand-in"}'), ("another", "{}")):
+        (folder / "weights" / name).mkdir(parents=True)
+        (folder / "weights" / name / "model.json").write_text(card)
     return folder
 
 
@@ -63,22 +63,22 @@ def settings(tmp_path: Path, source: Path, cache: Path, monkeypatch: pytest.Monk
 
 def check_results(output: Path, said: str) -> None:
     results = output / "results"
-    assert read(results / "predictions" / "lung2.nii.gz").voxels_zyx.sum() == 76
-    assert (results / "overlays" / "lung2-worst.png").read_bytes().startswith(b"\x89PNG")
-    assert (results / "logs" / "lung1.log").read_text() == "no weights\n"
-    for line in said.splitlines():
-        for place in re.findall(rf"{results}/\S+", line):
-            assert Path(place).exists()
-    assert re.search(r"lung1 +nonzero_exit .* exit code 3: no weights", said)
-    assert re.search(r"lung2 +ok .* DSC 1\.000 NSD 1\.000", said)
-    assert "| DSC (%) | 50.00 ± 70.71 |" in said
-    assert "notice   tiny: a stand-in" in said
+    assert read(results / "predictions" / "lung2_box.nii.gz").voxels_zyx.sum() == 76
+    assert (results / "logs" / "lung2.log").read_text() == "no weights\n"
+    places = [Path(place) for place in re.findall(rf"{results}/\S+", said)]
+    assert all(place.exists() for place in places)
+    assert places[0].read_bytes().startswith(b"\x89PNG"), "the picture comes first"
+    assert said.index("cpu-small: a stand-in") < said.index("expect ") < said.index("[  1/2]")
+    assert re.search(r"lung2_box +ok .* DSC 1\.000 NSD 1\.000", said)
+    assert re.search(r"lung2 +nonzero_exit .* exit code 3: no weights", said)
+    assert re.search(r"\| the box 25 mm .* \| ok \| 1\.000 \| 1\.000 \| \d+\.\d \|", said)
+    assert re.search(r"\| the whole chest \| nonzero_exit \| 0\.000 \| 0\.000 \|", said)
 
 
 def test_as_a_process_every_result_is_where_it_is_said_to_be(
     settings: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert not demo.demonstrate(settings())  # because of lung1
+    assert not demo.demonstrate(settings())  # because of the chest
     check_results(tmp_path / "demo", capsys.readouterr().out)
 
 
@@ -110,17 +110,17 @@ def test_a_second_demonstration_measures_anew(
 def test_the_scan_in_the_cache_is_safe_from_the_submission(
     settings: Make, source: Path, cache: Path
 ) -> None:
-    scan = cache / "images" / "lung1_0000.nii.gz"
+    scan = cache / "images" / "lung2_0000.nii.gz"
     before = scan.read_bytes()
     (source / "predict.sh").write_text("chmod u+w inputs/*; for i in inputs/*; do echo x>$i; done")
     demo.demonstrate(settings())
     assert scan.read_bytes() == before
 
 
-def test_a_tree_without_a_submission_is_named(settings: Make, tmp_path: Path) -> None:
-    (tmp_path / "bare").mkdir()
-    with pytest.raises(EvaluationError, match=r"predict\.sh.*no such script in .*bare"):
-        demo.demonstrate(settings(source=tmp_path / "bare"))
+def test_a_tree_without_a_submission_is_named(settings: Make, source: Path) -> None:
+    (source / "predict.sh").unlink()
+    with pytest.raises(EvaluationError, match=r"predict\.sh.*no such script in .*source"):
+        demo.demonstrate(settings())
 
 
 @pytest.mark.engine
@@ -162,7 +162,7 @@ def test_the_environment_adds_build_arguments_before_the_command_lines() -> None
 def test_main_says_what_failed_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    def offline(_: Path) -> list[samples.Sample]:
+    def offline(_: Path, **__: object) -> list[samples.Sample]:
         raise EvaluationError("cannot download the sample scans")
 
     monkeypatch.setattr(samples, "fetch", offline)
@@ -170,12 +170,14 @@ def test_main_says_what_failed_in_one_line(
     assert capsys.readouterr().err == "error: cannot download the sample scans\n"
 
 
-def test_notices_are_optional_but_cards_must_be_json(tmp_path: Path) -> None:
-    for name, card in (("a", '{"patch": [1]}'), ("b", '{"notice": "for tests"}')):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.json").write_text(card)
-    assert demo.notices(tmp_path) == ["b: for tests"]
-    assert demo.notices(tmp_path / "nowhere") == []
-    (tmp_path / "a" / "model.json").write_text("{")
-    with pytest.raises(EvaluationError, match=r"a/model\.json: not valid JSON"):
-        demo.notices(tmp_path)
+@pytest.mark.parametrize("card", [None, "{", "[]", "{}"])
+def test_a_model_without_its_notice_is_one_line(
+    settings: Make, source: Path, card: str | None
+) -> None:
+    path = source / "weights" / demo.MODEL / "model.json"
+    path.unlink()
+    if card is not None:
+        path.write_text(card)
+    with pytest.raises(EvaluationError, match=r"cpu-small/model\.json: no notice") as caught:
+        demo.demonstrate(settings())
+    assert "\n" not in str(caught.value)

@@ -79,6 +79,28 @@ def test_fetch_writes_the_challenge_layout_once(archive: Path, tmp_path: Path) -
     assert not calls[0].exists(), "the download is not kept"
 
 
+def test_a_box_has_its_margin_and_stays_in_place(tmp_path: Path) -> None:
+    values_zyx = np.arange(4 * 8 * 9, dtype=np.int16).reshape(4, 8, 9)
+    lesion_zyx = np.zeros(values_zyx.shape, np.uint8)
+    lesion_zyx[1, 3:5, 4] = 1
+    whole = samples.Sample("a", tmp_path / "a_0000.nii.gz", tmp_path / "a.nii.gz")
+    for voxels_zyx, path in ((values_zyx, whole.scan), (lesion_zyx, whole.reference)):
+        image = sitk.GetImageFromArray(voxels_zyx)
+        image.SetSpacing((0.5, 0.75, 5.0))
+        image.SetOrigin((-10.0, 20.0, 30.0))
+        sitk.WriteImage(image, str(path))
+    # 1.4 mm are 3 voxels of 0.5 mm, 2 of 0.75 mm, 1 of 5 mm; below the lesion there is only one.
+    cut = samples.box(whole, tmp_path / "box", 1.4)
+    assert cut.name == "a_box"
+    scan, reference = sitk.ReadImage(str(cut.scan)), sitk.ReadImage(str(cut.reference))
+    part = np.s_[0:3, 1:7, 1:8]
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(scan), values_zyx[part])
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(reference), lesion_zyx[part])
+    assert scan.GetOrigin() == reference.GetOrigin() == (-9.5, 20.75, 30.0)
+    assert samples.box(whole, tmp_path / "all", 100.0).scan.is_file()
+    assert sitk.ReadImage(str(tmp_path / "all/images/a_box_0000.nii.gz")).GetSize() == (9, 8, 4)
+
+
 def test_fetch_completes_a_cache_that_lacks_a_file(archive: Path, tmp_path: Path) -> None:
     calls: list[Path] = []
     samples.fetch(tmp_path / "cache", copier(archive, calls))
