@@ -1,20 +1,18 @@
 """What a model's card shows of its training, from what was measured: tables and the curve.
 
-``python -m training.card RESULTS --output DIR [--scores WHAT=DIR …]``
+``python -m training.card RESULTS [--output DIR] [--scores WHAT=DIR …]``
 
-RESULTS is the folder of training.train. DIR gets results.md and curve.png. Other scans than the
-held-out ones are shown by the scores.csv of `python -m evaluation score`.
+RESULTS is the folder of training.train. The model's folder gets results.md and curve.png, or DIR.
+Other scans than the held-out ones are shown by the scores.csv of `python -m evaluation score`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,25 +20,17 @@ from matplotlib.figure import Figure
 from training.cases import SUFFIX
 from training.ellipsoid import best
 from training.errors import TrainingError, exit_code
-from training.files import write_text
+from training.files import Json, read_json, write_text
 from training.validation import markdown, read_scores, shown
-
-Json = dict[str, Any]
 
 TRAINING, VALIDATION, DICE = "#1f5fa8", "#c25700", "#555555"
 
 
-def card(results: Path, others: dict[str, Path]) -> str:
+def card(results: Path, content: Json, others: dict[str, Path]) -> str:
     """The tables as Markdown; raises TrainingError where something to show is missing.
 
-    others: folders with a scores.csv, by what they are scores of.
+    content: of summary.json. others: folders with a scores.csv, by what they are scores of.
     """
-    try:
-        content = json.loads((results / "summary.json").read_text())
-    except (OSError, ValueError) as error:
-        raise TrainingError(
-            f"{results / 'summary.json'}: cannot be read ({error}); give training.train's --output"
-        ) from None
     parts = [markdown(content), "![Losses and Dice by epoch](curve.png)", ""]
     if ill := [row for row in content.get("cases", ()) if row["reference_ml"] > 0]:
         parts += _beside_the_ellipsoid(ill, content["patients"], results / "validation" / "labels")
@@ -116,15 +106,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.card", description=__doc__)
     add = parser.add_argument
     add("results", type=Path, help="by training.train")
-    add("--output", type=Path, required=True, help="the model's folder")
+    add("--output", type=Path, help="another folder than the model's")
     add("--scores", type=_named, nargs="+", default=[], metavar="WHAT=DIR", help="other scans")
     args = parser.parse_args(arguments)
 
     def do() -> None:
-        text = card(args.results, dict(args.scores))
-        figure = curve(json.loads((args.results / "summary.json").read_text()))
-        write_text(args.output / "results.md", text)
-        FigureCanvasAgg(figure).print_png(args.output / "curve.png")
+        content = read_json(args.results / "summary.json", "give training.train's --output")
+        output = args.output or Path(content["model"])
+        if not (args.output or output.is_dir()):
+            raise TrainingError(f"{output}: the model is not there any more; choose an --output")
+        write_text(output / "results.md", card(args.results, content, dict(args.scores)))
+        FigureCanvasAgg(curve(content)).print_png(output / "curve.png")
+        print(f"card: {output / 'results.md'}, {output / 'curve.png'}")
+        print(f"next: python -m app --model {output} --input SCANS --output MASKS")
 
     return exit_code(do)
 

@@ -2,7 +2,8 @@
 
 nnU-Net: ``imagesTr/X_0000.nii.gz``, ``labelsTr/X.nii.gz`` and, if it is there, dataset.json. FLARE:
 ``images`` and ``labels``, or the same with Tr and a number behind it (``imagesTr2200``), and
-``unlabeled…`` of scans alone; scans are X_0000.nii.gz or X.nii.gz. No scan is opened here.
+``unlabeled…`` of scans alone; scans are X_0000.nii.gz or X.nii.gz. Of crops, the crops.json of
+training.crops says which scan each is of, and which hold no lesion. No scan is opened here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.crop_record import origins
 from training.errors import TrainingError
 
 SUFFIX = ".nii.gz"
@@ -30,6 +32,7 @@ class Case:
     scan: Path
     mask: Path | None
     healthy: bool = False
+    crop_of: str | None = None  # the scan's name, where this is a part of one
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,13 @@ def find(folder: Path, healthy: Path | None = None) -> Found:
     problems: list[str] = []
     scans, masks = _scans(scan_folders, problems), _masks(mask_folders, problems)
     without_lesion = _declared_healthy(healthy, scans, problems)
+    crop = origins(folder)
+    without_lesion |= {name for name, origin in crop.items() if origin.healthy}
     complete = _declares_masks(folder / "dataset.json")
     cases, unlabelled = [], []
     for name, scan in sorted(scans.items()):
-        case = Case(name, scan, masks.get(name), name in without_lesion)
+        origin = crop[name].scan if name in crop else None
+        case = Case(name, scan, masks.get(name), name in without_lesion, origin)
         if case.mask or case.healthy:
             cases.append(case)
         elif complete:

@@ -73,7 +73,7 @@ def check(case: Case) -> Checked:
         scan, grid = _read(case.scan)
     except ImageError as error:
         return Checked(case, (str(error),))
-    problems = [f"{case.scan}: {wrong}" for wrong in _wrong_scan(grid)]
+    problems = [f"{case.scan}: {wrong}" for wrong in _wrong_scan(grid, case.crop_of is not None)]
     remarks = [f"{case.scan}: {note}" for note in scan.notes]
     if case.mask is None:
         return Checked(case, tuple(problems), tuple(remarks))
@@ -127,10 +127,11 @@ def _read(file: Path) -> tuple[Image, Grid]:
     return image, grid
 
 
-def _wrong_scan(grid: Grid) -> Iterator[str]:
+def _wrong_scan(grid: Grid, is_crop: bool) -> Iterator[str]:
+    """What is wrong with a scan; the whole scan of a crop has been checked when it was drawn."""
     if len(grid.size) != 3 or min(grid.size) < 2:
         yield f"has {grid.size} voxels; expected a volume of three dimensions"
-    elif not _plausible(grid, 1.0):
+    elif not is_crop and not _plausible(grid, 1.0):
         units = [unit for unit, mm in _UNITS if _plausible(grid, mm)]
         guess = f"is it in {' or '.join(units)}? " if units else ""
         extent = _numbers([n * step for n, step in zip(grid.size, grid.spacing, strict=True)])

@@ -5,8 +5,8 @@
 Where scans were cropped around their lesions, position alone tells a network where they are. So
 each side's margin is drawn anew between two bounds, and boxes in which there is nothing to find
 stand beside them. The result is in nnU-Net's raw layout, for training.prepare: CASE_crop0, …,
-CASE_box0, …, `healthy.txt` with the names of those without a lesion, crops.json with every draw.
-Called for another folder of scans, it adds to what is there.
+CASE_box0, …, and crops.json with every draw. Called for another folder of scans, it adds to what is
+there; interrupted and started again, it goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,13 @@ from numpy.typing import NDArray
 
 from training.cases import SUFFIX, Case, find
 from training.checks import check
-from training.errors import TrainingError, exit_code
-from training.files import write_json, write_text
+from training.crop_record import RECORD, is_box, read_record
+from training.errors import GOES_ON, TrainingError, exit_code
+from training.files import stamp, write_json
 
 Json = dict[str, Any]
 Triple = NDArray[np.int64]
 
-RECORD = "crops.json"
-HEALTHY = "healthy.txt"
-PATIENT_PATTERN = r"(.+?)(?:_(?:crop|box)\d+)?"  # for prepare: a crop is its scan's patient
 _TRIES = 1000  # of a box without a lesion
 
 
@@ -86,37 +84,58 @@ def draw(lesion: NDArray[np.bool_], spacing: Triple, name: str, draws: Draws) ->
 
 
 def crops(cases: Sequence[Case], output: Path, draws: Draws) -> Iterator[str]:
-    """Write the crops and boxes of ``cases``, and yield a line on each; raises TrainingError."""
-    record_file = output / RECORD
-    record: Json = json.loads(record_file.read_text()) if record_file.exists() else {}
-    if again := sorted({case.name for case in cases} & record.keys()):
-        raise TrainingError(f"{output}: holds {again[0]} already; choose another --output")
+    """Write the crops and boxes of ``cases``, and yield a line on each; raises TrainingError.
+
+    What is there already, drawn from the same files in the same way, stays.
+    """
+    record = read_record(output)
+    asked = {case.name: _asked(case, draws) for case in cases}
+    for name in sorted(asked.keys() & record.keys()):
+        if record[name].get("asked") != asked[name]:
+            raise TrainingError(
+                f"{output}: holds crops of {name} already, of another scan or drawn otherwise; "
+                "choose another --output"
+            )
     for case in cases:
-        if problems := check(case).problems:
-            raise TrainingError("\nerror: ".join(problems))
-        scan = sitk.ReadImage(case.scan)
-        lesion = np.zeros(scan.GetSize()[::-1], bool)
-        if case.mask is not None:
-            lesion = sitk.GetArrayFromImage(sitk.ReadImage(case.mask)) > 0
-        spacing = np.array(scan.GetSpacing()[::-1])
-        drawn = draw(lesion, spacing, case.name, draws)
-        for name, box in drawn.items():
-            start, size = (box[key] for key in ("start_zyx", "size_zyx"))
-            mask = sitk.GetImageFromArray(lesion[_slices(start, size)].astype(np.uint8))
-            part = sitk.RegionOfInterest(scan, size[::-1], start[::-1])
-            mask.CopyInformation(part)
-            for image, file in (
-                (part, output / "imagesTr" / f"{name}_0000{SUFFIX}"),
-                (mask, output / "labelsTr" / f"{name}{SUFFIX}"),
-            ):
-                file.parent.mkdir(parents=True, exist_ok=True)
-                sitk.WriteImage(image, file)
-        record[case.name] = {"seed": draws.seed, "drawn": drawn}
-        write_json(record_file, record)
-        names = [name for of in record.values() for name in of["drawn"] if "_box" in name]
-        write_text(output / HEALTHY, "".join(f"{name}\n" for name in names))
-        boxes = sum("_box" in name for name in drawn)
+        if case.name not in record:
+            drawn = _write_drawn(case, output, draws)
+            record[case.name] = {
+                "asked": asked[case.name],
+                "crop_of": case.crop_of,
+                "drawn": drawn,
+            }
+            write_json(output / RECORD, record)
+        drawn = record[case.name]["drawn"]
+        boxes = sum(map(is_box, drawn))
         yield f"{case.name}: {len(drawn) - boxes} crops, {boxes} boxes without a lesion"
+
+
+def _asked(case: Case, draws: Draws) -> Json:
+    """All that decides what is drawn of a case, as it will be read again."""
+    files = [stamp(case.scan), case.mask and stamp(case.mask)]
+    asked: Json = json.loads(json.dumps({"draws": asdict(draws), "files": files}))
+    return asked
+
+
+def _write_drawn(case: Case, output: Path, draws: Draws) -> dict[str, Json]:
+    """Draw from one scan and write each part of it and of its mask; returns what was drawn."""
+    if problems := check(case).problems:
+        raise TrainingError("\nerror: ".join(problems))
+    scan = sitk.ReadImage(case.scan)
+    lesion = np.zeros(scan.GetSize()[::-1], bool)
+    if case.mask is not None:
+        lesion = sitk.GetArrayFromImage(sitk.ReadImage(case.mask)) > 0
+    drawn = draw(lesion, np.array(scan.GetSpacing()[::-1]), case.name, draws)
+    for folder in ("imagesTr", "labelsTr"):
+        (output / folder).mkdir(parents=True, exist_ok=True)
+    for name, box in drawn.items():
+        start, size = (box[key] for key in ("start_zyx", "size_zyx"))
+        mask = sitk.GetImageFromArray(lesion[_slices(start, size)].astype(np.uint8))
+        part = sitk.RegionOfInterest(scan, size[::-1], start[::-1])
+        mask.CopyInformation(part)
+        sitk.WriteImage(part, output / "imagesTr" / f"{name}_0000{SUFFIX}")
+        sitk.WriteImage(mask, output / "labelsTr" / f"{name}{SUFFIX}")
+    return drawn
 
 
 def _slices(start: Any, size: Any) -> tuple[slice, ...]:
@@ -130,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--data", type=Path, required=True, help="scans and masks, nnU-Net's layout or FLARE's")
     add("--healthy", type=Path, help="names of scans without a lesion in a file, or their folder")
-    add("--output", type=Path, required=True, help="new, or one to add to")
+    add("--output", type=Path, required=True, help="new, or one to add to or go on with")
     add("--crops", type=int, default=default.crops, help="around a scan's lesions (%(default)s)")
     add("--boxes", type=int, default=default.boxes, help="without a lesion, a scan (%(default)s)")
     pair: Json = {"type": float, "nargs": 2, "metavar": ("LEAST", "MOST")}
@@ -146,8 +165,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise TrainingError("\nerror: ".join(found.problems))
         for line in crops(found.cases, args.output, draws):
             print(line, flush=True)
+        print(f"next: python -m training.prepare RECIPE --data {args.output} --output PREPARED")
 
-    return exit_code(do)
+    return exit_code(do, GOES_ON)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
-"""Files that are there whole or not at all."""
+"""JSON and small files, which are there whole or not at all."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
+
+from training.errors import TrainingError
+
+Json = dict[str, Any]
 
 
 def write_text(file: Path, text: str) -> None:
@@ -18,6 +22,23 @@ def write_text(file: Path, text: str) -> None:
 def write_json(file: Path, content: Any) -> None:
     """The same with JSON."""
     write_text(file, json.dumps(content, indent=1) + "\n")
+
+
+def read_json(file: Path, remedy: str) -> Json:
+    """The object in a file of JSON; raises TrainingError, which ends with what to do then."""
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{file}: cannot be read ({error}); {remedy}") from None
+    if not isinstance(content, dict):
+        raise TrainingError(f"{file}: should hold a JSON object; {remedy}")
+    return content
+
+
+def stamp(file: Path) -> list[str | int]:
+    """By what a file is known again: its path, its size and when it was changed."""
+    status = file.stat()
+    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
 
 
 def link(file: Path, target: Path) -> None:

@@ -2,9 +2,10 @@
 
 ``python -m training.prepare RECIPE --data DIR --output DIR``
 
-DIR is in nnU-Net's raw layout or FLARE's (`training.cases`). Cases without a mask are named and
-left out; a partial mask counts as a full one, as in both papers. Nothing in DIR is changed.
-Interrupted and started again, it goes on.
+DIR is in nnU-Net's raw layout or FLARE's (`training.cases`). Where training.crops has made it, the
+patients and the healthy cases are known. Cases without a mask are named and left out; a partial
+mask counts as a full one, as in both papers. Nothing in DIR is changed. Interrupted and started
+again, it goes on.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from training import nnunet
 from training.cases import SUFFIX, Case, Found, find
 from training.checks import Checked, check_all
 from training.errors import GOES_ON, TrainingError, exit_code
-from training.files import link, write_json
+from training.files import link, stamp, write_json
 from training.planning import dataset_json, plans, preprocessing
 from training.recipes import Recipe, load_recipe
 from training.split import folds, patients
@@ -57,10 +58,10 @@ def prepare(recipe: Recipe, request: Request) -> None:
     dataset = dataset if _DATASET.fullmatch(dataset) else "Dataset001_Lesions"
     planned = plans(recipe, dataset)
     asked = _asked(request, found, planned)
+    patient_of = _patients(found, request.patient_pattern)
     record_file = request.output / RECORD
-    record = _previous(record_file, asked)
+    record = _previous(record_file, asked | {"patients": patient_of})
     if record is None:
-        patient_of = patients([case.name for case in found.cases], request.patient_pattern)
         checked = _checked(found, request.processes)
         healthy = [one.case.name for one in checked if one.case.healthy]
         record = {
@@ -68,6 +69,7 @@ def prepare(recipe: Recipe, request: Request) -> None:
             "recipe": recipe.name,
             "dataset": dataset,
             "patients": patient_of,
+            "crop_of": {case.name: case.crop_of for case in found.cases if case.crop_of},
             "healthy": healthy,
             "left_out": list(found.unlabelled),
             "lesion_ml": {one.case.name: round(one.lesion_ml, 3) for one in checked},
@@ -86,13 +88,19 @@ def prepare(recipe: Recipe, request: Request) -> None:
     results = request.output / nnunet.RESULTS
     nnunet.run("preprocessor", *arguments, data=request.output, results=results, processes=count)
     write_json(record_file, record | {"complete": True})
-    print(f"prepared: {request.output}")
+
+
+def _patients(found: Found, pattern: str | None) -> dict[str, str]:
+    """Each case's patient; crops are of their scan's."""
+    scan_of = {case.name: case.crop_of or case.name for case in found.cases}
+    patient_of = patients(sorted(set(scan_of.values())), pattern)
+    return {case: patient_of[scan] for case, scan in scan_of.items()}
 
 
 def _asked(request: Request, found: Found, planned: Json) -> Json:
     """All that decides what is made; a folder that was made from something else is not gone on."""
     cases = {
-        case.name: [_stamp(case.scan), case.mask and _stamp(case.mask), case.healthy]
+        case.name: [stamp(case.scan), case.mask and stamp(case.mask), case.healthy]
         for case in found.cases
     }
     asked: Json = json.loads(  # as it will be read again
@@ -100,18 +108,12 @@ def _asked(request: Request, found: Found, planned: Json) -> Json:
             {
                 "cases": cases,
                 "preprocessing": preprocessing(planned),
-                "patient_pattern": request.patient_pattern,
                 "train_only": request.train_only,
                 "seed": request.seed,
             }
         )
     )
     return asked
-
-
-def _stamp(file: Path) -> list[str | int]:
-    status = file.stat()
-    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
 
 
 def _previous(file: Path, asked: Json) -> Json | None:
@@ -124,7 +126,7 @@ def _previous(file: Path, asked: Json) -> Json | None:
         return None
     try:
         record: Json = json.loads(file.read_text())
-        before = record["asked"]
+        before = record["asked"] | {"patients": record["patients"]}
     except (ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{file}: is damaged ({error!r}); remove the folder") from None
     changed = [key for key, value in asked.items() if before.get(key) != value]
@@ -203,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add(
         "--patient-pattern",
         metavar="REGEX",
-        help="matches a case's name, its one group is the patient (default: the whole name)",
+        help="matches a scan's name, its one group is the patient (default: the whole name)",
     )
     add("--train-only", nargs="+", default=(), metavar="PATIENT", help="held out of no training")
     add("--seed", type=int, default=0, help="of the split by patient (0); written down")
@@ -218,7 +220,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seed=args.seed,
         processes=args.processes,
     )
-    return exit_code(lambda: prepare(load_recipe(args.recipe), request), GOES_ON)
+
+    def do() -> None:
+        prepare(load_recipe(args.recipe), request)
+        print(f"prepared: {args.output}")
+        print(f"next: python -m training.train {args.recipe} --data {args.output} --output RESULTS")
+
+    return exit_code(do, GOES_ON)
 
 
 if __name__ == "__main__":

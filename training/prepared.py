@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from training import nnunet
 from training.cases import SUFFIX, Case
 from training.errors import TrainingError
+from training.files import Json, read_json
 from training.prepare import RECORD
-
-Json = dict[str, Any]
 
 ALL = "all"  # nnU-Net's name for a training on every case, with none held out
 
 
 def read_record(folder: Path) -> Json:
     """The record of a preparation that is complete; raises TrainingError."""
-    try:
-        record: Json = json.loads((folder / RECORD).read_text())
-    except (OSError, ValueError) as error:
-        raise TrainingError(
-            f"{folder / RECORD}: cannot be read ({error}); run python -m training.prepare"
-        ) from None
+    record = read_json(folder / RECORD, "run python -m training.prepare")
     if not record["complete"]:
         raise TrainingError(
             f"{folder}: its preparation was interrupted; run python -m training.prepare again"
         )
-    return record
+    return {"crop_of": {}} | record  # older ones do not have it
 
 
 def held_out(folder: Path, record: Json, fold: str) -> list[str]:
@@ -51,6 +43,7 @@ def cases(folder: Path, record: Json, names: list[str]) -> list[Case]:
             raw / "imagesTr" / f"{name}_0000{SUFFIX}",
             raw / "labelsTr" / f"{name}{SUFFIX}",
             healthy=name in record["healthy"],
+            crop_of=record["crop_of"].get(name),
         )
         for name in names
     ]

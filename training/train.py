@@ -4,34 +4,34 @@
 
 nnU-Net's trainer trains the members of the recipe one after another; they are exported as one
 model, which the app then runs on the held-out fold and the harness scores. DIR gets nnU-Net's
-results, ``validation/``, summary.json and summary.md. Killed and started again, it goes on.
+results, ``validation/``, summary.json and summary.md. Killed and started again, it goes on; what is
+done is not done again, and what has been added to the model since is never removed.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from app.model import MANIFEST, load_model
 from training import nnunet
 from training.errors import GOES_ON, TrainingError, exit_code
 from training.export import export
-from training.files import write_json, write_text
+from training.files import Json, read_json, stamp, write_json, write_text
 from training.lesion_filter import choose
 from training.planning import plans, preprocessing
 from training.prepared import ALL, held_out, read_record
 from training.prepared import cases as prepared_cases
-from training.recipes import Recipe, load_recipe
+from training.recipes import Member, Recipe, load_recipe
 from training.validation import markdown, summary, validate
 
-Json = dict[str, Any]
+EXPORTED = "exported.json"  # which model is this training's, and of which checkpoints
 
 
 @dataclass(frozen=True)
@@ -49,48 +49,144 @@ class Request:
     lesion_filter: bool = False
 
 
+@dataclass(frozen=True)
+class _MemberRun:
+    """The training of one member of the recipe. folder: nnU-Net's, of the plans and folds."""
+
+    member: Member
+    folder: Path
+    fold: str
+
+    @property
+    def checkpoint(self) -> Path:
+        """What it ends with."""
+        return self.folder / f"fold_{self.fold}" / "checkpoint_final.pth"
+
+    def report(self) -> Json:
+        """What training.trainer says of it; empty until it has ended."""
+        file = self.checkpoint.with_name("training.json")
+        return read_json(file, "remove it") if file.exists() else {}
+
+    def is_done(self, nnunet_validation: bool) -> bool:
+        """Whether it has as many epochs as are asked for, no fewer and no more."""
+        validated = self.checkpoint.with_name("validation") / "summary.json"
+        return (
+            self.checkpoint.exists()
+            and self.report().get("epochs") == self.member.settings.epochs
+            and (validated.exists() or not nnunet_validation)
+        )
+
+
 def train(recipe: Recipe, request: Request) -> Json:
     """Train, export, validate; returns what summary.json holds. Raises TrainingError."""
     record = _prepared(recipe, request.data)
     names = held_out(request.data, record, request.fold)
     if request.lesion_filter and not names:
         raise TrainingError(f"--lesion-filter: --fold {ALL} holds nothing out to choose one on")
-    exported = request.output / "exported.txt"  # says that the model there is this training's
-    target = request.target.resolve()
-    ours = exported.exists() and exported.read_text().strip() == str(target)
-    if target.exists() and not ours:
-        raise TrainingError(f"{request.target}: exists; remove it or choose another --export")
-    folders = _train_members(recipe, record["dataset"], request)
-    shutil.rmtree(target, ignore_errors=True)  # of an earlier start, maybe with fewer epochs
-    for warning in export(folders, target, [request.fold], notice=request.notice):
-        print(f"warning: {warning}", file=sys.stderr)
-    write_text(exported, f"{target}\n")
+    dataset = request.output / nnunet.RESULTS / record["dataset"]
+    runs = [
+        _MemberRun(m, dataset / f"nnUNetTrainer__{recipe.name}__{m.configuration}", request.fold)
+        for m in recipe.members
+    ]
+    if not _is_exported(runs, request):
+        _refuse_to_remove(request)
+    write_json(request.output / "plans.json", plans(recipe, record["dataset"]))
+    for number, run in enumerate(runs, 1):
+        if not run.is_done(request.nnunet_validation):
+            of = f" (member {number} of {len(runs)})" if len(runs) > 1 else ""
+            print(f"training {recipe.name}, {run.member.configuration}{of}", flush=True)
+            _train_member(run.member, request)
+    if not _is_exported(runs, request):
+        _export(runs, request)
     content: Json = {
         "recipe": recipe.name,
         "title": recipe.title,
         "dataset": record["dataset"],
         "split_seed": record["asked"]["seed"],
         "fold": request.fold,
-        "model": str(request.target),
-        "members": [
-            json.loads((folder / f"fold_{request.fold}" / "training.json").read_text())
-            for folder in folders
-        ],
+        "model": str(request.target.resolve()),
+        "members": [run.report() for run in runs],
     }
     if names:
-        raw = request.data / nnunet.RAW / record["dataset"]
-        folder = request.output.resolve() / "validation"
-        rows = validate(target, raw, names, folder, request.device)
-        of = {name: record["patients"][name] for name in names}
-        content |= {"validation": summary(rows), "patients": of, "cases": rows}
-    if request.lesion_filter:
+        content |= _validated(names, record, request, content["members"])
+    _write_summary(content, request.output)
+    if request.lesion_filter and "lesion_filter" not in content:
         cases, source = prepared_cases(request.data, record, names), f"fold {request.fold}"
-        choice = choose(target, cases, f"{source} of {record['dataset']}", request.device)
+        source += f" of {record['dataset']}"
+        choice = choose(request.target.resolve(), cases, source, request.device)
         write_text(request.output / "lesion_filter.md", choice.markdown())
         content["lesion_filter"] = choice.verdict
-    write_json(request.output / "summary.json", content)
-    write_text(request.output / "summary.md", markdown(content))
+        _write_summary(content, request.output)
     return content
+
+
+def _origin(runs: Sequence[_MemberRun], request: Request) -> Json:
+    """What the exported model is made of, as it will be read again."""
+    return {
+        "model": str(request.target.resolve()),
+        "notice": request.notice,
+        "checkpoints": [stamp(run.checkpoint) for run in runs],
+    }
+
+
+def _is_exported(runs: Sequence[_MemberRun], request: Request) -> bool:
+    """Whether the model is there, and is of these trainings as they are asked for."""
+    marker = request.output / EXPORTED
+    return (
+        request.target.exists()
+        and marker.exists()
+        and all(run.is_done(nnunet_validation=False) for run in runs)
+        and read_json(marker, "remove it") == _origin(runs, request)
+    )
+
+
+def _refuse_to_remove(request: Request) -> None:
+    """Raise TrainingError where an export would remove what it has not written itself."""
+    if not request.target.exists():
+        return
+    marker = request.output / EXPORTED
+    ours = read_json(marker, "remove it") if marker.exists() else {}
+    if ours.get("model") != str(request.target.resolve()):
+        raise TrainingError(f"{request.target}: exists; remove it or choose another --export")
+    model = load_model(request.target)
+    written = {MANIFEST, *(member.file for member in model.config.members)}
+    added = sorted(file.name for file in request.target.iterdir() if file.name not in written)
+    added += ["a lesion filter"] if model.config.lesion_filter is not None else []
+    if added:
+        raise TrainingError(
+            f"{request.target}: is of another training and has {', '.join(added)}, which a new "
+            "export would remove; choose another --export, or remove it yourself"
+        )
+
+
+def _export(runs: Sequence[_MemberRun], request: Request) -> None:
+    """Export anew, so that a kill at any moment leaves nothing that is taken for this export."""
+    target = request.target.resolve()
+    shutil.rmtree(target, ignore_errors=True)
+    write_json(request.output / EXPORTED, _origin(runs, request))
+    folders = [run.folder for run in runs]
+    for warning in export(folders, target, [request.fold], notice=request.notice):
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _validated(names: list[str], record: Json, request: Request, members: list[Json]) -> Json:
+    """The scores of the held-out cases; those of an earlier call, if it was of the same weights."""
+    summary_file = request.output / "summary.json"
+    before = read_json(summary_file, "remove it") if summary_file.exists() else {}
+    scored = {row["case"] for row in before.get("cases", ())}
+    if before.get("members") == members and scored == set(names):
+        kept = ("validation", "patients", "cases", "lesion_filter")
+        return {key: before[key] for key in kept if key in before}
+    raw = request.data / nnunet.RAW / record["dataset"]
+    folder = request.output.resolve() / "validation"
+    rows = validate(request.target.resolve(), raw, names, folder, request.device)
+    of = {name: record["patients"][name] for name in names}
+    return {"validation": summary(rows), "patients": of, "cases": rows}
+
+
+def _write_summary(content: Json, output: Path) -> None:
+    write_json(output / "summary.json", content)
+    write_text(output / "summary.md", markdown(content))
 
 
 def _prepared(recipe: Recipe, folder: Path) -> Json:
@@ -105,29 +201,19 @@ def _prepared(recipe: Recipe, folder: Path) -> Json:
     return record
 
 
-def _train_members(recipe: Recipe, dataset: str, request: Request) -> list[Path]:
-    """Train each member in a process of nnU-Net's; returns the trained folders."""
-    plans_file = request.output / "plans.json"
-    write_json(plans_file, plans(recipe, dataset))
-    results = request.output / nnunet.RESULTS
-    folders = []
-    for number, member in enumerate(recipe.members, 1):
-        of = f" (member {number} of {len(recipe.members)})" if member.name else ""
-        print(f"training {recipe.name}, {member.configuration}{of}", flush=True)
-        nnunet.run(
-            "trainer",
-            plans_file.resolve(),
-            member.configuration,
-            request.fold,
-            f"--device={request.device}",
-            *(["--validate"] if request.nnunet_validation else []),
-            data=request.data,
-            results=results,
-            processes=request.processes,
-        )
-        name = f"nnUNetTrainer__{recipe.name}__{member.configuration}"
-        folders.append(results / dataset / name)
-    return folders
+def _train_member(member: Member, request: Request) -> None:
+    """Train it in a process of nnU-Net's environment."""
+    nnunet.run(
+        "trainer",
+        (request.output / "plans.json").resolve(),
+        member.configuration,
+        request.fold,
+        f"--device={request.device}",
+        *(["--validate"] if request.nnunet_validation else []),
+        data=request.data,
+        results=request.output / nnunet.RESULTS,
+        processes=request.processes,
+    )
 
 
 def with_epochs(recipe: Recipe, epochs: int | None) -> Recipe:
@@ -182,6 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             lesion_filter=args.lesion_filter,
         )
         print(markdown(train(recipe, request)))
+        print(f"model: {request.target}")
+        print(f"next: python -m training.card {request.output}")
 
     return exit_code(do, GOES_ON)
 

@@ -183,7 +183,8 @@ def main():
     if unfinished:
         trainer.run_training()
     summary = Path(trainer.output_folder, "training.json")
-    summary.write_text(json.dumps(report(trainer, device), indent=1) + "\n")
+    if unfinished or not summary.exists():
+        summary.write_text(json.dumps(report(trainer, device), indent=1) + "\n")
     validated = Path(trainer.output_folder, "validation", "summary.json")
     if args.validate and (unfinished or not validated.exists()):
         trainer.perform_actual_validation()

@@ -45,6 +45,7 @@ def results(tmp_path: Path) -> Path:
     }
     content = {
         "recipe": "tiny",
+        "model": str(tmp_path / "weights" / "tiny"),
         "title": "A tiny network",
         "fold": "0",
         "split_seed": 5,
@@ -57,8 +58,12 @@ def results(tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
+def text_of(results: Path, others: dict[str, Path]) -> str:
+    return card(results, json.loads((results / "summary.json").read_text()), others)
+
+
 def test_the_model_stands_beside_the_ellipsoid(results: Path) -> None:
-    lines = card(results, {}).splitlines()
+    lines = text_of(results, {}).splitlines()
     labels = results / "validation" / "labels"
     ellipsoid = best([labels / f"{case}.nii.gz" for case in DSC])
     first = (ellipsoid.dsc[0] + ellipsoid.dsc[1]) / 2
@@ -73,20 +78,28 @@ def test_other_scans_have_a_table_each(results: Path, tmp_path: Path) -> None:
     other.mkdir()
     values = ("head", "ok", "0.0", "0.0", "", "0.0", "3.25")
     (other / "scores.csv").write_text(f"{','.join(COLUMNS)}\n{','.join(values)}\n")
-    lines = card(results, {"Without lesions": other}).splitlines()
+    lines = text_of(results, {"Without lesions": other}).splitlines()
     start = lines.index("Without lesions:")
     assert lines[start + 4] == "| head | 0.0 | 3.2 | 0.000 | 0.000 | n/a |"
     with pytest.raises(TrainingError, match=r"holds no scores\.csv"):
-        card(results, {"Without lesions": tmp_path})
+        text_of(results, {"Without lesions": tmp_path})
 
 
-def test_files_are_written(results: Path, tmp_path: Path) -> None:
-    output = tmp_path / "weights" / "tiny"
-    assert main([str(results), "--output", str(output)]) == 0
-    assert (output / "results.md").read_text() == card(results, {})
-    assert (output / "curve.png").read_bytes().startswith(b"\x89PNG")
+def test_files_are_written_to_the_model_unless_said_otherwise(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "weights" / "tiny"
+    assert main([str(results)]) == 1
+    assert "the model is not there any more" in capsys.readouterr().err
+    model.mkdir(parents=True)
+    assert main([str(results)]) == 0
+    assert f"python -m app --model {model}" in capsys.readouterr().out
+    assert main([str(results), "--output", str(tmp_path / "other")]) == 0
+    for output in (model, tmp_path / "other"):
+        assert (output / "results.md").read_text() == text_of(results, {})
+        assert (output / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_folder_that_is_no_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path), "--output", str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 1
     assert "give training.train's --output" in capsys.readouterr().err

@@ -142,6 +142,12 @@ def test_spacing_in_the_wrong_unit(spacing: Spacing, unit: str, tmp_path: Path) 
     assert "Write its spacing in mm" in problem
 
 
+def test_a_crop_may_be_smaller_than_any_ct_of_a_person(tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "a_0000.nii.gz", np.zeros((10, 20, 20)), SPACING)
+    assert "no CT of a person" in only_problem(Case("a", scan, None, healthy=True))
+    assert not check(Case("a", scan, None, healthy=True, crop_of="b")).problems
+
+
 def test_one_slice_is_no_volume(tmp_path: Path) -> None:
     scan = write_scan(tmp_path / "a_0000.nii.gz", np.zeros((1, 40, 40)), SPACING)
     assert "expected a volume" in only_problem(Case("a", scan, None, healthy=True))

@@ -11,8 +11,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from tests.nnunet_models import write_scan
-from training.crops import PATIENT_PATTERN, Draws, draw, main
-from training.split import patients
+from training import crops
+from training.cases import Case, find
+from training.checks import Checked, check
+from training.crops import Draws, draw, main
+from training.errors import TrainingError
 
 SPACING = np.array([4.0, 2.0, 1.0])  # mm; z, y, x
 SHAPE = (60, 90, 150)
@@ -109,10 +112,11 @@ def test_files_are_parts_of_the_scan_where_it_lies(
 ) -> None:
     output = tmp_path / "output"
     assert call("--data", data, "--output", output, "--crops", 2, "--boxes", 1, "--seed", 3) == 0
-    assert capsys.readouterr().out == "p1: 2 crops, 1 boxes without a lesion\n"
-    assert (output / "healthy.txt").read_text() == "p1_box0\n"
+    said, following = capsys.readouterr().out.splitlines()
+    assert said == "p1: 2 crops, 1 boxes without a lesion"
+    assert following == f"next: python -m training.prepare RECIPE --data {output} --output PREPARED"
     record = json.loads((output / "crops.json").read_text())
-    assert record["p1"]["seed"] == 3
+    assert record["p1"]["asked"]["draws"]["seed"] == 3
     whole, mask = read(data / "imagesTr/p1_0000.nii.gz"), read(data / "labelsTr/p1.nii.gz")
     assert set(record["p1"]["drawn"]) == {"p1_crop0", "p1_crop1", "p1_box0"}
     for name, box in record["p1"]["drawn"].items():
@@ -129,21 +133,66 @@ def test_files_are_parts_of_the_scan_where_it_lies(
             assert found.GetSpacing() == pytest.approx(expected.GetSpacing())
 
 
-def test_another_folder_adds_and_the_same_is_refused(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def origins(folder: Path) -> dict[str, tuple[str | None, bool]]:
+    return {case.name: (case.crop_of, case.healthy) for case in find(folder).cases}
+
+
+def test_another_folder_adds_and_each_crop_is_of_its_scan(data: Path, tmp_path: Path) -> None:
+    """A scan may have a name as a crop has it, and crops may be drawn from crops."""
     healthy, output = tmp_path / "healthy", tmp_path / "output"
     healthy.mkdir()
-    write_scan(healthy / "p2_0000.nii.gz", np.zeros((30, 60, 60), np.int16), (2, 2, 2))
-    assert call("--data", data, "--output", output) == 0
-    first = (output / "healthy.txt").read_text()
-    more = ("--data", data, "--healthy", healthy, "--output", output)
-    assert call(*more) == 1
-    assert "holds p1 already; choose another --output" in capsys.readouterr().err
-    (data / "imagesTr" / "p1_0000.nii.gz").unlink()
-    (data / "labelsTr" / "p1.nii.gz").unlink()
-    assert call(*more) == 0
-    assert (output / "healthy.txt").read_text() == first + "p2_box0\np2_box1\n"
+    write_scan(healthy / "p2_box7_0000.nii.gz", np.zeros((30, 60, 60), np.int16), (2, 2, 2))
+    few = ("--crops", 1, "--boxes", 1)
+    assert call("--data", data, "--output", output, *few) == 0
+    for part in ("imagesTr/p1_0000", "labelsTr/p1"):
+        (data / f"{part}.nii.gz").unlink()
+    assert call("--data", data, "--healthy", healthy, "--output", output, *few) == 0
+    assert origins(output) == {
+        "p1_crop0": ("p1", False),
+        "p1_box0": ("p1", True),
+        "p2_box7_box0": ("p2_box7", True),
+    }
+    assert call("--data", output, "--output", tmp_path / "again", *few) == 0
+    assert origins(tmp_path / "again") == {
+        "p1_crop0_crop0": ("p1", False),
+        "p1_crop0_box0": ("p1", True),
+        "p1_box0_box0": ("p1", True),
+        "p2_box7_box0_box0": ("p2_box7", True),
+    }
+
+
+def test_interrupted_it_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("imagesTr/p{}_0000", "labelsTr/p{}"):
+        copy = (data / f"{part.format(1)}.nii.gz").read_bytes()
+        (data / f"{part.format(2)}.nii.gz").write_bytes(copy)
+    output = tmp_path / "output"
+    again = ("--data", data, "--output", output)
+
+    def broken_at_p2(case: Case) -> Checked:
+        if case.name == "p2":
+            raise TrainingError("p2 is broken")
+        return check(case)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(crops, "check", broken_at_p2)
+        assert call(*again) == 1
+    first = {f: f.stat().st_mtime_ns for f in output.rglob("p1*")}
+    assert call(*again) == 0
+    assert {f: f.stat().st_mtime_ns for f in output.rglob("p1*")} == first
+    assert len(list(output.rglob("p2*"))) == len(first) == 2 * 8
+    assert call(*again, "--seed", 1) == 1
+    (data / "labelsTr" / "p1.nii.gz").touch()
+    assert call(*again) == 1
+    assert capsys.readouterr().err.count("holds crops of p1 already, of another scan or") == 2
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"p1": 3}', '{"p1": {}}'])
+def test_a_damaged_record_is_named(content: str, data: Path, tmp_path: Path) -> None:
+    (data / "crops.json").write_text(content)
+    with pytest.raises(TrainingError, match=r"crops\.json: .*; draw the crops again"):
+        find(data)
 
 
 def test_a_broken_case_is_named(
@@ -152,13 +201,3 @@ def test_a_broken_case_is_named(
     (data / "imagesTr" / "p1_0000.nii.gz").write_bytes(b"no scan")
     assert call("--data", data, "--output", tmp_path / "output") == 1
     assert "p1_0000.nii.gz" in capsys.readouterr().err
-
-
-def test_the_pattern_finds_the_patient() -> None:
-    names = ["STS_001_crop0", "STS_001_box12", "TOTAL", "crop_box1"]
-    assert list(patients(names, PATIENT_PATTERN).values()) == [
-        "STS_001",
-        "STS_001",
-        "TOTAL",
-        "crop",
-    ]

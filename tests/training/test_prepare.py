@@ -13,8 +13,9 @@ import SimpleITK as sitk
 
 from tests.nnunet_models import Json, write_scan
 from tests.training.tiny import SHAPE, SPACING, recipe_json, write_case, write_recipe
-from training import nnunet
+from training import crops, nnunet
 from training.prepare import main
+from training.prepared import cases, read_record
 
 DATASET = "Dataset001_Lesions"
 
@@ -127,6 +128,30 @@ def test_what_has_no_mask_is_left_out_and_said(
     assert len(read(tmp_path / "prepared" / "prepared.json")["left_out"]) == 7
 
 
+@pytest.mark.parametrize("pattern", [[], ["--patient-pattern", "(p.)-."]])
+def test_no_fold_holds_crops_of_a_patient_that_is_also_trained_on(
+    pattern: list[str], prepare: Callable[..., int], data: Path, tmp_path: Path
+) -> None:
+    """A pattern is of the scans' names: here two scans are of one patient."""
+    drawn = tmp_path / "crops"
+    options = ["--data", data, "--output", drawn, "--crops", 2, "--boxes", 1, "--box", 15, 15]
+    assert crops.main([str(option) for option in options]) == 0
+    assert prepare(*pattern, "--data", drawn) == 0
+    output = tmp_path / "prepared"
+    record = read_record(output)
+    assert len(record["healthy"]) == 4
+    (crop,) = cases(output, record, ["p1-b_crop1"])
+    assert (crop.crop_of, crop.healthy) == ("p1-b", False)
+    splits = read(output / "nnUNet_preprocessed" / DATASET / "splits_final.json")
+    length = len("p1" if pattern else "p1-a")
+    assert len(splits) == (2 if pattern else 4)
+    for fold in splits:
+        held_out, trained_on = ({name[:length] for name in fold[key]} for key in ("val", "train"))
+        assert len(held_out) == 1
+        assert not held_out & trained_on
+        assert len(fold["val"]) + len(fold["train"]) == 12
+
+
 def test_healthy_scans_get_a_mask(prepare: Callable[..., int], data: Path, tmp_path: Path) -> None:
     write_case(data, "h", lesion=False, mask=False)
     (tmp_path / "healthy.txt").write_text("h\n")
@@ -176,7 +201,7 @@ def test_interrupted_and_started_again(
 CHANGES: dict[str, tuple[Json | None, list[object], str]] = {
     "preprocessing": (recipe_json(mean=0.0), [], "with other preprocessing"),
     "seed": (None, ["--seed", 9], "with other seed"),
-    "pattern": (None, ["--patient-pattern", "(p.)-."], "with other patient_pattern"),
+    "pattern": (None, ["--patient-pattern", "(p.)-."], "with other patients"),
 }
 
 

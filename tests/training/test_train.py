@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,13 +20,15 @@ import SimpleITK as sitk
 
 from app.__main__ import main as app
 from app.loading import cpu_has_bfloat16
+from app.model import LesionFilter, load_model, save_manifest
 from tests.nnunet_models import ORACLE_PYTHON, ROOT, crop_scan
 from tests.training.tiny import recipe_json, sourced, write_case, write_recipe
-from training import prepare, train
+from training import nnunet, prepare, train
 from training.checkpoint import load_checkpoint
 from training.errors import TrainingError
 from training.export import export
-from training.planning import plans, preprocessing
+from training.planning import dataset_json, plans, preprocessing
+from training.random_weights import write_random
 from training.recipes import load_recipe
 
 DATASET = "Dataset001_Lesions"
@@ -48,6 +53,8 @@ def prepared(tmp_path: Path) -> Path:
         "complete": True,
         "recipe": "tiny",
         "dataset": DATASET,
+        "patients": {"a": "a", "b": "b"},
+        "healthy": [],
         "splits": [{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}],
         "asked": {"seed": 0, "preprocessing": preprocessing(planned)},
     }
@@ -82,6 +89,122 @@ def test_what_is_refused_before_training(prepared: Path) -> None:
     assert "was interrupted" in refusal(prepared)
     (prepared / "prepared.json").unlink()
     assert "run python -m training.prepare" in refusal(prepared)
+
+
+MEMBER = "nnUNetTrainer__tiny__3d_fullres"
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was done, in order, with stand-ins for nnU-Net's trainer and for the validation."""
+    steps: list[str] = []
+
+    def run(module: str, planned: Path, configuration: str, fold: str, *_: str, **of: Any) -> None:
+        content = json.loads(planned.read_text())
+        folder = of["results"] / DATASET / MEMBER
+        shutil.rmtree(folder, ignore_errors=True)
+        write_random(folder, content, dataset_json(2), configuration)
+        training = content["configurations"][configuration]["training"]
+        report = {"configuration": configuration, "batch_size": 2, "parameters": 1, "device": "CPU"}
+        report |= {"seconds_in_epochs": 1.0} | {k: training[k] for k in ("epochs", "iterations")}
+        (folder / f"fold_{fold}" / "training.json").write_text(json.dumps(report))
+        steps.append(module)
+
+    def validate(model: Path, raw: Path, cases: list[str], *_: object) -> list[Any]:
+        steps.append("validation")
+        numbers = dict.fromkeys(("dsc", "nsd", "lesion_f1", "reference_ml", "predicted_ml"), 1.0)
+        return [{"case": case, "status": "ok", **numbers} for case in cases]
+
+    def choose(model: Path, *_: object) -> Any:
+        steps.append("filter")
+        add_filter(model)
+        return SimpleNamespace(verdict="Lesion filter: one.", markdown=lambda: "a table\n")
+
+    monkeypatch.setattr(nnunet, "run", run)
+    monkeypatch.setattr(train, "validate", validate)
+    monkeypatch.setattr(train, "choose", choose)
+    return steps
+
+
+def add_filter(model: Path) -> None:
+    rule = LesionFilter(1.0, 0.9, evidence="made up")
+    save_manifest(model, dataclasses.replace(load_model(model).config, lesion_filter=rule))
+
+
+def start(prepared: Path, *options: object) -> int:
+    root = prepared.parent
+    output, model = root / "out", root / "model"
+    arguments = ("--data", prepared, "--output", output, "--export", model, *options)
+    return call(train.main, root / "tiny.json", *arguments)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {f.name: (f.stat().st_mtime_ns, f.read_bytes()) for f in folder.iterdir()}
+
+
+def test_again_it_repeats_nothing_and_keeps_what_came_after_it(
+    prepared: Path, done: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, output = prepared.parent / "model", prepared.parent / "out"
+    assert start(prepared) == 0
+    told = capsys.readouterr().out
+    assert told.endswith(f"model: {model}\nnext: python -m training.card {output}\n")
+    assert done == ["trainer", "validation"]
+    assert start(prepared, "--lesion-filter") == 0
+    assert done == ["trainer", "validation", "filter"]
+    for name in ("results.md", "curve.png", "README.md"):
+        (model / name).write_text("of this model")
+    before, summary = snapshot(model), (output / "summary.json").read_bytes()
+    assert start(prepared, "--lesion-filter") == 0
+    assert start(prepared) == 0
+    assert done == ["trainer", "validation", "filter"]
+    assert snapshot(model) == before
+    assert (output / "summary.json").read_bytes() == summary
+    assert "Lesion filter: one." in (output / "summary.md").read_text()
+
+
+@pytest.mark.parametrize("added", ["results.md", "a lesion filter"])
+def test_another_training_removes_nothing_that_was_added(
+    added: str, prepared: Path, done: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = prepared.parent / "model"
+    assert start(prepared) == 0
+    if added == "results.md":
+        (model / added).write_text("precious")
+    else:
+        add_filter(model)
+    before = snapshot(model)
+    done.clear()
+    assert start(prepared, "--epochs", 3) == 1
+    assert start(prepared, "--notice", "another") == 1
+    assert capsys.readouterr().err.count(f"model: is of another training and has {added}") == 2
+    assert done == []
+    assert snapshot(model) == before
+
+
+def test_a_model_of_fewer_epochs_is_replaced(prepared: Path, done: list[str]) -> None:
+    model = prepared.parent / "model"
+    assert start(prepared) == 0
+    before = snapshot(model)
+    assert start(prepared, "--epochs", 3) == 0
+    assert done == ["trainer", "validation"] * 2
+    assert snapshot(model).keys() == before.keys()
+    assert snapshot(model) != before
+
+
+@pytest.mark.parametrize("last", ["export", "validate", "write_text"])
+def test_wherever_it_ends_it_goes_on_from_there(
+    last: str, prepared: Path, done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, last, killed)
+        assert start(prepared) == 130
+    assert start(prepared) == 0
+    assert done == ["trainer", "validation"]
+    load_model(prepared.parent / "model").check_weights()
 
 
 def sarcomas(real_data: Path, folder: Path) -> Path:
@@ -193,8 +316,10 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
     assert report["epochs"] == len(report["losses"]) == 4
     assert load_checkpoint(fold / "checkpoint_final.pth").epoch == 4
     assert json.loads((output / "summary.json").read_text())["validation"]["cases"] == 1
-    assert call(train.main, *options) == 0  # once more: nothing left to train
-    assert json.loads((fold / "training.json").read_text())["losses"] == report["losses"]
+    before_again = {f: f.stat().st_mtime_ns for f in (tmp_path / "model").iterdir()}
+    assert call(train.main, *options) == 0  # once more: nothing left to do
+    assert json.loads((fold / "training.json").read_text()) == report
+    assert {f: f.stat().st_mtime_ns for f in (tmp_path / "model").iterdir()} == before_again
     assert call(train.main, *options, "--epochs", 2) == 1  # it has more than that
 
 
