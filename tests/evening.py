@@ -43,7 +43,9 @@ class Evening:
         self.output = self.folder / "results"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+            self.address = f"tls://127.0.0.1:{free.getsockname()[1]}"
+        self.certificates = self.folder / "certificates"
+        self.cluster = ("--scheduler", self.address, "--certificates", self.certificates)
 
     def write_cases(self, count: int) -> None:
         write_cases(self.folder, [f"case{i}" for i in range(count)])
@@ -77,14 +79,16 @@ class Evening:
 
     def scheduler(self) -> subprocess.Popen[str]:
         """Start a scheduler at the address of this evening."""
-        host, port = self.address.removeprefix("tcp://").split(":")
-        return self._start(
-            "distributed.cli.dask_scheduler", "--host", host, "--port", port, "--no-dashboard"
-        )
+        host, port = self.address.removeprefix("tls://").split(":")
+        place = ("--host", host, "--port", port)
+        started = self._start("evaluation.batch.scheduler", self.certificates, *place)
+        self.wait_for((self.certificates / "certificate.pem").exists)
+        return started
 
     def workers(self, *options: object, **environment: str) -> subprocess.Popen[str]:
         """Start workers of this machine; environment: variables of theirs."""
-        return self._start("evaluation.batch.worker", self.address, *options, **environment)
+        place = (self.address, "--certificates", self.certificates)
+        return self._start("evaluation.batch.worker", *place, *options, **environment)
 
     def code(self, process: subprocess.Popen[str]) -> int:
         """Wait for a program's end; return its exit code."""

@@ -80,7 +80,7 @@ def test_killed_workers_a_restarted_scheduler_and_a_resumed_run_change_no_table(
 
     scheduler = evening.scheduler()
     evening.workers("--slots", 2, "--scorers", 1)
-    first = evening.batch("--scheduler", evening.address, "--wait", 60)
+    first = evening.batch(*evening.cluster, "--wait", 60)
     total = CASES * len(TEAMS)
     kept: dict[str, str] = {}
 
@@ -100,7 +100,7 @@ def test_killed_workers_a_restarted_scheduler_and_a_resumed_run_change_no_table(
     measured(moments.randint(10, 12))
     first.kill()
     assert first.wait() == -signal.SIGKILL
-    second = evening.batch("--scheduler", evening.address, "--wait", 60)
+    second = evening.batch(*evening.cluster, "--wait", 60)
     measured(moments.randint(14, 16))
     kill_a_worker(evening)
     measured(total)
@@ -131,7 +131,7 @@ def test_an_engine_that_stops_answering_fails_its_worker_alone(evening: Evening)
         other = evening.folder / "other"
         other.mkdir()
         evening.workers("--slots", 1, "--scorers", 0, DOCKER_HOST=frozen.host, TMPDIR=str(other))
-        done = evening.batch("--scheduler", evening.address, "--timeout", 15)
+        done = evening.batch(*evening.cluster, "--timeout", 15)
 
         def at_work_there() -> bool:
             return any(frozen.host in Path(f"/proc/{pid}/environ").read_text() for pid in timed())

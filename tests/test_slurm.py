@@ -33,6 +33,7 @@ class Slurm:
                 *("sbatch", "--parsable", "--nodes=1"),
                 f"--output={self.evening.folder}/slurm-%j.log",
                 *(str(TEMPLATE), self.evening.address, "--slots", "2", "--scorers", "1"),
+                f"--certificates={self.evening.certificates}",
             ],
             cwd=engine.ROOT,
             env=self.evening.variables(),
@@ -69,7 +70,7 @@ def test_workers_of_a_job_that_is_cancelled_are_replaced_by_those_of_the_next(
     evening.add_folder("slow", Behaviour("ok", f"sleep 2; {GOOD.script}", make=GOOD.make))
     evening.write_cases(CASES)
     evening.scheduler()
-    done = evening.batch("--scheduler", evening.address)
+    done = evening.batch(*evening.cluster)
     first = slurm.submit()
     evening.wait_for(lambda: evening.records())
     before = {name: one["started"] for name, one in evening.records().items()}

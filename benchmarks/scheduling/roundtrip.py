@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from distributed import Security
 
 from benchmarks.scheduling.simulation import Size, runtimes_s
 from evaluation.batch.board import Board
@@ -59,7 +60,10 @@ def measure(size: Size, pace: float) -> RoundTrip:
     board = Board({name: list(times) for name, times in times_s.items()}, {})
     tasks = board.left
     try:
-        with Cluster(address, PATIENCE_S) as cluster, Path("/dev/null").open("w") as nowhere:
+        with (
+            Cluster(address, PATIENCE_S, Security()) as cluster,
+            Path("/dev/null").open("w") as nowhere,
+        ):
             Dispatch(teams, cases, board, cluster, PATIENCE_S, nowhere).all()
         stub.terminate()
         waited_s = json.loads(stub.communicate()[0].splitlines()[-1])

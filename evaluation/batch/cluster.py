@@ -14,7 +14,7 @@ from concurrent.futures import CancelledError
 from typing import Any, Self
 
 import dask
-from distributed import Client, Future, LocalCluster, Worker, get_worker
+from distributed import Client, Future, Scheduler, Security, SpecCluster, Worker, get_worker
 
 from evaluation.batch.board import Kind, Place
 from evaluation.batch.job import Answer, Failed, Lost
@@ -41,7 +41,7 @@ WORKER = {
 class Cluster:
     """The workers of one scheduler, by their addresses; a context manager."""
 
-    def __init__(self, address: str, patience_s: float) -> None:
+    def __init__(self, address: str, patience_s: float, security: Security) -> None:
         """Connect; a scheduler that does not answer, now or later, is waited for so long.
 
         Raises EvaluationError when there is none.
@@ -52,10 +52,13 @@ class Cluster:
             str, Future[Any]
         ] = {}  # dask drops the task of a future that nobody holds
         try:
-            self._client = Client(address, timeout=patience_s, set_as_default=False)
+            self._client = Client(
+                address, timeout=patience_s, set_as_default=False, security=security
+            )
         except (OSError, ValueError) as error:
             raise EvaluationError(
-                f"{address}: no scheduler answers ({error}); start one with `dask scheduler`"
+                f"{address}: no scheduler answers ({error}); start one with `python -m"
+                " evaluation.batch.scheduler`"
             ) from error
 
     def __enter__(self) -> Self:
@@ -106,13 +109,23 @@ class Cluster:
             self._client.run(_stop_slot, on_error="ignore")
 
 
+class SchedulerWithoutPages(Scheduler):
+    """A scheduler without dask's web pages, which listen on a port of their own without TLS."""
+
+    def start_http_server(self, *_: object, **__: object) -> None:
+        """Start none."""
+
+
 @contextlib.contextmanager
-def embedded() -> Iterator[str]:
+def embedded(security: Security) -> Iterator[str]:
     """Run a scheduler within this process, for this machine alone; yield its address."""
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    options = {"host": "127.0.0.1", "port": 0, "protocol": "tls://", "security": security}
     with (
         dask.config.set(SCHEDULER),
-        LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
+        SpecCluster(
+            {}, {"cls": SchedulerWithoutPages, "options": options}, security=security
+        ) as cluster,
     ):
         yield str(cluster.scheduler_address)
 

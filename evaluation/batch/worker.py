@@ -22,9 +22,11 @@ from multiprocessing.process import BaseProcess
 from typing import Self
 
 import dask
-from distributed import Worker
+from distributed import Security, Worker
+from distributed.comm.addressing import get_address_host
+from distributed.utils import get_ip
 
-from evaluation.batch import archives, cluster, machine
+from evaluation.batch import archives, cluster, machine, trust
 from evaluation.batch.board import Kind, Place
 from evaluation.batch.slot import Slot
 from evaluation.errors import EvaluationError
@@ -72,8 +74,8 @@ def specs(gpus: Sequence[str], slots: int | None, scorers: int | None) -> tuple[
 class Workers:
     """Keeps workers running, from `with` on until its end."""
 
-    def __init__(self, address: str, wanted: Sequence[Spec]) -> None:
-        self._address, self._wanted = address, wanted
+    def __init__(self, address: str, security: Security, wanted: Sequence[Spec]) -> None:
+        self._address, self._security, self._wanted = address, security, wanted
         self._processes: dict[Spec, BaseProcess] = {}
         self._started_s: dict[Spec, float] = {}
         self._stopping = threading.Event()
@@ -105,33 +107,42 @@ class Workers:
                 now = time.monotonic()
                 rested = now - self._started_s.get(spec, -RESTART_S) >= RESTART_S
                 if (process is None or not process.is_alive()) and rested:
-                    process = context.Process(target=_run, args=(self._address, spec, os.getpid()))
+                    arguments = (self._address, self._security, spec, os.getpid())
+                    process = context.Process(target=_run, args=arguments)
                     process.start()
                     self._processes[spec], self._started_s[spec] = process, now
 
 
-def _run(address: str, spec: Spec, parent: int) -> None:
+def _run(address: str, security: Security, spec: Spec, parent: int) -> None:
     """Be one worker, until the scheduler is gone or SIGTERM comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the parent
     end_with(parent)
     dask.config.set(cluster.WORKER)
     slot = Slot(machine.here(), spec.device, spec.gpu)
     with contextlib.suppress(OSError, TimeoutError):  # no scheduler there: the parent starts anew
-        asyncio.run(_serve(address, spec, slot))
+        asyncio.run(_serve(address, security, spec, slot))
     slot.stop()
 
 
-async def _serve(address: str, spec: Spec, slot: Slot) -> None:
+class _WorkerWithoutPages(Worker):
+    """A worker without dask's web pages, which listen on a port of their own without TLS."""
+
+    def start_http_server(self, *_: object, **__: object) -> None:
+        """Start none."""
+
+
+async def _serve(address: str, security: Security, spec: Spec, slot: Slot) -> None:
     with tempfile.TemporaryDirectory(prefix="flare-worker-") as folder:
-        worker = Worker(
+        worker = _WorkerWithoutPages(
             address,
+            security=security,
+            # Where the scheduler is reached from, and nowhere else.
+            host=get_ip(get_address_host(address)),
             nthreads=1,
             name=cluster.worker_name(Place(socket.gethostname(), spec.kind), spec.device),
             plugins=(slot,),
             memory_limit=0,
             silence_logs=logging.ERROR,
-            dashboard=False,
-            dashboard_address="127.0.0.1:0",  # what dask serves all the same is nobody else's
             death_timeout=CONNECT_S,
             local_directory=folder,
         )
@@ -154,17 +165,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m evaluation.batch.worker", description=main.__doc__
     )
-    parser.add_argument("scheduler", metavar="ADDRESS", help="of `dask scheduler`")
+    parser.add_argument("scheduler", metavar="ADDRESS", help="tls://HOST:PORT")
+    trust.add_arguments(parser)
     add_arguments(parser)
     given = parser.parse_args(arguments)
     for number in ENDS:
         signal.signal(number, _interrupt)
     try:
+        security = trust.chosen(given.scheduler, given)
         wanted, said = specs(given.gpu, given.slots, given.scorers)
         print(f"workers  {', '.join(spec.device for spec in wanted)}", flush=True)
         if said:
             print(f"notice   left out: {said}", flush=True)
-        with Workers(given.scheduler, wanted):
+        with Workers(given.scheduler, security, wanted):
             signal.pause()
     except (EvaluationError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

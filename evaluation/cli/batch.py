@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from evaluation.batch import survey, worker
+from evaluation.batch import survey, trust, worker
 from evaluation.batch.batch import Outcome, evaluate
 from evaluation.batch.cluster import Cluster, embedded
 from evaluation.batch.job import Conditions, Team
@@ -50,8 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     where = parser.add_argument_group("where: this machine, or a cluster")
     where.add_argument(
-        "--scheduler", metavar="ADDRESS", help="of `dask scheduler`, for evaluation.batch.worker"
+        "--scheduler", metavar="ADDRESS", help="tls://HOST:PORT of evaluation.batch.scheduler"
     )
+    trust.add_arguments(where)
     worker.add_arguments(where)
     options.add_contract(parser)
     options.add_limits(parser)
@@ -90,16 +91,18 @@ def run(given: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _connect(given: argparse.Namespace) -> Iterator[Cluster]:
     if given.scheduler:
-        with Cluster(given.scheduler, given.wait) as cluster:
+        security = trust.chosen(given.scheduler, given)
+        with Cluster(given.scheduler, given.wait, security) as cluster:
             yield cluster
         return
     wanted, said = worker.specs(given.gpu, given.slots, given.scorers)
     if said:
         print(f"notice   left out: {said}")
+    security = trust.for_this_run()
     with (
-        embedded() as address,
-        worker.Workers(address, wanted),
-        Cluster(address, given.wait) as cluster,
+        embedded(security) as address,
+        worker.Workers(address, security, wanted),
+        Cluster(address, given.wait, security) as cluster,
     ):
         yield cluster
 

@@ -1,9 +1,11 @@
 #!/bin/bash
 # Workers of `python -m evaluation batch` on Slurm: one task a node, which uses all GPUs of its node.
 #
-#   dask scheduler --port 8786 --no-dashboard &          # where the nodes reach it: no password there
-#   sbatch --nodes=4 --time=12:00:00 evaluation/batch/deploy/slurm.sh tcp://LOGIN-NODE:8786
-#   python -m evaluation batch SUBMISSIONS --cases ... --labels ... --output ... --scheduler tcp://LOGIN-NODE:8786
+#   python -m evaluation.batch.scheduler ~/flare-certificates &          # where the nodes reach it
+#   sbatch --nodes=4 --time=12:00:00 evaluation/batch/deploy/slurm.sh \
+#       tls://LOGIN-NODE:8786 --certificates ~/flare-certificates
+#   python -m evaluation batch SUBMISSIONS --cases ... --labels ... --output ... \
+#       --scheduler tls://LOGIN-NODE:8786 --certificates ~/flare-certificates
 #
 # Submit it from the checkout, whose .venv every node sees at the same path, as it does submissions,
 # scans, labels and output. Each node has an engine that its user may use, and a disk of its own at

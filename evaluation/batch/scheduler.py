@@ -1,0 +1,56 @@
+"""A cluster's scheduler: `python -m evaluation.batch.scheduler CERTIFICATES`.
+
+CERTIFICATES is a folder; the first start makes a certificate there. Workers and the batch command
+are given the same folder, or a copy of it: whoever can read it runs programs on every worker.
+"""
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import dask
+from distributed import Security
+
+from evaluation.batch import cluster, trust
+from evaluation.errors import EvaluationError
+
+PORT = 8786
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to stop (SIGTERM, Ctrl-C)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.batch.scheduler",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("certificates", type=Path, metavar="CERTIFICATES")
+    parser.add_argument("--host", default="", help="to listen on (default: every address)")
+    parser.add_argument("--port", type=int, default=PORT, help=f"default {PORT}")
+    given = parser.parse_args(arguments)
+    try:
+        security = trust.load_or_make(given.certificates)
+        asyncio.run(_serve(given.host, given.port, security))
+    except (EvaluationError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(host: str, port: int, security: Security) -> None:
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    with dask.config.set(cluster.SCHEDULER):
+        async with cluster.SchedulerWithoutPages(
+            host=host, port=port, protocol="tls://", security=security
+        ) as scheduler:
+            print(f"scheduler  {scheduler.address}", flush=True)
+            await ended.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
