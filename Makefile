@@ -1,7 +1,8 @@
 # make install   environment in .venv (Python 3.11), and what the app can leave out of its torch
 # make run       evaluate two real scans with the container, or without one where no engine answers
 # make test      all tests; those that need a Docker engine are skipped where none answers
-# make lint      ruff and mypy
+# make lint      ruff and mypy; the docs' links
+# make docs      the reference of all options anew, and the site in runs/site
 # make gpu-check PART=…   what needs an NVIDIA GPU: masks, budgets, sizes; of the latter two a call does some
 #                minutes' work, and the next call goes on; GPU_PYTHON=… where another Python has all it takes
 # make gpu-pack  that, its packages and scans in runs/gpu-check.tar.xz, for a machine without a registry;
@@ -12,7 +13,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
-.PHONY: install oracle run test lint gpu-check gpu-pack benchmark benchmark-sizes
+.PHONY: install oracle run test lint docs gpu-check gpu-pack benchmark benchmark-sizes
 
 install: app/lean/left_out.json
 oracle: .venv-nnunet/installed
@@ -57,6 +58,11 @@ lint: install
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/mkdocs build --strict
+
+docs: install
+	.venv/bin/python docs/generate.py
+	.venv/bin/mkdocs build --strict
 
 benchmark: install oracle
 	.venv/bin/python -m benchmarks.against_nnunet --output runs/benchmark

@@ -6,6 +6,8 @@ committed with what this would write.
 
 import argparse
 import importlib
+import platform
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,33 +17,31 @@ ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 NOTE = "<!-- Written by docs/generate.py from the commands' own parsers: change those. -->"
 
-# A page's title and the commands on it: a module, and the words after it.
+# A page's title, and the commands on it: a module, and for some a word after it.
 PAGES = {
-    "app": ("Segmenting: app", [("app", ())]),
+    "app": ("Segmenting: app", ("app",)),
     "evaluation": (
         "Judging: evaluation",
-        [
-            *(("evaluation", (name,)) for name in ("run", "score", "bench")),
-            *(("evaluation", (name,)) for name in ("batch", "rank", "report")),
-            ("evaluation.batch.worker", ()),
-        ],
+        (
+            *("evaluation run", "evaluation score", "evaluation bench", "evaluation batch"),
+            *("evaluation rank", "evaluation report", "evaluation.batch.worker"),
+        ),
     ),
     "training": (
         "Training: training",
-        [
-            (f"training.{name}", ())
-            for name in ("export", "recipes", "crops", "prepare", "train", "lesion_filter", "card")
-        ],
+        (
+            *("training.export", "training.recipes", "training.crops", "training.prepare"),
+            *("training.train", "training.lesion_filter", "training.card"),
+        ),
     ),
     "benchmarks": (
         "Measuring: examples and benchmarks",
-        [
-            ("examples.demo", ()),
-            *((f"benchmarks.{name}", ()) for name in ("against_nnunet", "sizes", "budgets")),
-            *((f"benchmarks.{name}", ()) for name in ("start_up", "shortcuts", "scoring")),
-            *((f"benchmarks.{name}", ()) for name in ("harness_overhead", "ranking")),
-            *((f"benchmarks.{name}", ()) for name in ("scheduling", "pack")),
-        ],
+        (
+            *("examples.demo", "benchmarks.against_nnunet", "benchmarks.sizes"),
+            *("benchmarks.budgets", "benchmarks.start_up", "benchmarks.shortcuts"),
+            *("benchmarks.scoring", "benchmarks.harness_overhead", "benchmarks.ranking"),
+            *("benchmarks.scheduling", "benchmarks.pack"),
+        ),
     ),
 }
 
@@ -50,27 +50,28 @@ class _Parsed(Exception):
     """Carries the parser that a command was about to use."""
 
 
-def parser_of(module: str, words: tuple[str, ...]) -> argparse.ArgumentParser:
-    """Return the parser of `python -m module words`, which does not run."""
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """Return the parser of `python -m command`, which does not run."""
 
     def caught(parser: argparse.ArgumentParser, *_: object) -> None:
         raise _Parsed(parser)
 
-    is_file = (ROOT / f"{module.replace('.', '/')}.py").is_file()
-    command = importlib.import_module(module if is_file else f"{module}.__main__")
+    name, *words = command.split()
+    is_file = (ROOT / f"{name.replace('.', '/')}.py").is_file()
+    module = importlib.import_module(name if is_file else f"{name}.__main__")
     with (
         patch.object(argparse.ArgumentParser, "parse_args", caught),
-        patch.object(sys, "argv", [module, *words]),
+        patch.object(sys, "argv", [name, *words]),
     ):
         try:
-            command.main()
+            module.main()
         except _Parsed as found:
             parser: argparse.ArgumentParser = found.args[0]
             return _subparser(parser, words)
-    raise ValueError(f"{module}: its main() parses no arguments")
+    raise ValueError(f"{name}: its main() parses no arguments")
 
 
-def _subparser(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> argparse.ArgumentParser:
+def _subparser(parser: argparse.ArgumentParser, words: list[str]) -> argparse.ArgumentParser:
     for word in words:
         (choice,) = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
         parser = choice.choices[word]
@@ -80,13 +81,12 @@ def _subparser(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> argpa
 def page(name: str) -> str:
     """Return a page of the reference in Markdown."""
     title, commands = PAGES[name]
-    sections = [_section(module, words) for module, words in commands]
-    return "\n".join([NOTE, "", f"# {title}", "", *sections])
+    return "\n".join([NOTE, "", f"# {title}", "", *(_section(command) for command in commands)])
 
 
-def _section(module: str, words: tuple[str, ...]) -> str:
-    parser = parser_of(module, words)
-    lines = [f"## python -m {' '.join((module, *words))}", ""]
+def _section(command: str) -> str:
+    parser = parser_of(command)
+    lines = [f"## python -m {command}", ""]
     if parser.description:
         lines += [parser.description.strip(), ""]
     for group in parser._mutually_exclusive_groups:
@@ -109,9 +109,9 @@ def _item(action: argparse.Action) -> str:
 
 
 def _is_said(default: object, text: str) -> bool:
-    """Whether there is no default, or the help names it: "(default 3)" or "(3)"."""
-    nothing = default in (None, False, [], argparse.SUPPRESS)
-    return nothing or "default" in text or f"({_text(default)})" in text
+    """Whether there is no default, or the help names it: "(default 3)", "(3)", "(up to 4)"."""
+    nothing = default in (None, False, argparse.SUPPRESS) or _text(default) == ""
+    return nothing or bool(re.search(rf"default|\({re.escape(_text(default))}\)|\(up to ", text))
 
 
 def _values(action: argparse.Action) -> Iterator[str]:
@@ -126,9 +126,11 @@ def _values(action: argparse.Action) -> Iterator[str]:
 
 
 def _text(value: object) -> str:
-    """A default value; paths as they are from the project's root."""
+    """A default value; nothing in it is of the machine or the Python that writes this."""
     if isinstance(value, (list, tuple)):
         return " ".join(_text(one) for one in value)
+    if value == ".".join(platform.python_version_tuple()[:2]):
+        return "that of this Python"
     return str(value).removeprefix(f"{ROOT}/")
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from app.model import LesionFilter, Member, ModelConfig, Normalization
 from docs import generate
+from evaluation.__main__ import COMMANDS
 from evaluation.gpu.curve_file import COLUMNS
 from evaluation.results import Usage
 from evaluation.scoring.assess import Accuracy
@@ -23,8 +24,10 @@ def test_the_reference_shows_the_options_that_there_are(name: str) -> None:
     assert written == generate.page(name), "`make docs` writes it anew"
 
 
-def test_every_page_of_the_reference_is_written() -> None:
+def test_every_page_and_every_command_of_the_harness_is_there() -> None:
     assert {path.stem for path in generate.REFERENCE.glob("*.md")} == set(generate.PAGES)
+    _, commands = generate.PAGES["evaluation"]
+    assert {f"evaluation {name}" for name in COMMANDS} <= set(commands)
 
 
 @pytest.mark.parametrize("path", LINKING, ids=lambda path: str(path.relative_to(generate.ROOT)))
@@ -40,7 +43,7 @@ def test_links_lead_to_files(path: Path) -> None:
 def test_every_field_of_a_format_is_described(kind: type) -> None:
     text = (generate.ROOT / "docs/formats.md").read_text()
     # Of several classes each is a column of its own.
-    names = [field.name for field in fields(kind) if field.name != "classes"]  # type: ignore[arg-type]
+    names = [field.name for field in fields(kind) if field.name != "classes"]
     assert [name for name in names if f"`{name}`" not in text] == []
 
 
