@@ -24,7 +24,8 @@ PAGES = {
         "Judging: evaluation",
         (
             *("evaluation run", "evaluation score", "evaluation bench", "evaluation batch"),
-            *("evaluation rank", "evaluation report", "evaluation.batch.worker"),
+            *("evaluation rank", "evaluation report"),
+            *("evaluation.batch.scheduler", "evaluation.batch.worker"),
         ),
     ),
     "training": (
@@ -105,7 +106,7 @@ def _item(action: argparse.Action) -> str:
         said.append("required")
     elif not _is_said(action.default, said[0]):
         said.append(f"default `{_text(action.default)}`")
-    return f"- `{words}`: {'; '.join(part for part in said if part)}"
+    return f"- `{words}`: {'; '.join(part for part in said if part)}".removesuffix(": ")
 
 
 def _is_said(default: object, text: str) -> bool:
