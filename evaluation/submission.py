@@ -9,7 +9,6 @@ from evaluation.contracts import FLARE, Contract
 from evaluation.errors import EvaluationError
 from evaluation.gpu.devices import Gpu
 from evaluation.runners import Limits, Runner, images
-from evaluation.runners.apptainer import ApptainerRunner
 from evaluation.runners.docker import DockerRunner, connect
 from evaluation.runners.process import ProcessRunner
 
@@ -18,7 +17,7 @@ from evaluation.runners.process import ProcessRunner
 class Submission:
     """One of the three; `source` is the folder that a command runs in.
 
-    contract: what image or command were made for. apptainer: it runs the archive, not an engine.
+    contract: what image or command were made for.
     """
 
     image: str | None = None
@@ -26,7 +25,6 @@ class Submission:
     command: str | None = None
     source: Path = Path()
     contract: Contract = FLARE
-    apptainer: bool = False
 
     def runner(self, limits: Limits, gpu: Gpu | None) -> Runner:
         """Return what runs it; raises EvaluationError when it is not there."""
@@ -34,9 +32,6 @@ class Submission:
         if self.command is not None:
             self._check_command(self.command)
             return ProcessRunner(self.command, self.source, limits, uuid, os.environ)
-        if self.apptainer:
-            assert self.archive is not None
-            return ApptainerRunner(self.archive, limits, uuid, os.environ, self.contract)
         client = connect()
         if self.archive is not None:
             image = images.load(client, self.archive)

@@ -19,27 +19,13 @@ from evaluation.submission import Submission
 
 def submission_of(given: argparse.Namespace) -> Submission:
     """Return the submission that the options name."""
-    if given.command is not None and given.runner in ("docker", "apptainer"):
-        raise EvaluationError(
-            f"--command runs without an engine: leave out --runner {given.runner}"
-        )
-    if given.command is None and given.runner == "process":
-        raise EvaluationError("--runner process needs --command, in the submission's own folder")
-    if given.archive is None and given.runner == "apptainer":
-        raise EvaluationError("--runner apptainer needs --archive: it has no images of its own")
     contract = contract_of(given)
     if given.command is not None and contract != FLARE:
         raise EvaluationError(
             f"--command runs in its own folder, and --contract {given.contract} has absolute paths:"
             " build an image"
         )
-    return Submission(
-        given.image,
-        given.archive,
-        given.command,
-        contract=contract,
-        apptainer=given.runner == "apptainer",
-    )
+    return Submission(given.image, given.archive, given.command, contract=contract)
 
 
 def contract_of(given: argparse.Namespace) -> Contract:
@@ -64,14 +50,11 @@ def limits_of(given: argparse.Namespace) -> Limits:
 def add_submission(command: argparse.ArgumentParser) -> None:
     """Add what names a submission, and how it is run."""
     submission = command.add_mutually_exclusive_group(required=True)
-    submission.add_argument("--image", help="name of an image that the engine has")
+    submission.add_argument(
+        "--image", help="name of an image that the engine has: what DOCKER_HOST names, Podman too"
+    )
     submission.add_argument("--archive", type=Path, help="teamname.tar.gz, by docker save")
     submission.add_argument("--command", help='without an engine, here: "sh predict.sh"')
-    command.add_argument(
-        "--runner",
-        choices=("docker", "apptainer", "process"),
-        help="docker: what DOCKER_HOST names, Podman too; apptainer: has never been tried",
-    )
     command.add_argument(
         "--gpu", metavar="UUID|none", help="default: the only one, if there is one"
     )

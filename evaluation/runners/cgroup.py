@@ -159,7 +159,7 @@ def create(name: str) -> Group | None:
 
 def existing(prefix: str) -> list[Group]:
     """Return the groups beneath the root whose names start with `prefix`."""
-    folders = [ROOT] if unified() else [ROOT / controller for controller in CONTROLLERS]
+    folders = [ROOT] if _unified() else [ROOT / controller for controller in CONTROLLERS]
     names = {path.name for folder in folders for path in folder.glob(f"{prefix}*")}
     return [_beneath(name) for name in sorted(names)]
 
@@ -175,7 +175,7 @@ def kill(pids: Iterable[int]) -> None:
 
 def _at(path: Callable[[str], str]) -> Group:
     """Return the group at these paths beneath the root, one a controller ("" in version 2)."""
-    if unified():
+    if _unified():
         folder = ROOT / path("")
         return Group(folder, folder, folder, version=2)
     memory, cpuacct, pids = (ROOT / name / path(name) for name in CONTROLLERS)
@@ -186,7 +186,7 @@ def _beneath(name: str) -> Group:
     return _at(lambda _: name)
 
 
-def unified() -> bool:
+def _unified() -> bool:
     """Say whether control groups are of version 2."""
     return (ROOT / "cgroup.controllers").exists()
 

@@ -57,7 +57,7 @@ def connect() -> docker.DockerClient:
     except ENGINE_ERRORS as error:
         raise InfrastructureError(
             f"no container engine answers ({reason(error)}): start Docker, or set DOCKER_HOST,"
-            " or use --runner process"
+            " or use --command"
         ) from error
     return client
 

@@ -65,7 +65,10 @@ class ProcessRunner:
 
     def describe(self) -> dict[str, object]:
         """Return the command, and which limits are not in force for want of rights."""
-        not_enforced = self._unlimited()
+        probe = _Enclosure(self.limits)
+        # Without a group memory is watched, but what clears its environment escapes.
+        not_enforced = ["shm_mib", "tmp_mib"] + ([] if probe.group else ["pids", "memory_mib"])
+        probe.end()
         if self.limits.locked_down:
             not_enforced += ["capabilities", "privileges", "read-only inputs"]
             not_enforced += [] if self._offline else ["network"]
@@ -79,7 +82,7 @@ class ProcessRunner:
     def run(self, job: Job) -> Outcome:
         """See `Runner.run`."""
         created_s = time.monotonic()
-        self._furnish(job.work)
+        self._link_source(job.work)
         enclosure = self._enclosure = _Enclosure(self.limits)
         try:
             started_s = time.monotonic()
@@ -132,26 +135,16 @@ class ProcessRunner:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _unlimited(self) -> list[str]:
-        probe = _Enclosure(self.limits)
-        # Without a group memory is watched, but what clears its environment escapes.
-        not_enforced = ["shm_mib", "tmp_mib"] + ([] if probe.group else ["pids", "memory_mib"])
-        probe.end()
-        return not_enforced
-
-    def _furnish(self, work: Path) -> None:
+    def _link_source(self, work: Path) -> None:
         """Put what the command needs beside the case."""
         for part in self.source.iterdir():
             if part.name not in OF_THE_CASE and not part.name.startswith("."):
                 (work / part.name).symlink_to(part)
 
-    def _shell_command(self, work: Path) -> str:
-        return self.command
-
     def _start(self, work: Path, enclosure: "_Enclosure") -> subprocess.Popen[bytes]:
         # The shell enters the group before it becomes the submission.
         script = 'for entrance; do echo 0 >"$entrance" || exit 125; done; '
-        script += self._shell_command(work)
+        script += self.command
         entrances = enclosure.group.entrances() if enclosure.group else []
         offline = ["unshare", "--net", "--"] if self._offline else []
         try:

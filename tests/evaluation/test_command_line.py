@@ -97,14 +97,6 @@ def place(
 PROCESS = "--command 'sh predict.sh'"
 MISUSE = {
     # How a submission is named.
-    "run --runner process --image x": "--runner process needs --command",
-    "bench --runner process --image x": "--runner process needs --command",
-    f"run --runner docker {PROCESS}": "--command runs without an engine",
-    f"bench --runner docker {PROCESS}": "--command runs without an engine",
-    f"run --runner apptainer {PROCESS}": "--command runs without an engine",
-    "run --runner apptainer --image x": "--runner apptainer needs --archive",
-    "run --runner apptainer --archive {0}/team.tar.gz": "{0}/team.tar.gz: cannot be read",
-    "bench --runner apptainer --archive {0}/file": "{0}/file: not an archive of one image",
     "run": "one of the arguments --image --archive --command is required",
     f"run {PROCESS} --image x": "not allowed with argument",
     "run --command 'sh absent.sh'": "--command 'sh absent.sh': no such script in {0}/submission",
