@@ -9,18 +9,17 @@ packages of the app and of nnU-Net for that version of Python.
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.checkout import extract
 from benchmarks.pack import wheels
 from benchmarks.pack.packages import folders
 from benchmarks.pack.scripts import PACKAGES, write_scripts
@@ -54,7 +53,7 @@ def pack(python: str, output: Path, there: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="pack-") as temporary:
         folder = Path(temporary)
         top = folder / output.name.removesuffix(SUFFIX)
-        checkout(ROOT, top)
+        extract("HEAD", top, root=ROOT)
         for name, requirements in folders(ROOT, there).items():
             for wheel in wheels.fetch(requirements, python, folder / f"wheels-{name}"):
                 wheels.unpack(wheel, top / PACKAGES / name)
@@ -66,20 +65,6 @@ def pack(python: str, output: Path, there: Sequence[str]) -> None:
         write_scripts(top)
         (top / PACKED).write_text(app_commit())
         compress(top, output)
-
-
-def checkout(root: Path, top: Path) -> None:
-    """The files that are committed at HEAD, below `top`; raises EvaluationError."""
-    try:
-        command = ["git", "-C", str(root), "archive", "HEAD"]
-        done = subprocess.run(command, capture_output=True, check=True)
-    except FileNotFoundError as error:
-        raise EvaluationError("git is not installed: what is committed cannot be told") from error
-    except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip()
-        raise EvaluationError(f"git archive: {said}") from error
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        archive.extractall(top, filter="data")
 
 
 def compress(top: Path, output: Path) -> None:

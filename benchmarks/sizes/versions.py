@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import subprocess
-import tarfile
-from io import BytesIO
 from pathlib import Path
 
+from benchmarks.checkout import ask_git, extract
 from benchmarks.programs import NNUNET, ROOT
 from evaluation.errors import EvaluationError
 
@@ -23,14 +22,16 @@ PACKED = Path(".commit")  # what benchmarks.pack writes, as there is no reposito
 def app_version() -> str:
     """Newest commit of app/, where this is a checkout or packed from one, and torch's version."""
     commit = app_commit() or "of no commit"
-    changed = " and changes" if _git("status", "--porcelain", "--", "app") else ""
+    changed = " and changes" if ask_git("status", "--porcelain", "--", "app") else ""
     return f"{commit}{changed}, {_torch()}"
 
 
 def app_commit() -> str:
     """Its short name; empty if there is none."""
     packed = ROOT / PACKED
-    return packed.read_text() if packed.exists() else _git("log", "-1", "--format=%h", "--", "app")
+    return (
+        packed.read_text() if packed.exists() else ask_git("log", "-1", "--format=%h", "--", "app")
+    )
 
 
 def nnunet_version() -> str:
@@ -41,7 +42,7 @@ def nnunet_version() -> str:
 
 def newest_release() -> str | None:
     """The newest tag before this commit; None if there is none, or no repository."""
-    tags = _git("tag", "--merged", "HEAD", "--no-contains", "HEAD", "--sort=-creatordate")
+    tags = ask_git("tag", "--merged", "HEAD", "--no-contains", "HEAD", "--sort=-creatordate")
     return tags.splitlines()[0] if tags else None
 
 
@@ -53,30 +54,15 @@ def previous_app(reference: str, folder: Path) -> tuple[Path, str]:
     given = Path(reference)
     if (given / "app" / "__main__.py").is_file():
         return given.resolve(), f"in {given}, {_torch()}"
-    command = ["git", "-C", str(ROOT), "archive", reference, "app"]
-    try:
-        done = subprocess.run(command, capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        said = getattr(error, "stderr", None) or str(error).encode()
-        raise EvaluationError(
-            f"--previous {reference}: neither a folder with an app/ nor a git reference "
-            f"({said.decode(errors='replace').strip()})"
-        ) from error
     shutil.rmtree(folder, ignore_errors=True)
-    with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
-        archive.extractall(folder, filter="data")
-    commit = _git("rev-parse", "--short", f"{reference}^{{commit}}")
-    return folder, f"{reference} ({commit}), {_torch()}"
-
-
-def _git(*arguments: str) -> str:
-    """What git says of this checkout; nothing where there is no git or no repository."""
-    command = ["git", "-C", str(ROOT), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return done.stdout.strip()
+        extract(reference, folder, "app")
+    except EvaluationError as error:
+        raise EvaluationError(
+            f"--previous {reference}: neither a folder with an app/ nor a git reference ({error})"
+        ) from None
+    commit = ask_git("rev-parse", "--short", f"{reference}^{{commit}}")
+    return folder, f"{reference} ({commit}), {_torch()}"
 
 
 def _torch() -> str:

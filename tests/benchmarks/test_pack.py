@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.checkout import extract
 from benchmarks.pack import __main__ as program
 from benchmarks.pack import wheels
 from benchmarks.pack.packages import APP, NNUNET, folders, normalised, pinned
@@ -250,8 +251,8 @@ def test_a_failure_leaves_what_was_there(
 
 def test_without_git_or_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    with pytest.raises(EvaluationError, match=r"^git archive: .*not a git repository"):
-        program.checkout(tmp_path, tmp_path / "top")
+    with pytest.raises(EvaluationError, match=r"^git archive HEAD: .*not a git repository"):
+        extract("HEAD", tmp_path / "top", root=tmp_path)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(EvaluationError, match=r"^git is not installed"):
-        program.checkout(tmp_path, tmp_path / "top")
+        extract("HEAD", tmp_path / "top", root=tmp_path)
