@@ -47,10 +47,11 @@ RUN python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/l
 
 WORKDIR /workspace
 COPY app/ app/
+COPY volumes/ volumes/
 # The norm's kernel, by the compiler that torch's CUDA builds bring: needs no GPU. Then what the app can leave
 # out when it imports torch; where that cannot be found out it says so, and all of torch is imported.
 RUN /opt/venv/bin/python -B -m app.kernels.compile --if-possible \
- && python3 -m compileall -q --invalidation-mode unchecked-hash app \
+ && python3 -m compileall -q --invalidation-mode unchecked-hash app volumes \
  && { /opt/venv/bin/python -m app.lean.find || true; }
 ARG MODEL=cpu-small
 COPY weights/${MODEL}/ weights/${MODEL}/

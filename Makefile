@@ -1,28 +1,36 @@
-# make install   environment in .venv (Python 3.11), and what the app can leave out of its torch
+# make install   environment in .venv (Python 3.11 to 3.13), and what the app can leave out of its torch
 # make run       evaluate two real scans with the container, or without one where no engine answers
-# make test      all tests; those that need a Docker engine are skipped where none answers
+# make test      the quick tests: minutes
+# make test-all  all tests; those that need a Docker engine, say, are skipped where none answers
 # make lint      ruff and mypy; the docs' links
 # make docs      the reference of all options anew, and the site in runs/site
 # make gpu-check PART=…   what needs an NVIDIA GPU: masks, budgets, sizes; of the latter two a call does some
 #                minutes' work, and the next call goes on; GPU_PYTHON=… where another Python has all it takes
 # make gpu-pack  that, its packages and scans in runs/gpu-check.tar.xz, for a machine without a registry;
 #                GPU_PACK='--python 3.12 --there numpy …' says what is there
-# make oracle    nnU-Net itself in .venv-nnunet: the tests compare with it, training runs it
+# make oracle    nnU-Net itself in .venv-nnunet: make test-all compares with it, training runs it
 # make benchmark the README's tables; the last two need a Docker engine
 # make benchmark-sizes  both published networks (on a CPU one), all published sizes: takes long
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
-.PHONY: install oracle run test lint docs gpu-check gpu-pack benchmark benchmark-sizes
+.PHONY: install oracle run test test-all lint docs gpu-check gpu-pack benchmark benchmark-sizes
 
 install: app/lean/left_out.json
 oracle: .venv-nnunet/installed
 
-.venv/installed: requirements.txt requirements-dev.txt constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "needs Python 3.11: set PYTHON")'
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "needs Python 3.11 to 3.13: set PYTHON")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --requirement requirements-dev.txt --constraint constraints.txt
+	.venv/bin/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
 	touch $@
+
+# The image's: what every room needs, and the app, besides torch.
+requirements.txt: pyproject.toml
+	$(PYTHON) -c 'import tomllib; project = tomllib.load(open("$<", "rb"))["project"]; \
+	    print("# What runs inside the container, besides torch: made of $<, by `make $@`."); \
+	    print(*sorted(r for r in project["dependencies"] + project["optional-dependencies"]["app"] \
+	        if not r.startswith("torch")), sep="\n")' >$@
 
 # Without it (-: it may not be found) the app imports all of torch, which takes longer.
 app/lean/left_out.json: .venv/installed
@@ -36,13 +44,19 @@ app/lean/left_out.json: .venv/installed
 run: install
 	.venv/bin/python -m examples.demo --output runs/demo
 
-test: install oracle
-	.venv/bin/python -m pytest
+# A worker a core, and so a thread a worker.
+PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses logical --dist loadgroup
+
+test: install
+	$(PYTEST) -m 'not slow'
+
+test-all: install oracle
+	$(PYTEST)
 
 # No prerequisite: a machine with a GPU may reach no registry, and has its own torch.
 GPU_PYTHON ?= .venv/bin/python
 PART ?= masks
-# Only that folder: to collect all tests takes all packages of requirements-dev.txt.
+# Only that folder: to collect all tests takes all packages of the extra `dev`.
 gpu-masks = -m pytest --cuda tests/cuda
 # A run that begins in these minutes ends before the eighth.
 gpu-budgets = -m benchmarks.budgets --resume --minutes 6

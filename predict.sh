@@ -1,6 +1,6 @@
 #!/bin/sh
 # Segments inputs/*.nii.gz into outputs/. The organisers call `sh predict.sh` in the image's /workspace;
-# without a container, call it in a folder that holds app/, weights/, inputs/ and outputs/.
+# without a container, call it in a folder that holds app/, volumes/, weights/, inputs/ and outputs/.
 # On Grand Challenge the image's own command calls it, and the scan is in /input/images/SOCKET/.
 # Arguments are handed on to the app.
 python=$(command -v python3 || command -v python) || {

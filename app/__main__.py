@@ -23,6 +23,7 @@ from app.environment import set_defaults
 from app.image import Image, ImageError, read_image, same_grid
 from app.lean.start import Progress, or_all_over_again, reconsider, torch_import
 from app.model import MANIFEST, Model, ModelError, load_model
+from volumes import VERSION
 
 if TYPE_CHECKING:
     import torch
@@ -162,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m app", description="Segment lesions in CT with a model exported from nnU-Net"
     )
     add = parser.add_argument
+    add("--version", action="version", version=f"%(prog)s {VERSION}")
     add("--input", type=Path, required=True, help="a scan, or a folder of scans")
     add("--output", type=Path, required=True, help="the mask, or a folder for the masks")
     add("--model", type=Path, help="exported model (default: the only one in weights/)")
@@ -319,12 +321,19 @@ def _fill_closed_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("r+"))  # noqa: SIM115
 
 
+def command() -> NoReturn:
+    """The command, by whichever name it was called; the process ends here."""
+    _fill_closed_streams()
+    _leave(_called())
+
+
 def _called() -> int:
     """The exit code of the command line, of this process and of what it may become."""
-    # As Python is to be called again; a script on its stdin, say, is gone by then.
+    # As Python can be called again: a script on its stdin, say, is gone by then.
     as_module = ("-m", "app") in itertools.pairwise(sys.orig_argv)
+    as_script = sys.argv[0] in sys.orig_argv and Path(sys.argv[0]).is_file()
     try:
-        return or_all_over_again(lambda p: main(progress=p)) if as_module else main()
+        return or_all_over_again(lambda p: main(progress=p)) if as_module or as_script else main()
     except KeyboardInterrupt:
         _wait_for_threads()  # one that writes takes back what is not complete
         print("interrupted; masks that are there are complete", file=sys.stderr)
@@ -355,5 +364,4 @@ def _leave(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _fill_closed_streams()
-    _leave(_called())
+    command()

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.scoring --output runs/benchmark`` scores made-up 512 x 512 x 300 pairs, each
 in a fresh process, and many small random pairs, and writes a Markdown table. DeepMind's package is
-installed for tests and benchmarks only (requirements-dev.txt).
+installed for tests and benchmarks only (the extra `dev`).
 """
 
 from __future__ import annotations

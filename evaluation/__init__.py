@@ -1,3 +1,1 @@
 """The harness: runs a submission's container once a case, measures it, and scores its masks."""
-
-VERSION = "0.3.0"

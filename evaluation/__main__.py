@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from evaluation.errors import EvaluationError
+from volumes import VERSION
 
 # What each does; evaluation.cli has a file of each name.
 COMMANDS = {
@@ -40,10 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the arguments; only the file of the command that is called is imported."""
     whole = argparse.ArgumentParser(prog="python -m evaluation", description=__doc__)
+    whole.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     commands = whole.add_subparsers(required=True, metavar=" | ".join(COMMANDS))
     called = next((word for word in arguments if not word.startswith("-")), None)
     for name, does in COMMANDS.items():
         one = commands.add_parser(name, help=does, description=does)
+        one.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
         if name == called:
             file = importlib.import_module(f"evaluation.cli.{name}")
             file.add_arguments(one)

@@ -4,7 +4,7 @@ import os
 import platform
 from pathlib import Path
 
-from evaluation import VERSION
+from volumes import VERSION
 
 
 def description() -> str:

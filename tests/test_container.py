@@ -180,7 +180,7 @@ def test_image_takes_the_organisers_command(image: engine.Image) -> None:
 
 @pytest.mark.engine
 def test_image_holds_the_app_and_one_model(image: engine.Image) -> None:
-    rooms = {"app", "weights", "predict.sh", "inputs", "outputs"}
+    rooms = {"app", "volumes", "weights", "predict.sh", "inputs", "outputs"}
     assert set(in_image(image, "ls", "-A", "/workspace").split()) == rooms
     assert len(in_image(image, "ls", "-A", "/workspace/weights").split()) == 1
 
@@ -255,7 +255,7 @@ def process(folder: Path, path: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_predict_sh_runs_without_a_container(synthetic_scan: Path, folder: Path) -> None:
-    for name in ("app", "weights", "predict.sh"):
+    for name in ("app", "volumes", "weights", "predict.sh"):
         (folder / name).symlink_to(engine.ROOT / name)
     put(synthetic_scan, folder, "case")
     done = process(folder, f"{Path(sys.executable).parent}:{os.environ['PATH']}")

@@ -22,6 +22,7 @@ from training.ellipsoid import best
 from training.errors import TrainingError, exit_code
 from training.files import Json, read_json, write_text
 from training.validation import markdown, read_scores, shown
+from volumes import VERSION
 
 TRAINING, VALIDATION, DICE = "#1f5fa8", "#c25700", "#555555"
 
@@ -104,6 +105,7 @@ def _named(text: str) -> tuple[str, Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m training.card", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     add = parser.add_argument
     add("results", type=Path, help="by training.train")
     add("--output", type=Path, help="another folder than the model's")

@@ -29,6 +29,7 @@ from training.checks import check
 from training.crop_record import RECORD, is_box, read_record
 from training.errors import GOES_ON, TrainingError, exit_code
 from training.files import stamp, write_json
+from volumes import VERSION
 
 Json = dict[str, Any]
 Triple = NDArray[np.int64]
@@ -146,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     default = Draws()
     parser = argparse.ArgumentParser(prog="python -m training.crops", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     add = parser.add_argument
     add("--data", type=Path, required=True, help="scans and masks, nnU-Net's layout or FLARE's")
     add("--healthy", type=Path, help="names of scans without a lesion in a file, or their folder")

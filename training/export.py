@@ -17,6 +17,7 @@ from app.model import DTYPES, Member, ModelConfig, ModelError, save_manifest, sh
 from training.checkpoint import Checkpoint, inference_weights, load_checkpoint
 from training.errors import TrainingError, exit_code
 from training.plans import model_config
+from volumes import VERSION
 
 # Trainers of nnunetv2 2.8.1 that build the network of the plans; any other may not.
 _KNOWN_TRAINER = re.compile(
@@ -130,6 +131,7 @@ def _save_weights(trained: Checkpoint, config: ModelConfig, file: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     add = parser.add_argument
     add("folder", type=Path, metavar="TRAINED_FOLDER", help="holds plans.json and fold_X")
     add("--output", type=Path, required=True, help="new folder, by custom weights/NAME")

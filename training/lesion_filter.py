@@ -46,6 +46,7 @@ from training.errors import TrainingError, exit_code
 from training.prepare import RECORD
 from training.prepared import cases as prepared_cases
 from training.prepared import held_out, read_record
+from volumes import VERSION
 
 VOLUMES_ML = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # a ball of 10 mm has 0.5
 PROBABILITIES = (0.0, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # every lesion has more than 0.5
@@ -290,6 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL", help="exported, such as weights/NAME")
     add("--data", type=Path, required=True, help="of training.prepare, or scans and masks")

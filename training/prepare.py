@@ -30,6 +30,7 @@ from training.files import link, stamp, write_json
 from training.planning import dataset_json, plans, preprocessing
 from training.recipes import Recipe, load_recipe
 from training.split import folds, patients
+from volumes import VERSION
 
 Json = dict[str, Any]
 
@@ -197,6 +198,7 @@ def _write_mask(file: Path, case: Case) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m training.prepare", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     add = parser.add_argument
     add("recipe", help="a recipe's NAME, NAME:READING or .json file (python -m training.recipes)")
     add("--data", type=Path, required=True, help="scans and masks, nnU-Net's layout or FLARE's")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from training.errors import TrainingError, exit_code
+from volumes import VERSION
 
 SHIPPED = Path(__file__).resolve().parent / "recipes"
 NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet")
@@ -327,6 +328,7 @@ def describe(recipe: Recipe) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m training.recipes", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     parser.add_argument("recipe", nargs="?", help="NAME, NAME:READING or a .json file")
     args = parser.parse_args(arguments)
 

@@ -30,6 +30,7 @@ from training.prepared import ALL, held_out, read_record
 from training.prepared import cases as prepared_cases
 from training.recipes import Member, Recipe, load_recipe
 from training.validation import markdown, summary, validate
+from volumes import VERSION
 
 EXPORTED = "exported.json"  # which model is this training's, and of which checkpoints
 
@@ -236,6 +237,7 @@ def _positive(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     add = parser.add_argument
     add("recipe", help="a recipe's NAME, NAME:READING or .json file (python -m training.recipes)")
     add("--data", type=Path, required=True, metavar="PREPARED", help="by training.prepare")

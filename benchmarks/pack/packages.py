@@ -78,7 +78,7 @@ SOURCE_ONLY = (
     "dynamic_network_architectures",
     "nnunetv2",
 )
-APP_PINS = ("requirements.txt", "requirements-dev.txt", "constraints.txt")
+APP_PINS = ("constraints.txt",)
 NNUNET_PINS = ("training/requirements.txt",)
 _PIN = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)
 

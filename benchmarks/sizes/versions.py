@@ -16,13 +16,14 @@ _NNUNET_VERSIONS = (
 )
 
 
+APP = ("app", "volumes")  # the folders that the app consists of
 PACKED = Path(".commit")  # what benchmarks.pack writes, as there is no repository then
 
 
 def app_version() -> str:
-    """Newest commit of app/, where this is a checkout or packed from one, and torch's version."""
+    """The app's newest commit, where this is a checkout or packed from one, and torch's version."""
     commit = app_commit() or "of no commit"
-    changed = " and changes" if ask_git("status", "--porcelain", "--", "app") else ""
+    changed = " and changes" if ask_git("status", "--porcelain", "--", *APP) else ""
     return f"{commit}{changed}, {_torch()}"
 
 
@@ -30,7 +31,7 @@ def app_commit() -> str:
     """Its short name; empty if there is none."""
     packed = ROOT / PACKED
     return (
-        packed.read_text() if packed.exists() else ask_git("log", "-1", "--format=%h", "--", "app")
+        packed.read_text() if packed.exists() else ask_git("log", "-1", "--format=%h", "--", *APP)
     )
 
 
@@ -47,7 +48,7 @@ def newest_release() -> str | None:
 
 
 def previous_app(reference: str, folder: Path) -> tuple[Path, str]:
-    """A folder that holds the app/ of a git reference, and its version in words.
+    """A folder that holds the app of a git reference, and its version in words.
 
     reference: also a folder that holds an app/ already. Raises EvaluationError.
     """
@@ -56,7 +57,8 @@ def previous_app(reference: str, folder: Path) -> tuple[Path, str]:
         return given.resolve(), f"in {given}, {_torch()}"
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        extract(reference, folder, "app")
+        there = ask_git("ls-tree", "--name-only", reference, *APP).split()
+        extract(reference, folder, *(there or APP))
     except EvaluationError as error:
         raise EvaluationError(
             f"--previous {reference}: neither a folder with an app/ nor a git reference ({error})"

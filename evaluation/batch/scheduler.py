@@ -16,6 +16,7 @@ from distributed import Security
 
 from evaluation.batch import cluster, trust
 from evaluation.errors import EvaluationError
+from volumes import VERSION
 
 PORT = 8786
 
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     parser.add_argument("certificates", type=Path, metavar="CERTIFICATES")
     parser.add_argument("--host", default="", help="to listen on (default: every address)")
     parser.add_argument("--port", type=int, default=PORT, help=f"default {PORT}")

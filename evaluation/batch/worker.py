@@ -33,6 +33,7 @@ from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.gpu.devices import Gpu
 from evaluation.workers import end_with
+from volumes import VERSION
 
 LOOK_S = 0.2
 RESTART_S = 2.0  # between two starts of the same worker
@@ -165,6 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m evaluation.batch.worker", description=main.__doc__
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     parser.add_argument("scheduler", metavar="ADDRESS", help="tls://HOST:PORT")
     trust.add_arguments(parser)
     add_arguments(parser)

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evaluation import VERSION
 from evaluation.report.curves import intervals
 from evaluation.report.document import html
 from evaluation.report.metrics import METRICS
@@ -15,6 +14,7 @@ from evaluation.results import write
 from evaluation.teams import find_teams
 from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
 from evaluation.workers import each
+from volumes import VERSION
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from evaluation.gpu.curve import Api
 NONE = "none"
 TIMEOUT_S = 30.0  # without persistence mode the driver takes seconds to wake each GPU
 _KILL_S = 2.0
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[2]  # where `-m` finds this package, and no other
 
 
 @dataclass(frozen=True)

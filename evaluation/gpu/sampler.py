@@ -25,7 +25,7 @@ START_S = 15.0  # NVML takes seconds to wake the GPUs of a machine without persi
 TAIL_S = 5.0
 _STEP_S = 0.01
 _KILL_S = 2.0
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[2]  # where `-m` finds this package, and no other
 _BYTES = ("total", "free", "used", "reserved")
 _RECORD = np.dtype([("before_s", "<f8"), ("after_s", "<f8"), *((name, "<u8") for name in _BYTES)])
 

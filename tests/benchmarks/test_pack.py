@@ -79,7 +79,7 @@ def test_packages_lie_once_as_pinned_and_never_torch() -> None:
     everything = [r for requirements in found.values() for r in requirements]
     assert len({r.partition("==")[0] for r in everything}) == len(everything)
     assert not {r.partition("==")[0] for r in everything} & WITH_TORCH
-    numpy = next(li for li in (ROOT / "requirements.txt").read_text().splitlines() if "numpy" in li)
+    numpy = next(li for li in (ROOT / "constraints.txt").read_text().splitlines() if "numpy" in li)
     assert numpy in found["both"]
     assert any(r.startswith("pytest==") for r in found["app"])
     assert any(r.startswith("nnunetv2==") for r in found["nnunet"])
@@ -93,8 +93,7 @@ def test_what_is_there_is_left_out_by_any_spelling() -> None:
 
 
 def test_two_versions_lie_apart(tmp_path: Path) -> None:
-    for file in ("requirements.txt", "requirements-dev.txt", "constraints.txt"):
-        (tmp_path / file).write_text("".join(f"{n}==1\n" for n in APP))
+    (tmp_path / "constraints.txt").write_text("".join(f"{n}==1\n" for n in APP))
     (tmp_path / "training").mkdir()
     pins = "".join(f"{n}=={2 if n == 'numpy' else 1}\n" for n in NNUNET)
     (tmp_path / "training" / "requirements.txt").write_text(pins)

@@ -28,6 +28,7 @@ def lean_app(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the app for which it was found out on this GPU what can be left out."""
     folder = tmp_path_factory.mktemp("lean")
     shutil.copytree(ROOT / "app", folder / "app", ignore=shutil.ignore_patterns("left_out.json"))
+    shutil.copytree(ROOT / "volumes", folder / "volumes")
     command = [sys.executable, "-m", "app.lean.find"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -59,7 +59,7 @@ def test_the_nearest_cubin_then_ptx_then_nvrtc(folder: Path, tmp_path: Path) -> 
 def test_all_architectures_compile(tmp_path: Path) -> None:
     """Without a GPU: each cubin is an ELF file that holds the three kernels."""
     compiler = find_nvrtc()
-    assert compiler is not None, "requirements-dev.txt brings nvidia-cuda-nvrtc"
+    assert compiler is not None, "the extra `dev` brings nvidia-cuda-nvrtc"
     line = compile_all(compiler, SOURCE.read_bytes(), tmp_path)
     assert line == (
         "kernels: compiled sm_75 sm_80 sm_86 sm_89 sm_90 sm_100 sm_120 and PTX compute_75"

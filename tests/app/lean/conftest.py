@@ -20,6 +20,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Where the copy lies, and what the search said."""
     folder = tmp_path_factory.mktemp("lean")
     shutil.copytree(ROOT / "app", folder / "app", ignore=shutil.ignore_patterns("left_out.json"))
+    shutil.copytree(ROOT / "volumes", folder / "volumes")
     done = subprocess.run(
         [sys.executable, "-m", "app.lean.find"],
         cwd=folder,

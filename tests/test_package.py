@@ -1,0 +1,153 @@
+"""The wheel, installed into a fresh environment and used from a folder of somebody else's."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+
+from tests.submissions import lesion, save, write_cases
+from volumes import VERSION
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ROOMS = ("app", "evaluation", "training", "volumes")
+SEGMENTS_WHAT_IS_BRIGHT = """
+import nibabel
+from pathlib import Path
+for file in Path("inputs").iterdir():
+    scan = nibabel.load(file)
+    mask = (scan.get_fdata() > 0).astype("uint8")
+    name = file.name.replace("_0000", "")
+    nibabel.save(nibabel.Nifti1Image(mask, scan.affine), "outputs/" + name)
+"""
+
+Command = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The environment, with what the extra `evaluation` brings and no more."""
+    folder = tmp_path_factory.mktemp("installed")
+    pip = [sys.executable, "-m", "pip"]
+    wheel = [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run(wheel, check=True)
+    (file,) = folder.glob("*.whl")
+    venv.create(folder / "venv")
+    install = [*pip, "--python", str(folder / "venv" / "bin" / "python"), "install", "--quiet"]
+    constraints = ["--constraint", str(ROOT / "constraints.txt")]
+    subprocess.run([*install, *constraints, f"{file}[evaluation]"], check=True)
+    return folder / "venv"
+
+
+@pytest.fixture
+def call(installed: Path, tmp_path: Path) -> Command:
+    """Calls an installed command in a folder with packages of the same names; what it prints."""
+    elsewhere = tmp_path / "elsewhere"
+    for room in ROOMS:
+        (elsewhere / room).mkdir(parents=True)
+        (elsewhere / room / "__init__.py").write_text("raise ImportError('not the one installed')")
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+
+    def run(name: str, *arguments: object, **more: str) -> str:
+        command = [str(installed / "bin" / name), *map(str, arguments)]
+        done = subprocess.run(
+            command,
+            cwd=elsewhere,
+            env=environment | more,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return str(done.stdout)
+
+    return run
+
+
+@pytest.mark.slow
+def test_every_room_is_installed_with_its_types(installed: Path, call: Command) -> None:
+    code = "import app, evaluation, training, volumes; print(volumes.__path__[0], volumes.VERSION)"
+    folder, version = call("python", "-P", "-c", code).split()
+    packages = Path(folder).parent
+    assert packages.is_relative_to(installed)
+    assert version == VERSION
+    assert all((packages / room / "py.typed").is_file() for room in ROOMS)
+    assert not list(packages.glob("tests*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [name for name in PROJECT["scripts"] if "segment" in name or "evaluate" in name]
+)
+def test_commands_say_their_version_where_there_is_no_torch(name: str, call: Command) -> None:
+    assert call(name, "--version").split()[-1] == VERSION
+
+
+@pytest.mark.slow
+def test_the_harness_runs_scores_and_reports(
+    installed: Path, call: Command, tmp_path: Path
+) -> None:
+    scans, labels = write_cases(tmp_path, ["case1", "case2"])
+    predict = tmp_path / "predict.py"
+    predict.write_text(SEGMENTS_WHAT_IS_BRIGHT)
+    submission = ("--command", f"{installed / 'bin' / 'python'} {predict}")
+    assert "case1" in call("flare-evaluate", "bench", *submission, "--scans", scans)
+    results = tmp_path / "results"
+    output = ("--labels", labels, "--output", results / "team")
+    call("flare-evaluate", "run", *submission, "--cases", scans, *output)
+    scored = ("--predictions", labels, "--labels", labels, "--output", results / "again")
+    call("flare-evaluate", "score", *scored)
+    for table in results.glob("*/results.csv"):
+        rows = list(csv.DictReader(table.read_text().splitlines()))
+        assert [float(row["dsc"]) for row in rows] == [1.0, 1.0]
+    page = tmp_path / "report.html"
+    call("flare-evaluate", "report", results, "--output", page)
+    assert page.read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.slow
+def test_the_app_segments_with_a_model_given_by_path(call: Command, tmp_path: Path) -> None:
+    """With torch from this environment: to install it again would fetch gigabytes."""
+    scan, mask = tmp_path / "scan.nii.gz", tmp_path / "mask.nii.gz"
+    save(scan, np.where(lesion(), 50, -1000).astype(np.int16))
+    files = ("--input", scan, "--output", mask, "--device", "cpu")
+    torch = {"PYTHONPATH": sysconfig.get_path("purelib")}
+    call("flare-segment", *files, "--model", ROOT / "weights" / "cpu-small", **torch)
+    grids = [nibabel.Nifti1Image.from_filename(file).affine for file in (mask, scan)]
+    np.testing.assert_array_equal(*grids)
+
+
+def names(requirements: list[str]) -> set[str]:
+    """The packages of requirements."""
+    return {re.split(r"[^\w-]", requirement)[0].lower() for requirement in requirements}
+
+
+def test_the_image_gets_what_the_app_needs() -> None:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    needed = {*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["app"]}
+    torch = {line for line in needed if line.startswith("torch")}
+    assert {line for line in lines if not line.startswith("#")} == needed - torch, (
+        "make requirements.txt"
+    )
+
+
+def test_every_package_that_is_asked_for_is_pinned() -> None:
+    extras = PROJECT["optional-dependencies"]
+    asked = names([*PROJECT["dependencies"], *(r for extra in extras.values() for r in extra)])
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    assert all("==" in pin for pin in pins if not pin.startswith("#"))
+    assert asked - names(pins) == {"flare-lesion", "torch"}
+    assert any(requirement.startswith("torch==") for requirement in extras["dev"])
