@@ -22,7 +22,8 @@ from evaluation import host
 from evaluation.cases import find
 from evaluation.gpu.devices import NONE
 from evaluation.harness import Plan, evaluate
-from evaluation.results import Record, write
+from evaluation.record import Record
+from evaluation.results import write
 from evaluation.runners import images
 from evaluation.submission import Submission
 from examples import samples

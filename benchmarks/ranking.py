@@ -20,7 +20,7 @@ from evaluation.ranking.methods import METRIC_RANKS
 from evaluation.ranking.outcomes import Outcomes
 from evaluation.ranking.profile import load_profile
 from evaluation.ranking.ranking import rank
-from evaluation.results import Store
+from evaluation.store import Store
 from evaluation.teams import Team
 
 ROOT = Path(__file__).resolve().parent.parent

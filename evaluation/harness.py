@@ -16,13 +16,16 @@ from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.gpu.curve_file import write_curve
 from evaluation.progress import Progress
-from evaluation.results import Record, Store, record, row, scored, sha256, write, write_csv
+from evaluation.record import Record, row, scored
+from evaluation.results import sha256, write
 from evaluation.runners import LIMITS, Limits
 from evaluation.scoring.assess import assess, failed, reference_of
 from evaluation.scoring.profiles import PROFILES, Profile
 from evaluation.states import State
+from evaluation.store import Store
 from evaluation.submission import Submission
 from evaluation.tables import results as tables
+from evaluation.tables.csv_file import write_csv
 from evaluation.trial import Rig, remove
 
 ATTEMPTS = 3  # at a case that fails through no fault of the submission
@@ -216,7 +219,7 @@ def measure(
             time.sleep(PAUSE_S)
     else:
         trial = replace(trial, message="; then: ".join(failures))
-    one = record(trial, case, attempts=attempt, started=started, environment=environment)
+    one = trial.record(case, attempts=attempt, started=started, environment=environment)
     if trial.curve is not None and trial.outcome is not None:
         write_curve(store.curve(case.name), trial.curve, trial.outcome.started_s)
     write(store.log(case.name), trial.outcome.log if trial.outcome else trial.message)

@@ -4,7 +4,7 @@ import contextlib
 import time
 from typing import TextIO
 
-from evaluation.results import Record
+from evaluation.record import Record
 from evaluation.states import State
 
 REDRAW_S = 0.5

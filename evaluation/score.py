@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.cases import SUFFIX, volumes_in
-from evaluation.results import accuracy_columns, write, write_csv
+from evaluation.record import accuracy_columns
+from evaluation.results import write
 from evaluation.scoring.assess import assess
 from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
 from evaluation.tables import results as tables
+from evaluation.tables.csv_file import write_csv
 from evaluation.volumes import read_header
 from evaluation.workers import each
 

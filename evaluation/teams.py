@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.errors import EvaluationError
-from evaluation.results import Record, Store
+from evaluation.record import Record
+from evaluation.store import Store
 
 RANKING = "ranking"  # the one folder of the results that is not a team's
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from evaluation.cases import Case
 from evaluation.contracts import FLARE, Contract
@@ -26,6 +26,8 @@ from evaluation.gpu.curve import (
 from evaluation.gpu.devices import Gpu
 from evaluation.gpu.processes import contamination, foreign
 from evaluation.gpu.sampler import GpuLost, Sampler
+from evaluation.record import Record, Usage, Vram
+from evaluation.results import sha256
 from evaluation.runners import InfrastructureError, Job, Limits, Outcome, Runner
 from evaluation.staging import collect, stage
 from evaluation.states import State, of_outcome
@@ -35,30 +37,8 @@ OUTPUT_INTERVAL_S = 0.2  # between two looks at how much a submission has writte
 FILES = 1000  # that a submission may leave in outputs/
 TERMINATED = 128 + signal.SIGTERM
 SIGNAL_S = 1.0  # for a signal to be heard by all that it was sent to
+LOG_LINES = 50  # in a case's JSON; logs/ has more
 FREE_MIB = 512  # must stay free where the results go
-
-
-@dataclass(frozen=True)
-class Vram:
-    """What a run used of the GPU, net of the baseline where it does not say flare or baseline."""
-
-    peak_vram_mib: float  # a lower bound: a peak between two samples is missed
-    area_mib_s: float
-    area_above_4096_mib_s: float
-    first_use_s: float | None
-    baseline_mib: float
-    baseline_spread_mib: float
-    tail_s: float | None
-    tail_area_mib_s: float
-    accounting_peak_mib: float | None  # NVML's own, of the largest process, where it keeps one
-    samples: int
-    interval_p50_s: float
-    interval_p99_s: float
-    interval_max_s: float
-    memory_api: str
-    flare_max_gpu_mb: float
-    flare_auc_gpu_time: float
-    contaminated: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -74,6 +54,28 @@ class Trial:
     vram: Vram | None = None
     curve: Curve | None = None
     mask: Path | None = None
+
+    def record(
+        self, case: Case, *, attempts: int, started: str, environment: dict[str, Any]
+    ) -> Record:
+        """Return what is kept of it, not yet scored."""
+        outcome = self.outcome
+        z, y, x = case.header.shape_zyx
+        return Record(
+            case=case.name,
+            state=self.state,
+            message=self.message,
+            size_xyz=(x, y, z),
+            scans_sha256=tuple(sha256(path) for path in case.scans),
+            reference_sha256=sha256(case.reference) if case.reference else "",
+            attempts=attempts,
+            started=started,
+            usage=None if outcome is None else _usage(outcome),
+            vram=self.vram,
+            accuracy=None,
+            log=tuple(outcome.log.splitlines()[-LOG_LINES:]) if outcome else (),
+            environment=environment,
+        )
 
 
 @dataclass
@@ -213,6 +215,18 @@ def check_disk(folder: Path) -> None:
         raise InfrastructureError(
             f"{folder}: {free_mib:.0f} MiB are free, less than {FREE_MIB}; make room"
         )
+
+
+def _usage(outcome: Outcome) -> Usage:
+    return Usage(
+        runtime_s=outcome.runtime_s,
+        wall_s=outcome.wall_s,
+        flare_time_s=outcome.wall_s,
+        exit_code=outcome.exit_code,
+        cpu_s=outcome.cpu_s,
+        peak_ram_mib=outcome.peak_ram_mib,
+        measured_by=outcome.measured_by,
+    )
 
 
 @contextlib.contextmanager

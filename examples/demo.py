@@ -20,7 +20,7 @@ from evaluation.cases import find
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.harness import Plan, evaluate
-from evaluation.results import Record, row
+from evaluation.record import Record, row
 from evaluation.runners import images
 from evaluation.runners.docker import connect, hands_in_gpus
 from evaluation.states import State

@@ -23,7 +23,7 @@ from evaluation.batch.job import Answer, Done, Team
 from evaluation.batch.machine import Machine
 from evaluation.batch.slot import Slot
 from evaluation.cases import Case
-from evaluation.results import Record
+from evaluation.record import Record
 from evaluation.runners import LIMITS
 from evaluation.states import State
 

@@ -12,7 +12,8 @@ from evaluation.batch.cluster import Cluster
 from evaluation.batch.dispatch import Dispatch
 from evaluation.batch.job import Team
 from evaluation.cases import Case
-from evaluation.results import Record, Store
+from evaluation.record import Record
+from evaluation.store import Store
 from evaluation.trial import remove
 
 

@@ -10,7 +10,7 @@ from evaluation.batch.cluster import Cluster
 from evaluation.batch.job import Answer, Done, Failed, Lost, Refused, Team
 from evaluation.batch.slot import Slot
 from evaluation.cases import Case
-from evaluation.results import Record
+from evaluation.record import Record
 
 LOOK_S = 1.0  # between two looks at which workers there are
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from evaluation.contracts import FLARE, Contract
 from evaluation.harness import settings_of
-from evaluation.results import Record
+from evaluation.record import Record
 from evaluation.runners import Limits
 
 

@@ -16,10 +16,12 @@ from evaluation.cases import Case
 from evaluation.errors import EvaluationError
 from evaluation.gpu.devices import Gpu
 from evaluation.pictures import pictures
-from evaluation.results import Record, Store, write
+from evaluation.record import Record
+from evaluation.results import write
 from evaluation.runners import InputError
 from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
+from evaluation.store import Store
 from evaluation.trial import Rig, check_disk
 
 

@@ -8,11 +8,12 @@ from evaluation import harness
 from evaluation.batch.job import Conditions, Team
 from evaluation.cases import Case
 from evaluation.errors import EvaluationError
-from evaluation.results import Store, sha256
+from evaluation.results import sha256
 from evaluation.runners.images import team_of
 from evaluation.scoring.assess import reference_of
 from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
+from evaluation.store import Store
 from evaluation.workers import each
 
 SUFFIX = ".tar.gz"

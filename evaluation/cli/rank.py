@@ -8,7 +8,8 @@ from evaluation.ranking.outcomes import collect
 from evaluation.ranking.profile import built_in, load_profile
 from evaluation.ranking.ranking import rank
 from evaluation.ranking.ranking_file import write_ranking
-from evaluation.results import write, write_csv
+from evaluation.results import write
+from evaluation.tables.csv_file import write_csv
 from evaluation.teams import RANKING, find_teams
 
 

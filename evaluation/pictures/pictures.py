@@ -10,9 +10,10 @@ from evaluation.gpu.curve_file import read_curve
 from evaluation.pictures.focus import Choice
 from evaluation.pictures.plots import vram_curve_png
 from evaluation.pictures.preview import preview
-from evaluation.results import Record, Store
+from evaluation.record import Record
 from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
+from evaluation.store import Store
 from evaluation.volumes import Volume, read
 from evaluation.workers import each
 

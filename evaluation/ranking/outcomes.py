@@ -14,7 +14,7 @@ from evaluation.gpu.curve import area_above
 from evaluation.gpu.curve_file import read_curve
 from evaluation.ranking.profile import Profile, profiles_without
 from evaluation.ranking.ranking_file import Excluded
-from evaluation.results import Record, row
+from evaluation.record import Record, row
 from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
 from evaluation.teams import Team

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from evaluation.results import Record, Store
+from evaluation.record import Record
 from evaluation.states import State
+from evaluation.store import Store
 
 EACH = 2  # best cases, and worst ones
 QUALITY = 80  # of WebP: a third of the PNG, and outlines stay sharp

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from evaluation.gpu.curve_file import read_curve
+from evaluation.record import Record, row
 from evaluation.report.curves import packed
 from evaluation.report.metrics import METRICS, brief, distribution, values
 from evaluation.report.overlays import Overlay, overlays
-from evaluation.results import Record, row
 from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
 from evaluation.teams import Team

@@ -10,9 +10,8 @@ from app.model import LesionFilter, Member, ModelConfig, Normalization
 from docs import generate
 from evaluation.__main__ import COMMANDS
 from evaluation.gpu.curve_file import COLUMNS
-from evaluation.results import Usage
+from evaluation.record import Usage, Vram
 from evaluation.scoring.assess import Accuracy
-from evaluation.trial import Vram
 
 # The docs' own links are checked when the site is built (`make lint`).
 LINKING = [path for path in generate.ROOT.glob("*.md")] + [generate.ROOT / "weights/README.md"]

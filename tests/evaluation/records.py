@@ -2,10 +2,9 @@
 
 from dataclasses import replace
 
-from evaluation.results import Record, Usage
+from evaluation.record import Record, Usage, Vram
 from evaluation.scoring.assess import Accuracy
 from evaluation.states import State
-from evaluation.trial import Vram
 
 ACCURACY = Accuracy(
     dsc=0.8123,

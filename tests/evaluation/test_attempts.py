@@ -15,7 +15,7 @@ from evaluation.cases import find
 from evaluation.errors import EvaluationError
 from evaluation.harness import ATTEMPTS, PAUSE_S, Plan, evaluate
 from evaluation.pictures import pictures
-from evaluation.results import Record
+from evaluation.record import Record
 from evaluation.runners import InfrastructureError, InputError, Job
 from evaluation.states import State
 from tests.evaluation.scripted import Act, Scenario, Scripted, write_mask

@@ -14,11 +14,12 @@ from evaluation import __main__ as command_line
 from evaluation.bench import TINY, bench, spread
 from evaluation.cases import Case, find
 from evaluation.gpu.devices import Gpu
+from evaluation.record import Vram
 from evaluation.runners import LIMITS, InfrastructureError, Job, Limits, Outcome, Runner
 from evaluation.states import State
 from evaluation.submission import Submission
 from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
-from evaluation.trial import Rig, Trial, Vram
+from evaluation.trial import Rig, Trial
 from tests.evaluation.records import VRAM
 from tests.evaluation.scripted import ENDED_WELL, Scripted, write_mask
 from tests.submissions import write_cases

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from evaluation.errors import EvaluationError
-from evaluation.results import Record, Store, row, scored, write, write_csv
+from evaluation.record import Record, row, scored
+from evaluation.results import write
 from evaluation.states import State
+from evaluation.store import Store
+from evaluation.tables.csv_file import write_csv
 from tests.evaluation.records import ACCURACY, RECORD, WITHOUT_GPU
 
 

@@ -17,9 +17,9 @@ from evaluation.batch.job import Conditions, Done, Failed, Lost, Refused, Team
 from evaluation.batch.machine import Machine
 from evaluation.batch.slot import Slot
 from evaluation.cases import find
-from evaluation.results import Store
 from evaluation.runners import LIMITS
 from evaluation.states import State
+from evaluation.store import Store
 from tests.evaluation.batch import processes
 from tests.submissions import BEHAVIOURS, SHAPE, Behaviour, save, write_cases, write_submission
 

@@ -19,9 +19,10 @@ from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.gpu.curve_file import read_curve
 from evaluation.harness import Plan, evaluate
-from evaluation.results import Record, Store
+from evaluation.record import Record
 from evaluation.runners import LIMITS
 from evaluation.states import State
+from evaluation.store import Store
 from evaluation.submission import Submission
 from evaluation.trial import Rig
 from tests import engine

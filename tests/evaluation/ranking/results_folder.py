@@ -11,8 +11,9 @@ import numpy as np
 
 from evaluation.ranking.outcomes import Outcomes
 from evaluation.ranking.profile import Metric, Profile
-from evaluation.results import Record, Store
+from evaluation.record import Record
 from evaluation.states import State
+from evaluation.store import Store
 from evaluation.teams import Team
 from tests.evaluation.records import ACCURACY, RECORD, VRAM
 

@@ -12,7 +12,7 @@ from evaluation.ranking.outcomes import Outcomes
 from evaluation.ranking.profile import METHODS, Metric, load_profile
 from evaluation.ranking.ranking import rank
 from evaluation.ranking.ranking_file import Ranking
-from evaluation.results import Store
+from evaluation.store import Store
 from evaluation.teams import Entry, Team
 from tests.evaluation.ranking.results_folder import DSC, TIME, outcomes, profile
 

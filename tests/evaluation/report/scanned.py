@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from evaluation.cases import find
 from evaluation.pictures import pictures
-from evaluation.results import Store
 from evaluation.states import State
+from evaluation.store import Store
 from tests.submissions import save
 
 CASE = "FLARE_Ts_0001"

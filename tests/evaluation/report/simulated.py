@@ -9,8 +9,10 @@ import numpy as np
 
 from evaluation.gpu.curve import Curve
 from evaluation.gpu.curve_file import write_curve
-from evaluation.results import Record, Store, Usage, write
+from evaluation.record import Record, Usage
+from evaluation.results import write
 from evaluation.states import State
+from evaluation.store import Store
 from evaluation.workers import each
 from tests.evaluation.records import ACCURACY, RECORD, VRAM
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from evaluation.record import Record
 from evaluation.report.overlays import overlays
-from evaluation.results import Record, Store
 from evaluation.states import State
+from evaluation.store import Store
 from tests.evaluation.records import ACCURACY, RECORD
 
 

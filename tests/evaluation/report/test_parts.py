@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from evaluation.record import Record
 from evaluation.report.parts import LOG_CHARACTERS, Part, part
-from evaluation.results import Record, Store
 from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
+from evaluation.store import Store
 from evaluation.teams import Team
 from tests.evaluation.records import ACCURACY, RECORD, WITHOUT_GPU
 

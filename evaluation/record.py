@@ -1,0 +1,110 @@
+"""What is kept of every case: how its run ended, what it used, and how it was scored."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from evaluation.scoring.assess import Accuracy
+from evaluation.states import State
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a run used besides the GPU. None: not measured."""
+
+    runtime_s: float  # from the engine's StartedAt to its FinishedAt
+    wall_s: float  # from before the container is made to after it is removed
+    flare_time_s: float  # as the organisers count: wall time around the whole `docker run`
+    exit_code: int | None  # None: the harness stopped it
+    cpu_s: float | None
+    peak_ram_mib: float | None
+    measured_by: str
+
+
+@dataclass(frozen=True)
+class Vram:
+    """What a run used of the GPU, net of the baseline where it does not say flare or baseline."""
+
+    peak_vram_mib: float  # a lower bound: a peak between two samples is missed
+    area_mib_s: float
+    area_above_4096_mib_s: float
+    first_use_s: float | None
+    baseline_mib: float
+    baseline_spread_mib: float
+    tail_s: float | None
+    tail_area_mib_s: float
+    accounting_peak_mib: float | None  # NVML's own, of the largest process, where it keeps one
+    samples: int
+    interval_p50_s: float
+    interval_p99_s: float
+    interval_max_s: float
+    memory_api: str
+    flare_max_gpu_mb: float
+    flare_auc_gpu_time: float
+    contaminated: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One case of one submission. `accuracy` is None until the case is scored."""
+
+    case: str
+    state: State
+    message: str
+    size_xyz: tuple[int, int, int]
+    scans_sha256: tuple[str, ...]  # one a channel
+    reference_sha256: str
+    attempts: int
+    started: str  # UTC, ISO 8601
+    usage: Usage | None
+    vram: Vram | None  # None: not measured
+    accuracy: Accuracy | None
+    log: tuple[str, ...]  # its last lines
+    environment: dict[str, Any]  # image digest, engine, GPU, driver, limits, versions
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether it has been held against its reference; infra_error never is."""
+        return self.accuracy is not None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it says all that it could: it is scored, or cannot be."""
+        return self.is_scored or self.state is State.INFRA_ERROR
+
+
+def row(one: Record) -> dict[str, object]:
+    """Return a record as one row of results.csv; None: not measured, or undefined."""
+    vram = _columns(Vram, one.vram)
+    if one.vram:
+        vram["contaminated"] = "; ".join(one.vram.contaminated)
+    return {
+        "case": one.case,
+        "status": one.state.value,
+        **accuracy_columns(one.accuracy),
+        **_columns(Usage, one.usage),
+        **vram,
+        **dict(zip(("size_x", "size_y", "size_z"), one.size_xyz, strict=True)),
+        "attempts": one.attempts,
+        "message": one.message,
+    }
+
+
+def accuracy_columns(accuracy: Accuracy | None) -> dict[str, object]:
+    """Return a score as columns; of several classes each has its own, named after it."""
+    columns = _columns(Accuracy, accuracy)
+    del columns["classes"]
+    classes = accuracy.classes if accuracy else {}
+    for name, (dsc, nsd) in classes.items() if len(classes) > 1 else ():
+        columns |= {f"dsc_{name}": dsc, f"nsd_{name}": nsd}
+    return columns
+
+
+def scored(one: Record, state: State, message: str, accuracy: Accuracy) -> Record:
+    """Return a record with its score; a state that the run itself came to stays."""
+    if one.state is State.OK and state is not State.OK:
+        return replace(one, state=state, message=message, accuracy=accuracy)
+    return replace(one, accuracy=accuracy)
+
+
+def _columns(kind: Any, value: Any) -> dict[str, object]:
+    return asdict(value) if value else dict.fromkeys(field.name for field in fields(kind))

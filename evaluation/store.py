@@ -1,0 +1,101 @@
+"""The output folder of a run: one JSON file a case, and what goes with it.
+
+A file appears under its name only when it is complete, so a harness that is killed leaves nothing
+half-written. Measuring and scoring write it one after the other: a case that was measured is never
+measured again because its scoring was interrupted.
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from evaluation.errors import EvaluationError
+from evaluation.record import Record, Usage, Vram
+from evaluation.results import write
+from evaluation.scoring.assess import Accuracy
+from evaluation.states import State
+
+
+class Store:
+    """The output folder of a run; one harness at a time.
+
+    cases/ holds the records, predictions/ the masks, curves/ the GPU's samples, logs/ what the
+    submission printed, plots/ and overlays/ pictures made of these.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.work = folder / ".work"
+        self.settings = folder / "run.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other harnesses out; raises EvaluationError when one is at work here."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise EvaluationError(
+                    f"{self.folder}: another evaluation writes there; choose another --output"
+                ) from error
+            yield
+
+    def mask(self, case: str) -> Path:
+        """Where a case's mask is."""
+        return self.folder / "predictions" / f"{case}.nii.gz"
+
+    def curve(self, case: str) -> Path:
+        """Where a case's GPU samples are."""
+        return self.folder / "curves" / f"{case}.csv.gz"
+
+    def log(self, case: str) -> Path:
+        """Where the end of a case's log is."""
+        return self.folder / "logs" / f"{case}.log"
+
+    def picture(self, kind: str, name: str) -> Path:
+        """Where a picture is."""
+        return self.folder / kind / f"{name}.png"
+
+    def save(self, one: Record) -> None:
+        """Write a case's record, in place of the one before."""
+        write(self.path(one.case), json.dumps(asdict(one), indent=2) + "\n")
+
+    def load(self, case: str) -> Record | None:
+        """Return a case's record or None; raises EvaluationError when it is damaged."""
+        path = self.path(case)
+        try:
+            return _record(json.loads(path.read_text()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise EvaluationError(
+                f"{path}: not a record of this version ({error}); remove it to run the case again"
+            ) from error
+
+    def path(self, case: str) -> Path:
+        """Where a case's record is."""
+        return self.folder / "cases" / f"{case}.json"
+
+
+def _record(content: dict[str, Any]) -> Record:
+    usage, vram, accuracy = (content[name] for name in ("usage", "vram", "accuracy"))
+    if vram is not None:
+        vram["contaminated"] = tuple(vram["contaminated"])
+    if accuracy is not None:
+        accuracy["classes"] = {name: tuple(pair) for name, pair in accuracy["classes"].items()}
+    x, y, z = content["size_xyz"]
+    content |= {
+        "state": State(content["state"]),
+        "size_xyz": (x, y, z),
+        "usage": None if usage is None else Usage(**usage),
+        "vram": None if vram is None else Vram(**vram),
+        "accuracy": None if accuracy is None else Accuracy(**accuracy),
+        "scans_sha256": tuple(content["scans_sha256"]),
+        "log": tuple(content["log"]),
+    }
+    return Record(**content)
