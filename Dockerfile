@@ -46,8 +46,8 @@ RUN python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/l
  || ls /opt/venv/lib/python3*/site-packages/torch/__pycache__/__init__.*.pyc
 
 WORKDIR /workspace
-COPY app/ app/
 COPY volumes/ volumes/
+COPY app/ app/
 # The norm's kernel, by the compiler that torch's CUDA builds bring: needs no GPU. Then what the app can leave
 # out when it imports torch; where that cannot be found out it says so, and all of torch is imported.
 RUN /opt/venv/bin/python -B -m app.kernels.compile --if-possible \

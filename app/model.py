@@ -8,12 +8,13 @@ parameter names. All axes are in the network's order, that is after ``transpose`
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
+
+from volumes.files import sha256, write_whole
 
 FORMAT_VERSION = 1
 MANIFEST = "model.json"
@@ -151,9 +152,7 @@ def save_manifest(folder: Path, config: ModelConfig) -> None:
     manifest = folder / MANIFEST
     _check(manifest, _parse(manifest, ModelConfig, dataclasses.asdict(config), ""))
     content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(config)}
-    part = folder / f".{MANIFEST}.part"
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    part.replace(manifest)
+    write_whole(manifest, json.dumps(content, indent=1) + "\n")
 
 
 def load_model(folder: Path) -> Model:
@@ -181,20 +180,14 @@ def load_model(folder: Path) -> Model:
     return Model(folder, config)
 
 
-def sha256_of(file: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _check_weights(file: Path, sha256: str) -> None:
+def _check_weights(file: Path, expected: str) -> None:
     if not file.is_file():
         raise ModelError(f"{file}: is missing; copy it beside {MANIFEST} or export the model again")
     try:
-        found = sha256_of(file)
+        found = sha256(file)
     except OSError as error:
         raise ModelError(f"{file}: cannot be read ({error.strerror}); check permissions") from None
-    if found != sha256:
+    if found != expected:
         raise ModelError(f"{file}: SHA-256 differs from {MANIFEST}; copy or export the model again")
 
 

@@ -23,8 +23,8 @@ from benchmarks.sizes.scans import LONG_SLICES, PUBLISHED_SLICES, make_scan
 from benchmarks.sizes.versions import app_version
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
-from evaluation.results import write
 from examples import samples
+from volumes.files import write_whole
 
 BUDGETS_MIB = (1100, 1250, 1400, 1600, 1900, 2200, 2600, 3000, 4096, 6000, 8000)
 _REFUSED = "error: --vram-budget "
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 scan = make_scan(sample.scan, slices, folder / "scans")
                 log.add(_run(meter, name, model, scan, slices, budget))
                 print(table(log.runs[-1:], "").splitlines()[-1], file=sys.stderr, flush=True)
-                write(args.output / "budgets.md", table(log.runs, where))
+                write_whole(args.output / "budgets.md", table(log.runs, where))
     except EvaluationError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

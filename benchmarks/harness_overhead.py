@@ -23,10 +23,10 @@ from evaluation.cases import find
 from evaluation.gpu.devices import NONE
 from evaluation.harness import Plan, evaluate
 from evaluation.record import Record
-from evaluation.results import write
 from evaluation.runners import images
 from evaluation.submission import Submission
 from examples import samples
+from volumes.files import write_whole
 
 IMAGE = "flare-overhead"
 DOCKERFILE = """ARG BASE_IMAGE=debian:bookworm-slim
@@ -59,7 +59,7 @@ def main() -> None:
         wall = statistics.median(one.usage.wall_s for one in records if one.usage)
         lines.append(f"| {name} | {wall:.3f} | {statistics.median(added):.3f} | {max(added):.3f} |")
     text = "\n".join(lines) + "\n"
-    write(given.output / "harness_overhead.md", text)
+    write_whole(given.output / "harness_overhead.md", text)
     print(text)
 
 

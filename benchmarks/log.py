@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from evaluation.errors import EvaluationError
-from evaluation.results import write
+from volumes.files import write_whole
 
 
 class Run(Protocol):
@@ -73,7 +73,7 @@ class Log(Generic[R]):
 
     def _save(self) -> None:
         lines = [self._setting, *(asdict(r) for r in self.runs)]
-        write(self._file, "".join(json.dumps(line) + "\n" for line in lines))
+        write_whole(self._file, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def minutes(text: str) -> float:

@@ -17,7 +17,6 @@ from evaluation.gpu import devices
 from evaluation.gpu.curve_file import write_curve
 from evaluation.progress import Progress
 from evaluation.record import Record, row, scored
-from evaluation.results import sha256, write
 from evaluation.runners import LIMITS, Limits
 from evaluation.scoring.assess import assess, failed, reference_of
 from evaluation.scoring.profiles import PROFILES, Profile
@@ -27,6 +26,7 @@ from evaluation.submission import Submission
 from evaluation.tables import results as tables
 from evaluation.tables.csv_file import write_csv
 from evaluation.trial import Rig, remove
+from volumes.files import sha256, write_whole
 
 ATTEMPTS = 3  # at a case that fails through no fault of the submission
 PAUSE_S = 5.0  # before another attempt: a driver or an engine may come back
@@ -191,7 +191,7 @@ def begin(store: Store, settings: dict[str, Any]) -> None:
     """Make the store ready for a run."""
     remove(store.work)  # what a run that was killed has left of a case
     store.work.mkdir(parents=True, exist_ok=True)
-    write(store.settings, json.dumps(settings, indent=2) + "\n")
+    write_whole(store.settings, json.dumps(settings, indent=2) + "\n")
 
 
 def measure(
@@ -222,7 +222,7 @@ def measure(
     one = trial.record(case, attempts=attempt, started=started, environment=environment)
     if trial.curve is not None and trial.outcome is not None:
         write_curve(store.curve(case.name), trial.curve, trial.outcome.started_s)
-    write(store.log(case.name), trial.outcome.log if trial.outcome else trial.message)
+    write_whole(store.log(case.name), trial.outcome.log if trial.outcome else trial.message)
     # Last of all: a case whose record is there has everything else.
     store.save(one)
     return one
@@ -246,8 +246,8 @@ def tabulate(store: Store, records: Sequence[Record]) -> None:
     rows = [row(one) for one in records]
     if rows:
         write_csv(store.folder / "results.csv", rows)
-        write(store.folder / "tables.md", tables.markdown(rows))
-        write(store.folder / "tables.tex", tables.latex(rows))
+        write_whole(store.folder / "tables.md", tables.markdown(rows))
+        write_whole(store.folder / "tables.tex", tables.latex(rows))
 
 
 @dataclass(frozen=True)

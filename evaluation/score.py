@@ -5,7 +5,6 @@ from typing import Any
 
 from evaluation.cases import SUFFIX, volumes_in
 from evaluation.record import accuracy_columns
-from evaluation.results import write
 from evaluation.scoring.assess import assess
 from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
@@ -13,6 +12,7 @@ from evaluation.tables import results as tables
 from evaluation.tables.csv_file import write_csv
 from evaluation.volumes import read_header
 from evaluation.workers import each
+from volumes.files import write_whole
 
 
 def score_folder(predictions: Path, labels: Path, output: Path, scoring: str) -> bool:
@@ -32,7 +32,7 @@ def score_folder(predictions: Path, labels: Path, output: Path, scoring: str) ->
         marks = f"DSC {row['dsc']:.3f} NSD {row['nsd']:.3f}"
         print(f"{row['case']:20} {row['status']:10} {marks}  {row['message']}", flush=True)
     write_csv(output / "scores.csv", rows)
-    write(output / "scores.md", tables.markdown(rows))
+    write_whole(output / "scores.md", tables.markdown(rows))
     print(tables.markdown(rows))
     for path in given.values():
         print(f"notice   {path}: has no label, not scored")

@@ -15,9 +15,9 @@ from typing import Any
 
 from evaluation.errors import EvaluationError
 from evaluation.record import Record, Usage, Vram
-from evaluation.results import write
 from evaluation.scoring.assess import Accuracy
 from evaluation.states import State
+from volumes.files import write_whole
 
 
 class Store:
@@ -63,7 +63,7 @@ class Store:
 
     def save(self, one: Record) -> None:
         """Write a case's record, in place of the one before."""
-        write(self.path(one.case), json.dumps(asdict(one), indent=2) + "\n")
+        write_whole(self.path(one.case), json.dumps(asdict(one), indent=2) + "\n")
 
     def load(self, case: str) -> Record | None:
         """Return a case's record or None; raises EvaluationError when it is damaged."""

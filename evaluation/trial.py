@@ -27,11 +27,11 @@ from evaluation.gpu.devices import Gpu
 from evaluation.gpu.processes import contamination, foreign
 from evaluation.gpu.sampler import GpuLost, Sampler
 from evaluation.record import Record, Usage, Vram
-from evaluation.results import sha256
 from evaluation.runners import InfrastructureError, Job, Limits, Outcome, Runner
 from evaluation.staging import collect, stage
 from evaluation.states import State, of_outcome
 from evaluation.tolerances import VRAM_LIMIT_MIB
+from volumes.files import sha256
 
 OUTPUT_INTERVAL_S = 0.2  # between two looks at how much a submission has written
 FILES = 1000  # that a submission may leave in outputs/

@@ -7,7 +7,6 @@ licence) on the Python package index, so whoever can install a package can have 
 import hashlib
 import io
 import math
-import os
 import subprocess
 import sys
 import tarfile
@@ -20,6 +19,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from evaluation.errors import EvaluationError
+from volumes.files import replacing
 
 ARCHIVE = "pyradiomics-3.0.1"
 REQUIREMENT = (
@@ -68,8 +68,8 @@ def fetch(
         for sample in samples:
             image = sitk.ReadImage(str(members[f"{sample.name}_image.nrrd"]), sitk.sitkInt16)
             label = sitk.ReadImage(str(members[f"{sample.name}_label.nrrd"])) != 0
-            write_atomically(image, sample.scan)
-            write_atomically(label, sample.reference)
+            write_image(image, sample.scan)
+            write_image(label, sample.reference)
     return samples
 
 
@@ -94,8 +94,8 @@ def box(sample: Sample, folder: Path, margin_mm: float) -> Sample:
         start, size = corner_and_size[axis], corner_and_size[axis + 3]
         margin = math.ceil(margin_mm / spacing)
         part.append(slice(max(0, start - margin), min(length, start + size + margin)))
-    write_atomically(sitk.ReadImage(str(sample.scan))[tuple(part)], cut.scan)
-    write_atomically(reference[tuple(part)], cut.reference)
+    write_image(sitk.ReadImage(str(sample.scan))[tuple(part)], cut.scan)
+    write_image(reference[tuple(part)], cut.reference)
     return cut
 
 
@@ -141,12 +141,7 @@ def extract(archive: Path, folder: Path) -> dict[str, Path]:
     return found
 
 
-def write_atomically(image: sitk.Image, path: Path) -> None:
+def write_image(image: sitk.Image, path: Path) -> None:
     """Write an image so that `path` is either absent (or as it was) or complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        sitk.WriteImage(image, str(part), useCompression=True)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part:
+        sitk.WriteImage(image, part, useCompression=True)

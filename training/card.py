@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 from training.cases import SUFFIX
 from training.ellipsoid import best
 from training.errors import TrainingError, exit_code
-from training.files import Json, read_json, write_text
+from training.files import Json, read_json
 from training.validation import markdown, read_scores, shown
 from volumes import VERSION
+from volumes.files import write_whole
 
 TRAINING, VALIDATION, DICE = "#1f5fa8", "#c25700", "#555555"
 
@@ -117,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output = args.output or Path(content["model"])
         if not (args.output or output.is_dir()):
             raise TrainingError(f"{output}: the model is not there any more; choose an --output")
-        write_text(output / "results.md", card(args.results, content, dict(args.scores)))
+        write_whole(output / "results.md", card(args.results, content, dict(args.scores)))
         FigureCanvasAgg(curve(content)).print_png(output / "curve.png")
         print(f"card: {output / 'results.md'}, {output / 'curve.png'}")
         print(f"next: python -m app --model {output} --input SCANS --output MASKS")

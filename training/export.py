@@ -13,11 +13,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from app.model import DTYPES, Member, ModelConfig, ModelError, save_manifest, sha256_of
+from app.model import DTYPES, Member, ModelConfig, ModelError, save_manifest
 from training.checkpoint import Checkpoint, inference_weights, load_checkpoint
 from training.errors import TrainingError, exit_code
 from training.plans import model_config
 from volumes import VERSION
+from volumes.files import sha256
 
 # Trainers of nnunetv2 2.8.1 that build the network of the plans; any other may not.
 _KNOWN_TRAINER = re.compile(
@@ -78,7 +79,7 @@ def export(
             _save_weights(trained, config, weights)
             source = f"{folder.resolve().name}/{file.parent.name}/{checkpoint}"
             source += f", epoch {trained.epoch}"
-            members.append(Member(weights.name, sha256_of(weights), source))
+            members.append(Member(weights.name, sha256(weights), source))
         assert config is not None
         try:
             save_manifest(unfinished, dataclasses.replace(config, members=tuple(members)))

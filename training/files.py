@@ -7,21 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import TrainingError
+from volumes.files import write_whole
 
 Json = dict[str, Any]
 
 
-def write_text(file: Path, text: str) -> None:
-    """Write a file so that it is as it was, or complete, whenever the program ends."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(text)
-    part.replace(file)
-
-
 def write_json(file: Path, content: Any) -> None:
-    """The same with JSON."""
-    write_text(file, json.dumps(content, indent=1) + "\n")
+    """Write a file of JSON; it is as it was, or complete, whenever the program ends."""
+    write_whole(file, json.dumps(content, indent=1) + "\n")
 
 
 def read_json(file: Path, remedy: str) -> Json:

@@ -31,6 +31,7 @@ from training.planning import dataset_json, plans, preprocessing
 from training.recipes import Recipe, load_recipe
 from training.split import folds, patients
 from volumes import VERSION
+from volumes.files import replacing
 
 Json = dict[str, Any]
 
@@ -189,10 +190,8 @@ def _write_mask(file: Path, case: Case) -> None:
         mask.CopyInformation(scan)
     else:
         mask = sitk.Cast(sitk.ReadImage(case.mask), sitk.sitkUInt8)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name.removesuffix(SUFFIX)}.part{SUFFIX}")
-    sitk.WriteImage(mask, part)
-    part.replace(file)
+    with replacing(file) as part:
+        sitk.WriteImage(mask, part)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,7 +23,7 @@ from app.model import MANIFEST, load_model
 from training import nnunet
 from training.errors import GOES_ON, TrainingError, exit_code
 from training.export import export
-from training.files import Json, read_json, stamp, write_json, write_text
+from training.files import Json, read_json, stamp, write_json
 from training.lesion_filter import choose
 from training.planning import plans, preprocessing
 from training.prepared import ALL, held_out, read_record
@@ -31,6 +31,7 @@ from training.prepared import cases as prepared_cases
 from training.recipes import Member, Recipe, load_recipe
 from training.validation import markdown, summary, validate
 from volumes import VERSION
+from volumes.files import write_whole
 
 EXPORTED = "exported.json"  # which model is this training's, and of which checkpoints
 
@@ -115,7 +116,7 @@ def train(recipe: Recipe, request: Request) -> Json:
         cases, source = prepared_cases(request.data, record, names), f"fold {request.fold}"
         source += f" of {record['dataset']}"
         choice = choose(request.target.resolve(), cases, source, request.device)
-        write_text(request.output / "lesion_filter.md", choice.markdown())
+        write_whole(request.output / "lesion_filter.md", choice.markdown())
         content["lesion_filter"] = choice.verdict
         _write_summary(content, request.output)
     return content
@@ -187,7 +188,7 @@ def _validated(names: list[str], record: Json, request: Request, members: list[J
 
 def _write_summary(content: Json, output: Path) -> None:
     write_json(output / "summary.json", content)
-    write_text(output / "summary.md", markdown(content))
+    write_whole(output / "summary.md", markdown(content))
 
 
 def _prepared(recipe: Recipe, folder: Path) -> Json:

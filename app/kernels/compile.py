@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.files import write_whole
 from app.kernels.images import LOWEST, SOURCE, cubin_name, ptx_name, source_key
 from app.kernels.nvrtc import Nvrtc, NvrtcError, find_nvrtc
+from volumes.files import write_whole
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 

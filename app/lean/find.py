@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import app
-from app.files import write_whole
 from app.lean import start
 from app.lean.start import FOUND, built_for
+from volumes.files import write_whole
 
 # What a GPU's path goes through as well: a machine that builds an image has none to try it on.
 _KEPT = ("_C", "amp", "autograd", "backends", "cuda", "nn", "serialization", "storage", "version")

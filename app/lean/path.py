@@ -37,10 +37,10 @@ from app.model import (
     Resampling,
     load_model,
     save_manifest,
-    sha256_of,
 )
 from app.networks import build_network
 from app.predict import Options, Predictor
+from volumes.files import sha256
 
 _CT = Normalization("CTNormalization", False, 0.0, 300.0, -900.0, 900.0)
 _PLAIN = ModelConfig(
@@ -174,7 +174,7 @@ def _written(folder: Path, config: ModelConfig, members: int) -> Model:
             for name, value in build_network(config.network).state_dict().items()
         }
         save_file(weights, file)
-        written.append(Member(file.name, sha256_of(file), "random"))
+        written.append(Member(file.name, sha256(file), "random"))
     save_manifest(folder, replace(config, members=tuple(written)))
     return load_model(folder)
 

@@ -9,7 +9,6 @@ packages of the app and of nnU-Net for that version of Python.
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import re
 import shutil
@@ -27,6 +26,7 @@ from benchmarks.programs import ROOT
 from benchmarks.sizes.versions import PACKED, app_commit
 from evaluation.errors import EvaluationError
 from examples import samples
+from volumes.files import replacing
 
 SUFFIX = ".tar.xz"
 SAMPLES = Path("runs", "samples")
@@ -69,14 +69,8 @@ def pack(python: str, output: Path, there: Sequence[str]) -> None:
 
 def compress(top: Path, output: Path) -> None:
     """The folder as an archive; `output` is either complete or as it was."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    part = output.with_name(f".{os.getpid()}-{output.name}")
-    try:
-        with tarfile.open(part, "w:xz") as archive:
-            archive.add(top, top.name, filter=_of_nobody)
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(output) as part, tarfile.open(part, "w:xz") as archive:
+        archive.add(top, top.name, filter=_of_nobody)
 
 
 def _of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:

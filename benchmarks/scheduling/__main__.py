@@ -19,9 +19,9 @@ from benchmarks.scheduling.roundtrip import measure
 from benchmarks.scheduling.simulation import Overheads, Size, simulate
 from evaluation import host
 from evaluation.gpu.curve import BASELINE_S
-from evaluation.results import write
 from evaluation.runners import images
 from evaluation.runners.docker import connect
+from volumes.files import write_whole
 
 PACE = 2.0  # of the measured batch: twice as many tasks a second as that which is simulated
 SCORE_S = 2.0  # a case with its pictures; 0.6 s and less without (benchmarks/scoring.py)
@@ -70,7 +70,7 @@ def main() -> None:
                 f" | {100 * found.in_containers:.2f} % | {found.scoring_after_h:.2f} |"
             )
     text = "\n".join(lines) + "\n"
-    write(given.output / "scheduling.md", text)
+    write_whole(given.output / "scheduling.md", text)
     print(text)
 
 

@@ -29,8 +29,8 @@ from benchmarks.sizes.report import Report, Setting
 from benchmarks.sizes.scans import CPU_SLICES, LONG_SLICES, PUBLISHED_SLICES, geometry, make_scan
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
-from evaluation.results import write
 from examples import samples
+from volumes.files import write_whole
 
 STEP_SIZE = 0.5  # nnU-Net's default and the app's
 WARM_UP_SLICES = 8  # of a run that is not counted: libraries come from the disk once
@@ -168,7 +168,7 @@ class Bench:
             wanted = [m for m in plan if not self.log.has(m.key)]
             if wanted and not time.is_up():
                 self._measure(wanted, NETWORKS[name], time)
-        write(self.output / "sizes.md", self.report())
+        write_whole(self.output / "sizes.md", self.report())
         done = [self.log.has(m.key) for plan in plans.values() for m in plan]
         return rest(sum(done), len(done))
 
@@ -181,7 +181,7 @@ class Bench:
             if time.is_up():
                 return
             self.log.add(self._measured(wanted, network, weights))
-            write(self.output / "sizes.md", self.report())
+            write_whole(self.output / "sizes.md", self.report())
 
     def report(self) -> str:
         """What is known so far, as Markdown."""

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from examples.samples import write_atomically
+from examples.samples import write_image
 
 # Published sizes: the eight of FLARE's papers, and one beyond them. 119 is the CPU's target.
 PUBLISHED_SLICES = (55, 100, 150, 215, 334, 448, 499, 554)
@@ -52,7 +52,7 @@ def make_scan(source: Path, slices: int, folder: Path) -> Path:
         longer.SetSpacing((IN_PLANE_MM, IN_PLANE_MM, slice_spacing_mm(slices)))
         longer.SetOrigin(scan.GetOrigin())
         longer.SetDirection(scan.GetDirection())
-        write_atomically(longer, file)
+        write_image(longer, file)
     return file
 
 

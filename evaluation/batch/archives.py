@@ -14,9 +14,9 @@ from evaluation.batch.inspection import inspect
 from evaluation.batch.machine import Check, Machine, is_free, lock
 from evaluation.contracts import Contract
 from evaluation.gpu.devices import Gpu
-from evaluation.results import write
 from evaluation.runners import InfrastructureError, InputError, Limits, Runner, images
 from evaluation.runners.docker import ENGINE_ERRORS, DockerRunner, connect, reap, reason
+from volumes.files import write_whole
 
 # Times the archive's size: the engine unpacks all of it before it unpacks its layers, and gzip
 # makes about half of an image.
@@ -135,17 +135,17 @@ class _Loaded:
         # Before it is loaded: who is killed while loading leaves an image, too.
         expected = images.names_of(team)
         entry = Entry(team, [] if before.keys() & expected else expected)
-        write(path, json.dumps(asdict(entry)))
+        write_whole(path, json.dumps(asdict(entry)))
         try:
             found = images.unpack(self.client, archive)
             names = [name for image in found for name in image.tags or [image.id]]
             entry.remove = [name for name in names if name not in before]
-            write(path, json.dumps(asdict(entry)))
+            write_whole(path, json.dumps(asdict(entry)))
             entry.image = images.name_in(archive, found)
             entry.image_id = inspect(self.client, archive, entry.image, image_mib, contract)
         except InputError as error:
             entry.refused = str(error)
-        write(path, json.dumps(asdict(entry)))
+        write_whole(path, json.dumps(asdict(entry)))
         return entry
 
     def _remove(self, paths: Sequence[Path]) -> None:

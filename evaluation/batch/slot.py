@@ -17,12 +17,12 @@ from evaluation.errors import EvaluationError
 from evaluation.gpu.devices import Gpu
 from evaluation.pictures import pictures
 from evaluation.record import Record
-from evaluation.results import write
 from evaluation.runners import InputError
 from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
 from evaluation.store import Store
 from evaluation.trial import Rig, check_disk
+from volumes.files import write_whole
 
 
 class Stopped(EvaluationError):
@@ -161,7 +161,7 @@ class Slot(WorkerPlugin):
             harness.check_settings(store, settings, resume=True)
         except EvaluationError as error:
             raise _NotAccepted(error) from error
-        write(store.settings, json.dumps(settings, indent=2) + "\n")
+        write_whole(store.settings, json.dumps(settings, indent=2) + "\n")
         _keep_verdict(team, str(described["image"]), "")
         rig = Rig(
             runner,
@@ -198,4 +198,4 @@ def _keep_verdict(team: Team, image: str | None, message: str) -> None:
         "state": "refused" if image is None else "ok",
         "message": message,
     }
-    write(team.folder / "submission.json", json.dumps(verdict, indent=2) + "\n")
+    write_whole(team.folder / "submission.json", json.dumps(verdict, indent=2) + "\n")

@@ -8,13 +8,13 @@ from evaluation import harness
 from evaluation.batch.job import Conditions, Team
 from evaluation.cases import Case
 from evaluation.errors import EvaluationError
-from evaluation.results import sha256
 from evaluation.runners.images import team_of
 from evaluation.scoring.assess import reference_of
 from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
 from evaluation.store import Store
 from evaluation.workers import each
+from volumes.files import sha256
 
 SUFFIX = ".tar.gz"
 

@@ -8,9 +8,9 @@ from evaluation.ranking.outcomes import collect
 from evaluation.ranking.profile import built_in, load_profile
 from evaluation.ranking.ranking import rank
 from evaluation.ranking.ranking_file import write_ranking
-from evaluation.results import write
 from evaluation.tables.csv_file import write_csv
 from evaluation.teams import RANKING, find_teams
+from volumes.files import write_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,7 @@ def run(given: argparse.Namespace) -> int:
 
     output = given.output or given.results / RANKING
     report = tables.markdown(ranking)
-    write(output / "ranking.md", report)
+    write_whole(output / "ranking.md", report)
     write_csv(output / "ranking.csv", tables.rows(ranking))
     write_csv(output / "challenger.csv", tables.challenger_rows(outcomes, profile))
     write_ranking(output / "ranking.json", ranking)

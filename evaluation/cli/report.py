@@ -10,11 +10,11 @@ from evaluation.report.document import html
 from evaluation.report.metrics import METRICS
 from evaluation.report.parts import part
 from evaluation.report.standings import read_standings
-from evaluation.results import write
 from evaluation.teams import find_teams
 from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
 from evaluation.workers import each
 from volumes import VERSION
+from volumes.files import write_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +43,6 @@ def run(given: argparse.Namespace) -> int:
         "standings": standings,
     }
     output = given.output or given.results / "report.html"
-    write(output, html(overview, parts))
+    write_whole(output, html(overview, parts))
     print(f"{output}  {output.stat().st_size / 2**20:.1f} MiB, {len(teams)} teams")
     return 0

@@ -1,7 +1,6 @@
 """The raw curve as a file: gzipped CSV, one row a sample, kept with every case."""
 
 import gzip
-import os
 import zlib
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from evaluation.errors import EvaluationError
 from evaluation.gpu.curve import Curve
+from volumes.files import write_whole
 
 COLUMNS = ("before_s", "after_s", "used_mib", "free_mib", "reserved_mib", "total_mib")
 HEADER = ",".join((*COLUMNS, "api"))
@@ -28,13 +28,7 @@ def write_curve(path: Path, curve: Curve, origin_s: float) -> None:
     columns = [column.tolist() for column in (*times_s, *memory_mib)]
     row = f"{ROW},{curve.api}\n"
     text = f"{HEADER}\n" + "".join([row % values for values in zip(*columns, strict=True)])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        part.write_bytes(gzip.compress(text.encode(), COMPRESSION, mtime=0))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, gzip.compress(text.encode(), COMPRESSION, mtime=0))
 
 
 def read_curve(path: Path) -> Curve:

@@ -16,6 +16,7 @@ from evaluation.states import State
 from evaluation.store import Store
 from evaluation.volumes import Volume, read
 from evaluation.workers import each
+from volumes.files import write_whole
 
 CHOICES: tuple[Choice, ...] = ("worst", "largest")
 
@@ -61,7 +62,7 @@ def _plot(store: Store, one: Record) -> None:
         peak_mib=one.vram.peak_vram_mib,
         area_mib_s=one.vram.area_mib_s,
     )
-    _write(path, png)
+    write_whole(path, png)
 
 
 def _overlays(store: Store, case: Case, one: Record, scoring: str) -> None:
@@ -76,7 +77,7 @@ def _overlays(store: Store, case: Case, one: Record, scoring: str) -> None:
     scan = read(case.scans[0])
     mask, reference = (_only(read(path), label) for path in (store.mask(one.case), case.reference))
     for choice, path in missing.items():
-        _write(path, preview(scan, mask, reference, name=one.case, lesion=choice))
+        write_whole(path, preview(scan, mask, reference, name=one.case, lesion=choice))
 
 
 def _only(labels: Volume, label: int) -> Volume:
@@ -85,10 +86,3 @@ def _only(labels: Volume, label: int) -> Volume:
 
 def _is_new(path: Path, store: Store, one: Record) -> bool:
     return path.exists() and path.stat().st_mtime >= store.path(one.case).stat().st_mtime
-
-
-def _write(path: Path, png: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
-    part = path.with_name(f".{path.name}")
-    part.write_bytes(png)
-    part.replace(path)

@@ -32,7 +32,7 @@ from typing import Any, Literal
 
 from evaluation.errors import EvaluationError
 from evaluation.ranking.profile import Method, Metric, Profile
-from evaluation.results import write
+from volumes.files import write_whole
 
 FORMAT = 1
 
@@ -110,7 +110,7 @@ class Ranking:
 
 def write_ranking(path: Path, ranking: Ranking) -> None:
     """Write ranking.json; it is as it was or complete."""
-    write(path, json.dumps({"format": FORMAT, **asdict(ranking)}) + "\n")
+    write_whole(path, json.dumps({"format": FORMAT, **asdict(ranking)}) + "\n")
 
 
 def read_ranking(path: Path) -> Ranking:

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.results import write
+from volumes.files import write_whole
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, object]]) -> None:
@@ -15,4 +15,4 @@ def write_csv(path: Path, rows: Sequence[dict[str, object]]) -> None:
     writer = csv.DictWriter(text, list(names), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write(path, text.getvalue())
+    write_whole(path, text.getvalue())

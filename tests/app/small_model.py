@@ -17,9 +17,9 @@ from app.model import (
     Normalization,
     Resampling,
     save_manifest,
-    sha256_of,
 )
 from app.networks import build_network
+from volumes.files import sha256
 
 ONES, TWOS, THREES = (1, 1, 1), (2, 2, 2), (3, 3, 3)
 CT = Normalization("CTNormalization", False, 34.5, 50.25, -130.0, 161.0)
@@ -99,6 +99,6 @@ def write_model(folder: Path, seed: int = 0, members: int = 1, **changes: Any) -
         weights = random_weights(config.network, seed + number)
         dtype = getattr(torch, config.dtype)
         save_file({name: tensor.to(dtype) for name, tensor in weights.items()}, file)
-        written.append(Member(file.name, sha256_of(file), f"random, seed {seed + number}"))
+        written.append(Member(file.name, sha256(file), f"random, seed {seed + number}"))
     save_manifest(folder, replace(config, members=tuple(written)))
     return folder

@@ -12,10 +12,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from app import __main__ as command
-from app.model import MANIFEST, sha256_of
+from app.model import MANIFEST
 from tests.app.conftest import Run, names
 from tests.app.small_model import write_model
 from tests.nnunet_models import smooth_noise, write_scan
+from volumes.files import sha256
 
 
 def scan(file: Path) -> Path:
@@ -72,7 +73,7 @@ def _replace_weights(folder: Path, change: Callable[[dict[str, Any]], None]) -> 
     change(weights)
     save_file(weights, file)
     content = json.loads((folder / MANIFEST).read_text())
-    content["members"][0]["sha256"] = sha256_of(file)
+    content["members"][0]["sha256"] = sha256(file)
     (folder / MANIFEST).write_text(json.dumps(content))
     return file
 
@@ -86,7 +87,7 @@ def not_safetensors(folder: Path) -> str:
     file = folder / "member_0.safetensors"
     file.write_bytes(b"something else")
     content = json.loads((folder / MANIFEST).read_text())
-    content["members"][0]["sha256"] = sha256_of(file)
+    content["members"][0]["sha256"] = sha256(file)
     (folder / MANIFEST).write_text(json.dumps(content))
     return f"{file}: "
 

@@ -208,7 +208,16 @@ new = {name.partition(".")[0] for name in set(sys.modules) - before - {"__mp_mai
 print(json.dumps([code, sorted(new - set(sys.stdlib_module_names))]))
 """
 # What the app asks for, and what torch imports for itself (pynvml: only where it is installed).
-IMPORTED = {"app", "isal", "numpy", "safetensors", "torch", "torchgen", "typing_extensions"}
+IMPORTED = {
+    "app",
+    "isal",
+    "numpy",
+    "safetensors",
+    "torch",
+    "torchgen",
+    "typing_extensions",
+    "volumes",
+}
 TRIED_BY_TORCH = {"pynvml"}
 
 

@@ -21,7 +21,6 @@ from app.model import (
     Resampling,
     load_model,
     save_manifest,
-    sha256_of,
 )
 
 Json = dict[str, Any]
@@ -150,12 +149,6 @@ def test_an_integer_may_stand_for_a_number(folder: Path) -> None:
     spacing = load_model(folder).config.spacing
     assert spacing == (3.0, 1.0, 1.0)
     assert all(type(s) is float for s in spacing)
-
-
-def test_sha256_of(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_bytes(WEIGHTS * 100_000)
-    assert sha256_of(file) == hashlib.sha256(WEIGHTS * 100_000).hexdigest()
 
 
 def test_no_model(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from evaluation.errors import EvaluationError
 from evaluation.record import Record, row, scored
-from evaluation.results import write
 from evaluation.states import State
 from evaluation.store import Store
 from evaluation.tables.csv_file import write_csv
@@ -86,16 +85,6 @@ def test_a_score_turns_only_a_good_run_into_a_bad_one() -> None:
     assert scored(late, State.TIMEOUT, "stopped", ACCURACY).message == "stopped"
     remark = replace(measured, message="not asked for: x")
     assert scored(remark, State.OK, "", ACCURACY).message == "not asked for: x"
-
-
-def test_a_file_is_as_it_was_until_it_is_complete(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path / "a", "old")
-    monkeypatch.setattr("evaluation.results.os.fsync", lambda _: (_ for _ in ()).throw(OSError))
-    with pytest.raises(OSError):  # noqa: PT011 -- whatever a full disk says
-        write(tmp_path / "a", "new")
-    assert (tmp_path / "a").read_text() == "old"
 
 
 def _hold(folder: Path, held: "multiprocessing.synchronize.Event") -> None:

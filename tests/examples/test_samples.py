@@ -115,10 +115,10 @@ def test_an_interrupted_fetch_leaves_only_whole_files(
 ) -> None:
     write = sitk.WriteImage
 
-    def killed(image: sitk.Image, path: str, *, useCompression: bool) -> None:
+    def killed(image: sitk.Image, path: Path, *, useCompression: bool) -> None:
         write(image, path, useCompression=useCompression)
-        if "lung2" in path:
-            Path(path).write_bytes(Path(path).read_bytes()[:40])
+        if "lung2" in path.name:
+            path.write_bytes(path.read_bytes()[:40])
             raise KeyboardInterrupt
 
     monkeypatch.setattr(sitk, "WriteImage", killed)

@@ -26,7 +26,6 @@ from app.model import (
     Model,
     load_model,
     save_manifest,
-    sha256_of,
 )
 from app.predict import Options, Predictor
 from app.preprocess import Grid
@@ -35,6 +34,7 @@ from evaluation.scoring.profiles import FLARE24, Scores, score
 from tests.app.small_model import CONFIG, NETWORK, write_model
 from tests.nnunet_models import ROOT, crop_scan, smooth_noise, write_scan
 from training.lesion_filter import FILTERS, Judged, judge, main
+from volumes.files import sha256
 
 CPU = torch.device("cpu")
 SHAPE, SPACING = (24, 60, 56), (2.5, 1.5, 1.5)
@@ -51,7 +51,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = load_file(folder / member.file)
     weights["decoder.seg_layers.0.bias"][1] -= 1.0
     save_file(weights, folder / member.file)
-    changed = Member(member.file, sha256_of(folder / member.file), member.source)
+    changed = Member(member.file, sha256(folder / member.file), member.source)
     save_manifest(folder, replace(CONFIG, members=(changed,)))
     return folder
 

@@ -117,10 +117,11 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trials(monkeypatch, lambda left_out: DONE if left_out else FULL)
-    monkeypatch.setattr(find, "FOUND", tmp_path / "missing" / "left_out.json")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(find, "FOUND", tmp_path / "file" / "left_out.json")
     assert find.main([]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("lean import: nothing is left out: [Errno 2]")
+    assert line.startswith("lean import: nothing is left out: [Errno 17]")
 
 
 def test_what_is_known_of_this_torch_is_not_searched_again(

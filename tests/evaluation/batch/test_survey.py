@@ -13,12 +13,12 @@ from evaluation.batch import survey
 from evaluation.batch.job import Conditions, Team
 from evaluation.cases import Case, find
 from evaluation.errors import EvaluationError
-from evaluation.results import sha256
 from evaluation.runners import LIMITS
 from evaluation.states import State
 from evaluation.store import Store
 from tests.evaluation.records import ACCURACY, RECORD
 from tests.submissions import SHAPE, save, write_cases
+from volumes.files import sha256
 
 CONDITIONS = Conditions(LIMITS["sandbox"], 60.0, 0.02, "flare24", 1024)
 

@@ -10,11 +10,11 @@ import numpy as np
 from evaluation.gpu.curve import Curve
 from evaluation.gpu.curve_file import write_curve
 from evaluation.record import Record, Usage
-from evaluation.results import write
 from evaluation.states import State
 from evaluation.store import Store
 from evaluation.workers import each
 from tests.evaluation.records import ACCURACY, RECORD, VRAM
+from volumes.files import write_whole
 
 BASELINE_MIB = 612.0
 PICTURE = Path(__file__).parents[3] / "weights" / "cpu-small" / "preview.png"
@@ -79,7 +79,7 @@ def vram_curve(rng: np.random.Generator, runtime_s: float, peak_mib: float, samp
 def write_refused(folder: Path, message: str) -> None:
     """Write the folder of a team whose archive was refused."""
     entry = {"archive": "late.tar.gz", "image": None, "state": "refused", "message": message}
-    write(folder / "submission.json", json.dumps(entry))
+    write_whole(folder / "submission.json", json.dumps(entry))
 
 
 def _record(
