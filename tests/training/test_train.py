@@ -192,7 +192,7 @@ def test_a_model_of_fewer_epochs_is_replaced(prepared: Path, done: list[str]) ->
     assert snapshot(model) != before
 
 
-@pytest.mark.parametrize("last", ["export", "validate", "write_text"])
+@pytest.mark.parametrize("last", ["export", "validate", "write_whole"])
 def test_wherever_it_ends_it_goes_on_from_there(
     last: str, prepared: Path, done: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
