@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import engine
-from tests.evening import PRELOAD, Evening, tables
+from tests.small_batch import PRELOAD, SmallBatch, tables
 from tests.submissions import BEHAVIOURS, Behaviour
 
 TEMPLATE = engine.ROOT / "evaluation" / "batch" / "deploy" / "slurm.sh"
@@ -20,10 +20,10 @@ pytestmark = pytest.mark.slurm
 
 
 class Slurm:
-    """Jobs of one evening's workers."""
+    """Jobs of one batch's workers."""
 
-    def __init__(self, evening: Evening) -> None:
-        self.evening = evening
+    def __init__(self, batch: SmallBatch) -> None:
+        self.batch = batch
         self.jobs: list[str] = []
 
     def submit(self) -> str:
@@ -31,12 +31,12 @@ class Slurm:
         said = subprocess.run(
             [
                 *("sbatch", "--parsable", "--nodes=1"),
-                f"--output={self.evening.folder}/slurm-%j.log",
-                *(str(TEMPLATE), self.evening.address, "--slots", "2", "--scorers", "1"),
-                f"--certificates={self.evening.certificates}",
+                f"--output={self.batch.folder}/slurm-%j.log",
+                *(str(TEMPLATE), self.batch.address, "--slots", "2", "--scorers", "1"),
+                f"--certificates={self.batch.certificates}",
             ],
             cwd=engine.ROOT,
-            env=self.evening.variables(),
+            env=self.batch.variables(),
             check=True,
             capture_output=True,
             text=True,
@@ -47,7 +47,7 @@ class Slurm:
     def end(self) -> None:
         """Cancel what is left and wait until it has gone."""
         subprocess.run(["scancel", *self.jobs], check=False)
-        self.evening.wait_for(lambda: not (set(self.jobs) & set(self.listed())), 60)
+        self.batch.wait_for(lambda: not (set(self.jobs) & set(self.listed())), 60)
 
     def listed(self) -> list[str]:
         """The jobs that wait or run."""
@@ -57,28 +57,28 @@ class Slurm:
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> Iterator[Slurm]:
-    one = Slurm(Evening(tmp_path / "evening", {PRELOAD: "tests.evaluation.batch.processes"}))
+    one = Slurm(SmallBatch(tmp_path / "batch", {PRELOAD: "tests.evaluation.batch.processes"}))
     yield one
     one.end()
-    one.evening.end()
+    one.batch.end()
 
 
 def test_workers_of_a_job_that_is_cancelled_are_replaced_by_those_of_the_next(
     slurm: Slurm,
 ) -> None:
-    evening = slurm.evening
-    evening.add_folder("slow", Behaviour("ok", f"sleep 2; {GOOD.script}", make=GOOD.make))
-    evening.write_cases(CASES)
-    evening.scheduler()
-    done = evening.batch(*evening.cluster)
+    batch = slurm.batch
+    batch.add_folder("slow", Behaviour("ok", f"sleep 2; {GOOD.script}", make=GOOD.make))
+    batch.write_cases(CASES)
+    batch.scheduler()
+    done = batch.start(*batch.cluster)
     first = slurm.submit()
-    evening.wait_for(lambda: evening.records())
-    before = {name: one["started"] for name, one in evening.records().items()}
+    batch.wait_for(lambda: batch.records())
+    before = {name: one["started"] for name, one in batch.records().items()}
     subprocess.run(["scancel", first], check=True)
-    evening.wait_for(lambda: first not in slurm.listed(), 60)
+    batch.wait_for(lambda: first not in slurm.listed(), 60)
     slurm.submit()
-    assert evening.code(done) == 0, evening.log()
-    after = {name: one["started"] for name, one in evening.records().items()}
+    assert batch.code(done) == 0, batch.log()
+    after = {name: one["started"] for name, one in batch.records().items()}
     assert len(after) == CASES
     assert before.items() <= after.items()
-    assert [row["status"] for row in tables(evening.output)["slow"]] == ["ok"] * CASES
+    assert [row["status"] for row in tables(batch.output)["slow"]] == ["ok"] * CASES

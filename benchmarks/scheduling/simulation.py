@@ -56,7 +56,7 @@ def simulate(size: Size, overheads: Overheads, seed: int = 0) -> Result:
     loop = asyncio.SelectorEventLoop(clock)
     loop.time = lambda: clock.now_s  # type: ignore[method-assign]
     try:
-        return loop.run_until_complete(_Evening(size, overheads, seed).all())
+        return loop.run_until_complete(_Batch(size, overheads, seed).all())
     finally:
         loop.close()
 
@@ -125,7 +125,7 @@ class _Machine:
     users: dict[str, set[str]] = field(default_factory=dict)  # of each image that is loaded
 
 
-class _Evening:
+class _Batch:
     def __init__(self, size: Size, overheads: Overheads, seed: int) -> None:
         self.overheads = overheads
         self.runtimes_s = runtimes_s(size, seed)

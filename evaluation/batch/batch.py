@@ -1,4 +1,4 @@
-"""A whole evening: every archive of a folder on every case, measured, scored, kept, tabulated."""
+"""A whole batch: every archive of a folder on every case, measured, scored, kept, tabulated."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence

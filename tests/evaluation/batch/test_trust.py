@@ -19,7 +19,7 @@ from distributed.protocol.pickle import dumps
 from evaluation.batch import trust
 from evaluation.batch.cluster import SchedulerWithoutPages
 from evaluation.errors import EvaluationError
-from tests.evening import PRELOAD, Evening
+from tests.small_batch import PRELOAD, SmallBatch
 from tests.submissions import BEHAVIOURS, Behaviour
 
 GOOD = BEHAVIOURS["good"]
@@ -75,20 +75,20 @@ def attack(address: str, security: Security, proof: Path) -> bool:
 
 
 @pytest.fixture
-def evening(tmp_path: Path) -> Iterator[Evening]:
-    one = Evening(tmp_path / "evening", {PRELOAD: "tests.evaluation.batch.processes"})
+def batch(tmp_path: Path) -> Iterator[SmallBatch]:
+    one = SmallBatch(tmp_path / "batch", {PRELOAD: "tests.evaluation.batch.processes"})
     yield one
     one.end()
 
 
 def test_nobody_else_runs_a_function_on_a_worker_or_the_scheduler(
-    evening: Evening, tmp_path: Path
+    batch: SmallBatch, tmp_path: Path
 ) -> None:
-    evening.add_folder("slow", Behaviour("ok", f"sleep 4; {GOOD.script}", make=GOOD.make))
-    evening.write_cases(2)
-    batch = evening.batch("--slots", 1, "--scorers", 1)
-    evening.wait_for(lambda: evening.records())
-    ports = listening(family_of(batch.pid))
+    batch.add_folder("slow", Behaviour("ok", f"sleep 4; {GOOD.script}", make=GOOD.make))
+    batch.write_cases(2)
+    process = batch.start("--slots", 1, "--scorers", 1)
+    batch.wait_for(lambda: batch.records())
+    ports = listening(family_of(process.pid))
     assert len(ports) == 3  # the scheduler's and two workers'; no page of dask's beside them
     assert set(ports.values()) == {"0100007F"}  # 127.0.0.1
     outside = socket.gethostbyname(socket.gethostname())
@@ -99,7 +99,7 @@ def test_nobody_else_runs_a_function_on_a_worker_or_the_scheduler(
         if not outside.startswith("127."):
             with pytest.raises(OSError, match="refused"):
                 socket.create_connection((outside, int(port)), PATIENCE_S)
-    assert evening.code(batch) == 0, evening.log()
+    assert batch.code(process) == 0, batch.log()
 
 
 def test_the_attack_works_on_a_worker_of_which_nobody_asks_who_it_is(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A small organiser's evening: submissions as archives, cases, and the programs at work on them."""
+"""A small batch: submissions as archives, cases, and the programs at work on them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PRELOAD = "DASK_DISTRIBUTED__WORKER__PRELOAD"
 
 
 @dataclass
-class Evening:
+class SmallBatch:
     """One folder with submissions/, scans/, labels/ and results/; each program it starts ends."""
 
     folder: Path
@@ -71,14 +71,14 @@ class Evening:
             for part in source.iterdir():
                 tar.add(part, part.name)
 
-    def batch(self, *options: object) -> subprocess.Popen[str]:
+    def start(self, *options: object) -> subprocess.Popen[str]:
         """Start the command; without --scheduler it has workers of its own."""
         cases = ("--cases", self.folder / "scans", "--labels", self.folder / "labels")
         place = (self.submissions, *cases, "--output", self.output)
         return self._start("evaluation", "batch", *place, "--timeout", 60, *options)
 
     def scheduler(self) -> subprocess.Popen[str]:
-        """Start a scheduler at the address of this evening."""
+        """Start a scheduler at the address of this batch."""
         host, port = self.address.removeprefix("tls://").split(":")
         place = ("--host", host, "--port", port)
         started = self._start("evaluation.batch.scheduler", self.certificates, *place)
@@ -96,7 +96,7 @@ class Evening:
         return process.wait()
 
     def variables(self) -> dict[str, str]:
-        """The environment of every program; locks of other evenings are none of this one's."""
+        """The environment of every program; locks of other batches are none of this one's."""
         return {**os.environ, "TMPDIR": str(self.folder / "tmp"), **self.environment}
 
     def end(self) -> None:
