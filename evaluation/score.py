@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.cases import SUFFIX, volumes_in
+from evaluation.parallel import parallel_map
 from evaluation.record import accuracy_columns
 from evaluation.scoring.assess import assess
 from evaluation.scoring.profiles import PROFILES
@@ -11,7 +12,6 @@ from evaluation.states import State
 from evaluation.tables import results as tables
 from evaluation.tables.csv_file import write_csv
 from evaluation.volumes import read_header
-from evaluation.workers import each
 from volumes.files import write_whole
 
 
@@ -27,7 +27,7 @@ def score_folder(predictions: Path, labels: Path, output: Path, scoring: str) ->
     output.mkdir(parents=True, exist_ok=True)  # which may fail now and not hours later
     jobs = [(given.pop(path.name, None), path, scoring) for path in references]
     rows = []
-    for row in each(_row, jobs):  # in processes: most of the work holds the interpreter
+    for row in parallel_map(_row, jobs):  # in processes: most of the work holds the interpreter
         rows.append(row)
         marks = f"DSC {row['dsc']:.3f} NSD {row['nsd']:.3f}"
         print(f"{row['case']:20} {row['status']:10} {marks}  {row['message']}", flush=True)

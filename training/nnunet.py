@@ -5,16 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import subprocess
-import threading
-import time
 from pathlib import Path
 
+from evaluation.parent import end_with
 from training.errors import TrainingError
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT / ".venv-nnunet" / "bin" / "python"
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
-_INTERVAL_S = 0.5
 
 
 def run(module: str, *arguments: object, data: Path, results: Path, processes: int) -> None:
@@ -49,13 +47,9 @@ def end_with_parent() -> None:
 
     Else a killed training would go on unseen, beside the one that is started in its place.
     """
-    parent = os.getppid()
+    end_with(os.getppid(), and_before=_kill_children)
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_INTERVAL_S)
-        for child in multiprocessing.active_children():
-            child.kill()
-        os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+def _kill_children() -> None:
+    for child in multiprocessing.active_children():
+        child.kill()

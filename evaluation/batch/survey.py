@@ -8,12 +8,12 @@ from evaluation import harness
 from evaluation.batch.job import Conditions, Team
 from evaluation.cases import Case
 from evaluation.errors import EvaluationError
+from evaluation.parallel import parallel_map
 from evaluation.runners.images import team_of
 from evaluation.scoring.assess import reference_of
 from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
 from evaluation.store import Store
-from evaluation.workers import each
 from volumes.files import sha256
 
 SUFFIX = ".tar.gz"
@@ -64,7 +64,7 @@ def left(
             (run if again else unscored)[team.name].append(case.name)
             assert case.reference is not None
             wanted[case.reference, team.conditions.scoring] = None
-    for _ in each(_check_reference, list(wanted)) if wanted else ():
+    for _ in parallel_map(_check_reference, list(wanted)) if wanted else ():
         pass
     return run, unscored
 

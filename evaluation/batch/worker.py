@@ -32,7 +32,7 @@ from evaluation.batch.slot import Slot
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.gpu.devices import Gpu
-from evaluation.workers import end_with
+from evaluation.parent import end_with
 from volumes import VERSION
 
 LOOK_S = 0.2

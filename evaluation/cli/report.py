@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from evaluation.parallel import parallel_map
 from evaluation.report.curves import intervals
 from evaluation.report.document import html
 from evaluation.report.metrics import METRICS
@@ -12,7 +13,6 @@ from evaluation.report.parts import part
 from evaluation.report.standings import read_standings
 from evaluation.teams import find_teams
 from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
-from evaluation.workers import each
 from volumes import VERSION
 from volumes.files import write_whole
 
@@ -33,7 +33,7 @@ def run(given: argparse.Namespace) -> int:
     if standings is None:
         print("notice: no ranking.json, so no places; `python -m evaluation rank` writes it")
     curves = sum(len(team.cases()) for team in teams)
-    parts = list(each(part, [(team, intervals(curves)) for team in teams]))
+    parts = list(parallel_map(part, [(team, intervals(curves)) for team in teams]))
     overview: dict[str, Any] = {
         "title": given.title,
         "made": datetime.now(UTC).isoformat(timespec="minutes"),

@@ -15,19 +15,18 @@ import json
 import os
 import struct
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from evaluation.gpu import nvml
+from evaluation.parent import end_with
 
 # Stamps before and after the call; total, free, used, reserved bytes.
 RECORD = struct.Struct("<ddQQQQ")
 NOT_REPORTED = 2**64 - 1  # reserved bytes in NVML's v1 API
 NVML_FAILED = 3  # exit code
 PROCESSES_S = 0.2
-PARENT_CHECK_S = 0.25
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 
@@ -124,18 +123,6 @@ def _append(file: int, content: bytes) -> None:
         raise OSError("a record could not be written whole: is the disk full?")
 
 
-def _end_with(parent_pid: int) -> None:
-    """End this process once its parent is gone, even by SIGKILL.
-
-    Asked for rather than told: the kernel's PR_SET_PDEATHSIG comes already when the thread that
-    started the process ends, and a pipe stays open in whatever the parent forked besides. A thread
-    goes on while an NVML call hangs, since ctypes lets go of the interpreter.
-    """
-    while os.getppid() == parent_pid:
-        time.sleep(PARENT_CHECK_S)
-    os._exit(0)
-
-
 def main(arguments: list[str]) -> int:
     """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(description="Samples one GPU's memory until it is ended.")
@@ -145,7 +132,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--events", type=Path, required=True)
     parser.add_argument("--parent-pid", type=int, required=True)
     chosen = parser.parse_args(arguments)
-    threading.Thread(target=_end_with, args=(chosen.parent_pid,), daemon=True).start()
+    end_with(chosen.parent_pid)
     log = Log(chosen.events)
     try:
         poll(chosen.uuid, chosen.interval_s, chosen.samples, log)

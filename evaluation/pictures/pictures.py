@@ -7,6 +7,7 @@ from pathlib import Path
 from evaluation.cases import Case
 from evaluation.errors import EvaluationError
 from evaluation.gpu.curve_file import read_curve
+from evaluation.parallel import parallel_map
 from evaluation.pictures.focus import Choice
 from evaluation.pictures.plots import vram_curve_png
 from evaluation.pictures.preview import preview
@@ -15,7 +16,6 @@ from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
 from evaluation.store import Store
 from evaluation.volumes import Volume, read
-from evaluation.workers import each
 from volumes.files import write_whole
 
 CHOICES: tuple[Choice, ...] = ("worst", "largest")
@@ -31,7 +31,7 @@ def draw(store: Store, cases: Sequence[Case], records: Sequence[Record], scoring
     jobs = [(store, by_name[one.case], one, scoring) for one in records if one.usage is not None]
     if not jobs:
         return []
-    return [problem for problem in each(_draw, jobs) if problem is not None]
+    return [problem for problem in parallel_map(_draw, jobs) if problem is not None]
 
 
 def _draw(job: tuple[Store, Case, Record, str]) -> str | None:

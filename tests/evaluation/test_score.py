@@ -21,7 +21,6 @@ from scipy.ndimage import gaussian_filter
 from surface_distance import metrics as deepmind  # type: ignore[import-untyped]
 
 from evaluation.__main__ import main
-from evaluation.workers import each
 from tests import engine
 from tests.evaluation.tables.test_tables import cells
 from tests.submissions import BEHAVIOURS, HEEDING, SHAPE, lesion, save
@@ -279,13 +278,3 @@ def test_ctrl_c_ends_it_without_a_traceback_of_any_worker(folders: Folders) -> N
     assert scoring.returncode == 130
     assert said.count("\n") == 1
     assert said.startswith("interrupted")
-
-
-def ignores_ctrl_c(_: int) -> bool:
-    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-
-
-def test_workers_leave_ctrl_c_to_their_parent() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    assert all(each(ignores_ctrl_c, range(3)))
-    assert signal.getsignal(signal.SIGINT) is before

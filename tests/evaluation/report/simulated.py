@@ -9,10 +9,10 @@ import numpy as np
 
 from evaluation.gpu.curve import Curve
 from evaluation.gpu.curve_file import write_curve
+from evaluation.parallel import parallel_map
 from evaluation.record import Record, Usage
 from evaluation.states import State
 from evaluation.store import Store
-from evaluation.workers import each
 from tests.evaluation.records import ACCURACY, RECORD, VRAM
 from volumes.files import write_whole
 
@@ -36,7 +36,7 @@ TRACEBACK = (
 def simulate(folder: Path, teams: list[str], cases: int, *, samples: int = 1200) -> None:
     """Write a folder a team, its cases with GPU curves of so many samples."""
     jobs = [(folder / team, seed, cases, samples) for seed, team in enumerate(teams)]
-    list(each(write_team, jobs))
+    list(parallel_map(write_team, jobs))
 
 
 def write_team(job: tuple[Path, int, int, int]) -> None:

@@ -3,22 +3,19 @@
 import multiprocessing
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from evaluation.errors import EvaluationError
-
-PARENT_INTERVAL_S = 1.0
+from evaluation.parent import end_with
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def each(function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
+def parallel_map(function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
     """Yield `function` of every job, in order; there must be at least one job.
 
     What the function raises is raised here, and so is KeyboardInterrupt, here alone: then what is
@@ -42,14 +39,3 @@ def each(function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Res
             raise EvaluationError(
                 "a worker process was killed, perhaps for memory; free some and start again"
             ) from error
-
-
-def end_with(parent: int) -> None:
-    """End this process soon after its parent, which may be killed without a chance to say so."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_INTERVAL_S)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
