@@ -1,6 +1,7 @@
 """A table as GitHub's Markdown and as LaTeX, whatever is in its cells."""
 
 import re
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -30,17 +31,22 @@ _LATEX = str.maketrans(
 )
 
 
+def plain(head: Sequence[str], rows: Iterable[Sequence[str]], words: Collection[int] = (0,)) -> str:
+    """Return a table as Markdown, without a caption and without a last line's end.
+
+    Cells are Markdown already. words: the columns that are words; the others are numbers.
+    """
+    rule = "|".join("---" if column in words else "---:" for column in range(len(head)))
+    body = [f"| {' | '.join(cells)} |" for cells in rows]
+    return "\n".join([f"| {' | '.join(head)} |", f"|{rule}|", *body])
+
+
 def markdown(table: Table, number: int) -> str:
     """Return a table as Markdown; the number goes before its caption."""
-
-    def line(cells: tuple[str, ...]) -> str:
-        return f"| {' | '.join(_escape_markdown(cell) for cell in cells)} |"
-
-    rule = f"|---|{'---:|' * (len(table.head) - 1)}"
+    head, *body = (tuple(map(_escape_markdown, cells)) for cells in (table.head, *table.rows))
     title = f"**Table {number}. {_escape_markdown(table.caption)}**"
     notes = [f"{_escape_markdown(note)}\n" for note in table.notes]
-    body = [line(row) for row in table.rows]
-    return "\n".join([title, "", line(table.head), rule, *body, "", *notes])
+    return "\n".join([title, "", plain(head, body), "", *notes])
 
 
 def latex(table: Table) -> str:
