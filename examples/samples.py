@@ -7,6 +7,7 @@ licence) on the Python package index, so whoever can install a package can have 
 import hashlib
 import io
 import math
+import os
 import subprocess
 import sys
 import tarfile
@@ -33,6 +34,16 @@ MEMBER_SHA256 = {
     "lung2_label.nrrd": "cef52738dc51aab69a48fe30639da956d2b911b1c2920439c091fab84727657a",
 }
 NAMES = ("lung1", "lung2")
+# pip runs the archive's setup.py, which calls what Python 3.12 no longer has: this, as
+# sitecustomize.py, is imported when that Python starts.
+OLD_NAMES = """\
+import configparser
+
+class SafeConfigParser(configparser.ConfigParser):
+    readfp = configparser.ConfigParser.read_file
+
+configparser.SafeConfigParser = SafeConfigParser
+"""
 
 
 @dataclass(frozen=True)
@@ -106,12 +117,19 @@ def download_archive(folder: Path) -> None:
     """
     requirements = folder / "requirements.txt"
     requirements.write_text(REQUIREMENT + "\n")
+    (folder / "sitecustomize.py").write_text(OLD_NAMES)
     # pip prepares the metadata of a source archive with the setuptools and numpy that are here.
     command = [sys.executable, "-m", "pip", "download", "--requirement", str(requirements)]
     command += ["--no-deps", "--no-binary", ":all:", "--no-build-isolation"]
     command += ["--dest", str(folder), "--quiet", "--disable-pip-version-check"]
     command += ["--retries", "2", "--timeout", "20"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+    )
     if done.returncode != 0:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("ERROR")]

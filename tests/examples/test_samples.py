@@ -156,18 +156,28 @@ def test_a_damaged_archive_is_one_line(archive: Path, tmp_path: Path, damage: st
 def test_the_download_is_pinned_and_names_no_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[list[str]] = []
+    seen: list[tuple[list[str], dict[str, str]]] = []
 
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        seen.append(command)
+    def run(
+        command: list[str], env: dict[str, str], **_: object
+    ) -> subprocess.CompletedProcess[str]:
+        seen.append((command, env))
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(subprocess, "run", run)
-    samples.download_archive(tmp_path)
-    assert seen[0][:4] == [sys.executable, "-m", "pip", "download"]
-    assert not [word for word in seen[0] if "index" in word or "://" in word]
-    pinned = Path(seen[0][seen[0].index("--requirement") + 1]).read_text()
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "run", run)
+        samples.download_archive(tmp_path)
+    command, environment = seen[0]
+    assert command[:4] == [sys.executable, "-m", "pip", "download"]
+    assert not [word for word in command if "index" in word or "://" in word]
+    pinned = Path(command[command.index("--requirement") + 1]).read_text()
     assert pinned.startswith("pyradiomics==3.0.1 --hash=sha256:")
+    # What the archive's setup.py calls, and Python 3.12 has no longer.
+    called = "from configparser import SafeConfigParser as S; S().readfp; print(S.__module__)"
+    done = subprocess.run(
+        [sys.executable, "-c", called], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "sitecustomize\n"
 
 
 def test_without_a_network_there_is_one_line(
