@@ -16,14 +16,22 @@ from evaluation.errors import EvaluationError
 from evaluation.scoring.assess import check
 from evaluation.scoring.profiles import FLARE24
 from evaluation.states import State
+from evaluation.tables.markup import plain, plain_row
 from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
 from evaluation.trial import Rig, Trial
 
 TINY = "tiny"  # a scan with next to nothing in it: what it takes is start-up
 TINY_SIZE = 32
 HEAD = (
-    "| scan | size | wall s | runtime s | start-up | peak MiB | area MiB s | over 4 GB | verdict |",
-    "|---|---|---:|---:|---:|---:|---:|---:|---|",
+    "scan",
+    "size",
+    "wall s",
+    "runtime s",
+    "start-up",
+    "peak MiB",
+    "area MiB s",
+    "over 4 GB",
+    "verdict",
 )
 UNMEASURED = "not measured"
 
@@ -57,7 +65,7 @@ def bench(rig: Rig, cases: Sequence[Case], repeat: int, out: TextIO) -> bool:
         tiny = _tiny_case(Path(folder), channels=len(cases[0].scans))
         mask = Path(folder) / tiny.mask_name
         startup_s = _startup_s([rig.run(tiny, mask) for _ in range(repeat)], out)
-        print(*HEAD, sep="\n", file=out, flush=True)
+        print(plain(HEAD, rows=(), words=(0, 1, 8)), file=out, flush=True)
         passed = True
         for case in cases:
             mask = Path(folder) / case.mask_name
@@ -98,7 +106,7 @@ def _row(case: Case, trials: Sequence[Trial], startup_s: float | None) -> tuple[
     failed = next((trial for trial in trials if trial.state is not State.OK), None)
     if failed is not None:
         why = failed.message.replace("|", "\\|")  # what it printed last may look like a table
-        return f"| {case.name} | {size} |{' |' * 6} FAIL: {failed.state}, {why} |", False
+        return plain_row([case.name, size, *[""] * 6, f"FAIL: {failed.state}, {why}"]), False
     outcomes = [trial.outcome for trial in trials if trial.outcome is not None]
     walls = spread([outcome.wall_s for outcome in outcomes])
     cells = [case.name, size, walls.text(1), spread([o.runtime_s for o in outcomes]).text(1)]
@@ -118,7 +126,7 @@ def _row(case: Case, trials: Sequence[Trial], startup_s: float | None) -> tuple[
             verdict.append("contaminated by another process")
     else:
         cells += [UNMEASURED] * 3
-    return f"| {' | '.join([*cells, '; '.join(verdict)])} |", good
+    return plain_row([*cells, "; ".join(verdict)]), good
 
 
 def _verdict(good: bool, limit: str) -> str:

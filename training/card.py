@@ -17,6 +17,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from evaluation.tables.markup import plain
 from training.cases import SUFFIX
 from training.ellipsoid import best
 from training.errors import TrainingError, exit_code
@@ -49,34 +50,33 @@ def _beside_the_ellipsoid(rows: list[Json], patients: dict[str, str], labels: Pa
         table.setdefault(patients[row["case"]], []).append((row["dsc"], by_position))
     model = statistics.fmean(row["dsc"] for row in rows)
     lines = [
+        (patient, len(pairs), *(f"{statistics.fmean(of):.3f}" for of in zip(*pairs, strict=True)))
+        for patient, pairs in table.items()
+    ]
+    lines.append(("all", len(rows), f"{model:.3f}", f"{ellipsoid.mean:.3f}"))
+    return [
         "DSC of held-out patients, beside the best ellipsoid in the middle of every scan (axes "
         f"{ellipsoid.fraction:g} x the sides less {ellipsoid.margin_mm:g} mm at each end, chosen "
         "on these scans):",
         "",
-        "| patient | scans | model | ellipsoid |",
-        "|---|---:|---:|---:|",
+        plain(("patient", "scans", "model", "ellipsoid"), lines),
+        "",
+        f"Difference: {model - ellipsoid.mean:+.3f}.",
+        "",
     ]
-    for patient, pairs in table.items():
-        means = (statistics.fmean(column) for column in zip(*pairs, strict=True))
-        lines.append(f"| {patient} | {len(pairs)} | {' | '.join(f'{m:.3f}' for m in means)} |")
-    lines.append(f"| all | {len(rows)} | {model:.3f} | {ellipsoid.mean:.3f} |")
-    difference = model - ellipsoid.mean
-    return [*lines, "", f"Difference: {difference:+.3f}.", ""]
 
 
 def _others(what: str, rows: list[Json]) -> list[str]:
-    lines = [
-        f"{what}:",
-        "",
-        "| scan | lesions, ml | found by the model, ml | DSC | NSD | lesion F1 |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row['case']} | {row['reference_ml']:.1f} | {row['predicted_ml']:.1f} "
-        f"| {shown(row['dsc'])} | {shown(row['nsd'])} | {shown(row['lesion_f1'])} |"
+    head = ("scan", "lesions, ml", "found by the model, ml", "DSC", "NSD", "lesion F1")
+    lines = (
+        (
+            row["case"],
+            *(f"{row[name]:.1f}" for name in ("reference_ml", "predicted_ml")),
+            *(shown(row[name]) for name in ("dsc", "nsd", "lesion_f1")),
+        )
         for row in rows
-    ]
-    return [*lines, ""]
+    )
+    return [f"{what}:", "", plain(head, lines), ""]
 
 
 def curve(content: Json) -> Figure:

@@ -40,6 +40,7 @@ from app.predict import Options, Predictor
 from app.preprocess import Grid
 from app.restore import restore
 from evaluation.scoring.profiles import DECIMALS, FLARE24, score
+from evaluation.tables.markup import plain
 from training.cases import Case, find
 from training.checks import check_all
 from training.errors import TrainingError, exit_code
@@ -137,17 +138,23 @@ class Choice:
     def markdown(self) -> str:
         """Every filter's mean DSC and false alarms, and the verdict."""
         brackets = f"; in brackets, in how many of {self._healthy} healthy ones a lesion is seen"
+        rows = [
+            [
+                f"{ml:g} ml" if ml else "any volume",
+                *(self._cell(e) for e in self.effects if e.rule.min_volume_ml == ml),
+            ]
+            for ml in VOLUMES_ML
+        ]
         lines = [
             f"Mean DSC of {self._counts()} by the least volume of a lesion and the least "
             f"probability of its likeliest voxel{brackets if self._healthy else ''}.",
             "",
-            f"| | any probability | {' | '.join(f'{p:g}' for p in PROBABILITIES[1:])} |",
-            f"|---|{'---:|' * len(PROBABILITIES)}",
+            plain(["", "any probability", *(f"{p:g}" for p in PROBABILITIES[1:])], rows),
+            "",
+            self.verdict,
+            "",
         ]
-        for ml in VOLUMES_ML:
-            row = [self._cell(e) for e in self.effects if e.rule.min_volume_ml == ml]
-            lines.append(f"| {f'{ml:g} ml' if ml else 'any volume'} | {' | '.join(row)} |")
-        return "\n".join([*lines, "", self.verdict, ""])
+        return "\n".join(lines)
 
     @property
     def _healthy(self) -> int:

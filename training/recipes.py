@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from evaluation.tables.markup import plain
 from training.errors import TrainingError, exit_code
 from volumes import VERSION
 
@@ -311,17 +312,14 @@ def describe(recipe: Recipe) -> str:
     lines += [f"- {note}" for note in recipe.notes]
     lines += [f"- Other reading: `{recipe.name}:{reading}`" for reading in recipe.readings]
     for number, member in enumerate(recipe.members):
-        lines += [
-            "",
-            f"## {member.configuration}",
-            "",
-            "| setting | value | source |",
-            "|---|---|---|",
+        values = {key: getattr(member.settings, key) for key in member.sources}
+        rows = [
+            (key, json.dumps(value), member.sources[key])
+            for key, value in values.items()
+            if number == 0 or value != getattr(recipe.shared, key)
         ]
-        for key, source in member.sources.items():
-            value = getattr(member.settings, key)
-            if number == 0 or value != getattr(recipe.shared, key):
-                lines.append(f"| {key} | {json.dumps(value)} | {source} |")
+        table = plain(("setting", "value", "source"), rows, words=(0, 1, 2))
+        lines += ["", f"## {member.configuration}", "", table]
     return "\n".join(lines) + "\n"
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation.tables.markup import plain
 from training.cases import SUFFIX
 from training.errors import TrainingError
 from training.files import link
@@ -89,28 +90,34 @@ def _python(*module_and_arguments: object) -> int:
 
 def markdown(content: Json) -> str:
     """summary.json for people."""
-    lines = [f"# {content['recipe']}", "", f"{content['title']}.", ""]
-    lines += [
-        "| training | epochs | batch | parameters | hours | device |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {m['configuration']} | {m['epochs']} x {m['iterations']} | {m['batch_size']} "
-        f"| {m['parameters'] / 1e6:.3f}M | {m['seconds_in_epochs'] / 3600:.2f} | {m['device']} |"
+    rows = [
+        (
+            m["configuration"],
+            f"{m['epochs']} x {m['iterations']}",
+            m["batch_size"],
+            f"{m['parameters'] / 1e6:.3f}M",
+            f"{m['seconds_in_epochs'] / 3600:.2f}",
+            m["device"],
+        )
         for m in content["members"]
     ]
+    head = ("training", "epochs", "batch", "parameters", "hours", "device")
+    lines = [f"# {content['recipe']}", "", f"{content['title']}.", ""]
+    lines += [plain(head, rows, words=range(len(head)))]
     lines += ["", f"Fold {content['fold']} of the split by patient, seed {content['split_seed']}."]
     if "validation" not in content:
         return "\n".join([*lines, "Nothing was held out.", ""])
     v = content["validation"]
+    healthy_too = (shown(v[name]) for name in ("dsc", "nsd"))
+    ill = (shown(v[name]) for name in ("dsc_with_lesions", "nsd_with_lesions", "lesion_f1"))
     lines += [
         f"Held out: {v['cases']} cases, {v['healthy_cases']} of them healthy.",
         "",
-        "| | DSC | NSD | lesion F1 |",
-        "|---|---|---|---|",
-        f"| all cases | {shown(v['dsc'])} | {shown(v['nsd'])} | |",
-        f"| cases with lesions | {shown(v['dsc_with_lesions'])} | {shown(v['nsd_with_lesions'])} "
-        f"| {shown(v['lesion_f1'])} |",
+        plain(
+            ("", "DSC", "NSD", "lesion F1"),
+            [("all cases", *healthy_too, ""), ("cases with lesions", *ill)],
+            words=range(4),
+        ),
         "",
     ]
     if v["healthy_cases"]:
@@ -118,12 +125,9 @@ def markdown(content: Json) -> str:
         lines += [f"Healthy cases in which a lesion is seen: {false} of {v['healthy_cases']}.", ""]
     if "lesion_filter" in content:
         lines += [content["lesion_filter"], "The scores here are without one.", ""]
-    lines += ["| case | state | DSC | NSD |", "|---|---|---|---|"]
-    lines += [
-        f"| {row['case']} | {row['status']} | {shown(row['dsc'])} | {shown(row['nsd'])} |"
-        for row in content["cases"]
-    ]
-    return "\n".join([*lines, ""])
+    cases = [(c["case"], c["status"], shown(c["dsc"]), shown(c["nsd"])) for c in content["cases"]]
+    table = plain(("case", "state", "DSC", "NSD"), cases, words=range(4))
+    return "\n".join([*lines, table, ""])
 
 
 def shown(value: float | None) -> str:

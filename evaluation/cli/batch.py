@@ -16,6 +16,7 @@ from evaluation.cli import options
 from evaluation.cli.score import add_scoring
 from evaluation.errors import EvaluationError
 from evaluation.states import State
+from evaluation.tables.markup import plain
 
 SHOWN = 3  # cases in a line
 PATIENCE_S = 600
@@ -109,17 +110,15 @@ def _connect(given: argparse.Namespace) -> Iterator[Cluster]:
 
 def summary(teams: Sequence[Team], cases: int, outcome: Outcome) -> str:
     """Return a table of the teams, and a line for each reason why something is missing."""
-    lines = [
-        "| team | scored | ok | failed | missing | |",
-        "|---|---:|---:|---:|---:|---|",
-    ]
+    rows = []
     for team in teams:
         states = Counter(one.state for one in outcome.records[team.name] if one.is_scored)
         scored, ok = states.total(), states.pop(State.OK, 0)
         failed = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         remark = "refused" if team.name in outcome.refused else failed
-        cells = (team.name, scored, ok, scored - ok, cases - scored, remark)
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        rows.append((team.name, scored, ok, scored - ok, cases - scored, remark))
+    head = ("team", "scored", "ok", "failed", "missing", "")
+    lines = [plain(head, rows, words=(0, 5))]
     lines += [f"\nrefused  {name}: {why}" for name, why in sorted(outcome.refused.items())]
     for (name, why), missing_cases in _by_reason(outcome.missing).items():
         more = f" and {len(missing_cases) - SHOWN} more" if len(missing_cases) > SHOWN else ""

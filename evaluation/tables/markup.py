@@ -31,14 +31,20 @@ _LATEX = str.maketrans(
 )
 
 
-def plain(head: Sequence[str], rows: Iterable[Sequence[str]], words: Collection[int] = (0,)) -> str:
+def plain(
+    head: Sequence[str], rows: Iterable[Iterable[object]], words: Collection[int] = (0,)
+) -> str:
     """Return a table as Markdown, without a caption and without a last line's end.
 
     Cells are Markdown already. words: the columns that are words; the others are numbers.
     """
     rule = "|".join("---" if column in words else "---:" for column in range(len(head)))
-    body = [f"| {' | '.join(cells)} |" for cells in rows]
-    return "\n".join([f"| {' | '.join(head)} |", f"|{rule}|", *body])
+    return "\n".join([plain_row(head), f"|{rule}|", *map(plain_row, rows)])
+
+
+def plain_row(cells: Iterable[object]) -> str:
+    """Return a row of such a table."""
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def markdown(table: Table, number: int) -> str:

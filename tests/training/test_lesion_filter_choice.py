@@ -60,7 +60,7 @@ def test_the_table() -> None:
     table = choice(v1_p07=judged(0.6, 0.6, 1.0, healthy=1)).markdown().splitlines()
     assert table[0].startswith("Mean DSC of 3 cases, 1 of them healthy (made up) by the least")
     assert "in brackets, in how many of 1 healthy ones a lesion is seen" in table[0]
-    assert table[2] == "| | any probability | 0.6 | 0.7 | 0.8 | 0.9 | 0.95 | 0.99 |"
+    assert table[2] == "|  | any probability | 0.6 | 0.7 | 0.8 | 0.9 | 0.95 | 0.99 |"
     assert table[4].startswith("| any volume | 0.3333 (1) | 0.3333 (1) |")
     assert table[8] == "| 1 ml | 0.3333 (1) | 0.3333 (1) | **0.7333 (0)** |" + 4 * " 0.3333 (1) |"
     assert len({line.count("|") for line in table[2:12]}) == 1

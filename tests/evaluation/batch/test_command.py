@@ -37,7 +37,7 @@ def test_the_summary_counts_and_says_what_is_missing_and_why() -> None:
 def test_when_nothing_is_missing_nothing_is_to_be_mended() -> None:
     text = summary(TEAMS[:1], 1, Outcome({"alpha": [RECORD]}, {}, {}))
     assert text.splitlines() == [
-        "| team | scored | ok | failed | missing | |",
+        "| team | scored | ok | failed | missing |  |",
         "|---|---:|---:|---:|---:|---|",
         "| alpha | 1 | 1 | 0 | 0 |  |",
     ]
