@@ -8,6 +8,7 @@ import os
 import resource
 import select
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -49,13 +50,15 @@ class ProcessRunner:
     ) -> None:
         """Take a command that runs in `source`, the submission's folder.
 
-        gpu: UUID of the one that the process sees; None: it sees none.
+        gpu: UUID of the one that the process sees; None: it sees none. environment: the rest of
+        what it sees; the Python that runs this comes first on its PATH.
         """
         if not source.is_dir():
             raise InputError(f"{source}: no such folder; the command runs in the submission's own")
         self.command, self.source, self.limits = command, source.resolve(), limits
         self._environment = {
             **environment,
+            "PATH": f"{Path(sys.executable).parent}:{environment.get('PATH', os.defpath)}",
             "CUDA_VISIBLE_DEVICES": gpu or "",
             OWNER_VARIABLE: owner.token(),
         }

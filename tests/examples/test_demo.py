@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +16,11 @@ import pytest
 from evaluation.errors import EvaluationError
 from evaluation.runners import InfrastructureError
 from evaluation.volumes import read
-from examples import demo, samples
+from examples import demo, demonstration, samples
 from tests import engine
 from tests.submissions import BEHAVIOURS, lesion, save, write_submission
 
-Make = Callable[..., demo.Settings]
+Make = Callable[..., demonstration.Settings]
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def source(tmp_path: Path) -> Path:
     """A submission that fails on the chest and finds everything in the box."""
     behaviours = {"lung2_box": BEHAVIOURS["good"], "lung2": BEHAVIOURS["exit3"]}
     folder = write_submission(tmp_path / "source", behaviours)
-    for name, card in ((demo.MODEL, '{"notice": "a stand-in"}'), ("another", "{}")):
+    for name, card in ((demonstration.MODEL, '{"notice": "a stand-in"}'), ("another", "{}")):
         (folder / "weights" / name).mkdir(parents=True)
         (folder / "weights" / name / "model.json").write_text(card)
     return folder
@@ -44,9 +46,9 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def settings(tmp_path: Path, source: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     # Whoever runs the tests may have an image of that name.
-    monkeypatch.setattr(demo, "IMAGE", f"flare-test-{uuid.uuid4().hex[:8]}")
+    monkeypatch.setattr(demonstration, "IMAGE", f"flare-test-{uuid.uuid4().hex[:8]}")
 
-    def make(**changes: Any) -> demo.Settings:
+    def make(**changes: Any) -> demonstration.Settings:
         chosen = {
             "output": tmp_path / "demo",
             "cache": cache,
@@ -56,7 +58,7 @@ def settings(tmp_path: Path, source: Path, cache: Path, monkeypatch: pytest.Monk
             "timeout_s": 60.0,
             "source": source,
         }
-        return demo.Settings(**{**chosen, **changes})
+        return demonstration.Settings(**{**chosen, **changes})
 
     return make
 
@@ -78,7 +80,7 @@ def check_results(output: Path, said: str) -> None:
 def test_as_a_process_every_result_is_where_it_is_said_to_be(
     settings: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert not demo.demonstrate(settings())  # because of the chest
+    assert not demonstration.demonstrate(settings())  # because of the chest
     check_results(tmp_path / "demo", capsys.readouterr().out)
 
 
@@ -88,9 +90,9 @@ def test_in_containers_the_results_are_the_same(
 ) -> None:
     arguments = shlex.split(os.environ.get("IMAGE_BUILD_ARGS", ""))
     try:
-        assert not demo.demonstrate(settings(runner="auto", build_arguments=arguments))
+        assert not demonstration.demonstrate(settings(runner="auto", build_arguments=arguments))
     finally:
-        engine.docker("rmi", "--force", demo.IMAGE)
+        engine.docker("rmi", "--force", demonstration.IMAGE)
     said = capsys.readouterr().out
     check_results(tmp_path / "demo", said)
     assert "one container a case" in said
@@ -100,9 +102,9 @@ def test_in_containers_the_results_are_the_same(
 def test_a_second_demonstration_measures_anew(
     settings: Make, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    demo.demonstrate(settings())
+    demonstration.demonstrate(settings())
     (source / "predict.sh").write_text("exit 5\n")
-    assert not demo.demonstrate(settings())
+    assert not demonstration.demonstrate(settings())
     assert "from an earlier run" not in capsys.readouterr().out
     assert not (tmp_path / "demo" / "results" / "predictions").exists()
 
@@ -113,14 +115,14 @@ def test_the_scan_in_the_cache_is_safe_from_the_submission(
     scan = cache / "images" / "lung2_0000.nii.gz"
     before = scan.read_bytes()
     (source / "predict.sh").write_text("chmod u+w inputs/*; for i in inputs/*; do echo x>$i; done")
-    demo.demonstrate(settings())
+    demonstration.demonstrate(settings())
     assert scan.read_bytes() == before
 
 
 def test_a_tree_without_a_submission_is_named(settings: Make, source: Path) -> None:
     (source / "predict.sh").unlink()
     with pytest.raises(EvaluationError, match=r"predict\.sh.*no such script in .*source"):
-        demo.demonstrate(settings())
+        demonstration.demonstrate(settings())
 
 
 @pytest.mark.engine
@@ -130,8 +132,8 @@ def test_a_failed_build_is_one_line(
     (source / "Dockerfile").write_text("FROM scratch\nCOPY nothing-here /\n")
     message = r"docker build failed: .*build\.log\)"
     with pytest.raises(EvaluationError, match=message):
-        demo.demonstrate(settings(runner="docker"))
-    demo.demonstrate(settings(runner="auto"))
+        demonstration.demonstrate(settings(runner="docker"))
+    demonstration.demonstrate(settings(runner="auto"))
     assert re.search(rf"as a process \({message}", capsys.readouterr().out)
 
 
@@ -139,10 +141,10 @@ def test_without_an_engine_auto_takes_a_process_and_docker_is_an_error(
     settings: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-    demo.demonstrate(settings(runner="auto"))
+    demonstration.demonstrate(settings(runner="auto"))
     assert "as a process (no container engine answers" in capsys.readouterr().out
     with pytest.raises(InfrastructureError, match=r"no container engine answers.*start Docker"):
-        demo.demonstrate(settings(runner="docker"))
+        demonstration.demonstrate(settings(runner="docker"))
 
 
 def test_the_environment_adds_build_arguments_before_the_command_lines() -> None:
@@ -157,6 +159,19 @@ def test_the_environment_adds_build_arguments_before_the_command_lines() -> None
     assert parsed.runner == "auto"
     with pytest.raises(EvaluationError, match="IMAGE_BUILD_ARGS"):
         demo.parse([], {"IMAGE_BUILD_ARGS": "'"})
+
+
+def test_help_waits_for_nothing_that_only_a_run_needs() -> None:
+    script = (
+        "import sys; from examples import demo\n"
+        "try: demo.main(['--help'])\n"
+        "finally: print(*sys.modules)"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=engine.ROOT, capture_output=True, text=True, check=True)
+    loaded = done.stdout.splitlines()[-1].split()
+    assert "examples.demo" in loaded
+    assert not {"numpy", "SimpleITK", "docker", "evaluation.harness"} & set(loaded)
 
 
 def test_main_says_what_failed_in_one_line(
@@ -174,10 +189,10 @@ def test_main_says_what_failed_in_one_line(
 def test_a_model_without_its_notice_is_one_line(
     settings: Make, source: Path, card: str | None
 ) -> None:
-    path = source / "weights" / demo.MODEL / "model.json"
+    path = source / "weights" / demonstration.MODEL / "model.json"
     path.unlink()
     if card is not None:
         path.write_text(card)
     with pytest.raises(EvaluationError, match=r"cpu-small/model\.json: no notice") as caught:
-        demo.demonstrate(settings())
+        demonstration.demonstrate(settings())
     assert "\n" not in str(caught.value)

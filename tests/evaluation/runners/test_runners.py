@@ -384,6 +384,14 @@ def test_orphans_of_a_killed_harness_are_reaped(bench: Bench) -> None:
         assert not cgroup.existing("flare-")
 
 
+def test_a_command_finds_the_python_that_runs_the_harness(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    outcome = Bench("process", None, tmp_path).run("command -v python; command -v env")
+    assert outcome.log.split() == [str(Path(sys.executable).parent / "python"), "/usr/bin/env"]
+
+
 def test_without_control_groups_memory_is_still_watched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
