@@ -7,7 +7,6 @@ worst case for restoring), takes the two demonstration scans, and writes a Markd
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
 import sys
@@ -16,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import Run, description, peak_mib, timed
+from benchmarks.command_line import count, parser, publish
+from benchmarks.machine import Run, description, measured, peak_mib
 from benchmarks.programs import (
     DEVICE,
     ROOT,
@@ -31,23 +31,21 @@ from benchmarks.programs import (
 )
 from benchmarks.published import HUANG, Weights, make_weights
 from evaluation import volumes
+from evaluation.tables.markup import plain
 from examples.samples import NAMES, fetch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.against_nnunet")
-    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "benchmark")
-    parser.add_argument("--repeats", type=int, default=3, help="of each run; medians are shown")
-    parser.add_argument("--case", choices=NAMES, default=NAMES[0], help="which demonstration scan")
-    args = parser.parse_args(arguments)
-    args.output.mkdir(parents=True, exist_ok=True)
+    options = parser("against_nnunet")
+    options.add_argument("--repeats", type=count, default=3, help="of each run; medians are shown")
+    options.add_argument("--case", choices=NAMES, default=NAMES[0], help="which demonstration scan")
+    args = options.parse_args(arguments)
     (sample,) = fetch(ROOT / "runs" / "samples", names=[args.case])
     work = args.output / "work"
     shutil.rmtree(work, ignore_errors=True)
     report = _compare(make_weights(HUANG, work), work, sample.scan, args.repeats)
-    (args.output / "against_nnunet.md").write_text(report)
-    print(report)
+    publish(report, args.output / "against_nnunet.md")
     return 0
 
 
@@ -66,10 +64,10 @@ def _compare(weights: Weights, work: Path, scan: Path, repeats: int) -> str:
     staged: list[Run] = []
     imports: list[float] = []
     for _ in range(repeats):  # in turn, so that a drift of the machine meets all of them
-        imports.append(timed([sys.executable, "-c", "import torch"]).wall_s)
-        staged.append(timed(stages, environment))
+        imports.append(measured([sys.executable, "-c", "import torch"], {}).wall_s)
+        staged.append(measured(stages, environment))
         for name, command in whole.items():
-            runs[name].append(timed(*command))
+            runs[name].append(measured(*command))
     columns = {
         name: _median_stages([app_stages(r.output) for r in runs[name]]) for name in list(whole)[1:]
     }
@@ -96,35 +94,31 @@ def _table(
     import_s: float,
     repeats: int,
 ) -> str:
-    def row(label: str, values: list[float], form: str = "{:.2f}") -> str:
-        return f"| {label} | " + " | ".join(form.format(v) for v in values) + " |"
+    def row(label: str, values: list[float], form: str = "{:.2f}") -> list[str]:
+        return [label, *(form.format(v) for v in values)]
 
     names = list(columns)
     ready = [columns[n]["ready"] for n in names]
     to_first = ("ready", DEVICE, "read", "preprocess")
     first = [sum(columns[n].get(s, 0.0) for s in to_first) for n in names]
     rest = [totals[n][0] - columns[n]["network"] for n in names]
-    lines = [
-        f"{scan.name}, {description()}; medians of {repeats} cold processes; seconds. The app "
-        "reads while it imports torch: `read` is what then remains.",
-        "",
-        "| stage | " + " | ".join(names) + " |",
-        "|---|" + "---:|" * len(names),
+    in_imports = f"the same, in units of `import torch` ({import_s:.2f} s)"
+    rows = [
         row("start-up (process start until ready)", ready),
         *(row(stage, [columns[n][stage] for n in names]) for stage in STAGES),
         row("whole process", [totals[n][0] for n in names]),
         row("whole process without the network", rest),
         row("the same, nnU-Net : this", [rest[0] / r for r in rest], "{:.1f}x"),
         row("process start until first patch", first),
-        row(
-            f"the same, in units of `import torch` ({import_s:.2f} s)",
-            [f / import_s for f in first],
-            "{:.2f}x",
-        ),
+        row(in_imports, [f / import_s for f in first], "{:.2f}x"),
         row("peak memory, MiB", [totals[n][1] for n in names], "{:.0f}"),
         row("voxels that differ from nnU-Net's mask", [0, *differ], "{:.0f}"),
     ]
-    return "\n".join(lines) + "\n"
+    return (
+        f"{scan.name}, {description()}; medians of {repeats} cold processes; seconds. The app "
+        "reads while it imports torch: `read` is what then remains.\n\n"
+        + plain(["stage", *names], rows)
+    )
 
 
 def _app(weights: Weights, work: Path, scan: Path, *options: str) -> Command:

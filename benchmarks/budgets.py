@@ -7,7 +7,6 @@ logs and curves. Exit code 1: a budget was not kept, or a run failed for another
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,14 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import machine, programs
-from benchmarks.log import Log, Time, minutes, rest
+from benchmarks.command_line import count
+from benchmarks.log import Log, Time, rest
 from benchmarks.programs import ROOT
 from benchmarks.published import NETWORKS, make_weights
 from benchmarks.sizes.meter import CommandFailed, Meter
+from benchmarks.sizes.options import long_parser
 from benchmarks.sizes.scans import LONG_SLICES, PUBLISHED_SLICES, make_scan
 from benchmarks.sizes.versions import app_version
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
+from evaluation.tables.markup import plain
 from examples import samples
 from volumes.files import write_whole
 
@@ -69,23 +71,25 @@ def refused(printed: str) -> bool:
 
 def table(results: Iterable[Result], where: str) -> str:
     """Markdown, a row for each run."""
-    head = [
-        f"Peak of GPU memory by NVML, context included, net of the baseline; {where}.",
-        "",
-        "| network | slices | budget, MiB | peak, MiB | s | |",
-        "|---|---:|---:|---:|---:|---|",
-    ]
-    rows = [
-        f"| {r.network} | {r.slices} | {r.budget_mib} | {_number(r.peak_mib, 0)} "
-        f"| {_number(r.wall_s, 1)} | {r.verdict}{f': {r.message}' if r.message else ''} |"
-        for r in results
-    ]
-    return "\n".join([*head, *rows]) + "\n"
+    head = ("network", "slices", "budget, MiB", "peak, MiB", "s", "")
+    return (
+        f"Peak of GPU memory by NVML, context included, net of the baseline; {where}.\n\n"
+        + plain(head, map(_row, results), words=(0, 5))
+    )
+
+
+def _row(r: Result) -> list[str]:
+    verdict = r.verdict + (f": {r.message}" if r.message else "")
+    sizes = [str(r.slices), str(r.budget_mib), _number(r.peak_mib, 0), _number(r.wall_s, 1)]
+    return [r.network, *sizes, verdict]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    args = _parser().parse_args(arguments)
+    options = long_parser("budgets", [*PUBLISHED_SLICES, LONG_SLICES])
+    add = options.add_argument
+    add("--budgets", nargs="+", type=count, default=BUDGETS_MIB, help="MiB; default: %(default)s")
+    args = options.parse_args(arguments)
     try:
         gpu = devices.find(args.gpu)
         if gpu is None:
@@ -94,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         same = {"machine": where, "app": app_version(), "scan": args.scan}
         log = Log(folder / "runs.jsonl", Result, same, args.resume)
         (sample,) = samples.fetch(ROOT / "runs" / "samples", names=[args.scan])
-        plan = list(itertools.product(args.networks, args.slices, args.budgets))
+        plan = list(itertools.product(args.networks or NETWORKS, args.slices, args.budgets))
         time = Time(args.minutes)
         with Meter(gpu, folder) as meter:
             for name, slices, budget in plan:
@@ -105,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 model = make_weights(NETWORKS[name], folder / "networks").model
                 scan = make_scan(sample.scan, slices, folder / "scans")
                 log.add(_run(meter, name, model, scan, slices, budget))
-                print(table(log.runs[-1:], "").splitlines()[-1], file=sys.stderr, flush=True)
+                print(*_row(log.runs[-1]), file=sys.stderr, flush=True)
                 write_whole(args.output / "budgets.md", table(log.runs, where))
     except EvaluationError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -134,21 +138,6 @@ def _run(
     found = verdict(cost.peak_vram_mib, budget_mib)
     notes = "; ".join(cost.notes)
     return Result(network, slices, budget_mib, found, cost.peak_vram_mib, cost.wall_s, notes)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.budgets")
-    add = parser.add_argument
-    add("--output", type=Path, default=ROOT / "runs" / "benchmark")
-    add("--gpu", metavar="UUID", help="which one, where there are several")
-    add("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
-    sizes = [*PUBLISHED_SLICES, LONG_SLICES]
-    add("--slices", nargs="+", type=int, default=sizes, help="default: %(default)s")
-    add("--budgets", nargs="+", type=int, default=list(BUDGETS_MIB), help="MiB; %(default)s")
-    add("--resume", action="store_true", help="keep what an earlier call has measured")
-    add("--minutes", type=minutes, help="in which runs may begin; --resume does the rest")
-    add("--scan", choices=samples.NAMES, default=samples.NAMES[0], help="default: %(default)s")
-    return parser
 
 
 def _number(value: float | None, digits: int) -> str:

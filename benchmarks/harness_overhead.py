@@ -6,7 +6,6 @@ own (making, running and removing the container): copying the scan, checking and
 results. Needs a Docker engine; IMAGE_BUILD_ARGS as for `make run`.
 """
 
-import argparse
 import contextlib
 import io
 import os
@@ -18,6 +17,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from benchmarks.command_line import count, parser, publish
 from evaluation import host
 from evaluation.cases import find
 from evaluation.gpu.devices import NONE
@@ -25,8 +25,8 @@ from evaluation.harness import Plan, evaluate
 from evaluation.record import Record
 from evaluation.runners import images
 from evaluation.submission import Submission
+from evaluation.tables.markup import plain
 from examples import samples
-from volumes.files import write_whole
 
 IMAGE = "flare-overhead"
 DOCKERFILE = """ARG BASE_IMAGE=debian:bookworm-slim
@@ -43,24 +43,22 @@ SCRIPTS = {
 
 def main() -> None:
     """Measure both containers and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--cases", type=int, default=11, help="one more than is measured")
-    given = parser.parse_args()
-    lines = [
-        f"Scan lung1 (512 x 512 x 48), {given.cases - 1} cases, {host.description()}; seconds.",
-        "",
-        "| container | its engine time, median | added by the harness: median | largest |",
-        "|---|---:|---:|---:|",
-    ]
+    options = parser("harness_overhead")
+    options.add_argument("--cases", type=count, default=11, help="one more than is measured")
+    given = options.parse_args()
+    rows = []
     for name, script in SCRIPTS.items():
         records = run(script, given.cases, given.output)
         added = overheads(records)
-        wall = statistics.median(one.usage.wall_s for one in records if one.usage)
-        lines.append(f"| {name} | {wall:.3f} | {statistics.median(added):.3f} | {max(added):.3f} |")
-    text = "\n".join(lines) + "\n"
-    write_whole(given.output / "harness_overhead.md", text)
-    print(text)
+        wall_s = statistics.median(one.usage.wall_s for one in records if one.usage)
+        seconds = (wall_s, statistics.median(added), max(added))
+        rows.append([name, *(f"{s:.3f}" for s in seconds)])
+    head = ("container", "its engine time, median", "added by the harness: median", "largest")
+    publish(
+        f"Scan lung1 (512 x 512 x 48), {given.cases - 1} cases, {host.description()}; seconds.\n\n"
+        + plain(head, rows),
+        given.output / "harness_overhead.md",
+    )
 
 
 def run(script: str, count: int, cache: Path) -> Sequence[Record]:

@@ -11,26 +11,20 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from evaluation import host
 from evaluation.gpu.devices import Gpu
+from evaluation.runners.processes import descendants
 
 _LAUNCH = Path(__file__).with_name("launch.py")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished command: wall time and what it printed."""
+    """A finished command; its peak is the resident memory of the largest of its processes."""
 
     wall_s: float
     output: str
-
-
-@dataclass(frozen=True)
-class MeasuredRun(Run):
-    """The same, with the peak resident memory of the largest of its processes."""
-
     peak_rss_mib: float
 
 
@@ -50,26 +44,16 @@ def description(gpu: Gpu | None = None) -> str:
     return f"{host.description()}, {used}"
 
 
-def timed(command: Sequence[str | Path], env: dict[str, str] | None = None) -> Run:
+def measured(command: Sequence[str | Path], env: Mapping[str, str]) -> Run:
     """Run a command cold; raises RuntimeError with the end of its output if it fails."""
-    start = time.perf_counter()
-    with _start(command, env) as process:
-        output, _ = process.communicate()
-    wall_s = time.perf_counter() - start
-    _check(process, output)
-    return Run(wall_s, output)
-
-
-def measured(command: Sequence[str | Path], env: dict[str, str] | None = None) -> MeasuredRun:
-    """The same with the peak of its memory, shared pages included, which costs the run nothing."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
-        found = launch(command, log, env or {})
+        found = launch(command, log, env)
         output = log.read_text(errors="replace")
     if found is None or found.exit_code:
         code = "not started" if found is None else f"exit code {found.exit_code}"
         raise RuntimeError(f"{code} of {[str(c) for c in command]!r}: {output[-2000:]}")
-    return MeasuredRun(found.finish_s - found.start_s, output, found.peak_rss_mib)
+    return Run(found.finish_s - found.start_s, output, found.peak_rss_mib)
 
 
 def launch(
@@ -93,52 +77,20 @@ def launch(
         return Launch(**json.loads(result.read_text())) if result.exists() else None
 
 
-def peak_mib(command: Sequence[str | Path], env: dict[str, str] | None = None) -> float:
+def peak_mib(command: Sequence[str | Path], env: Mapping[str, str]) -> float:
     """Peak memory of a command's process tree: the proportional set size, sampled at 10 Hz.
 
     Pages that processes share count once. Reading it slows the command down: never time this run.
+    Raises RuntimeError if it fails.
     """
-    peak_kib = 0
-    with tempfile.TemporaryFile("w+") as output:
-        process = _start(command, env, output)
+    peak_kib, words = 0, [str(c) for c in command]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, env={**os.environ, **env}) as process:
         while process.poll() is None:
-            peak_kib = max(peak_kib, sum(_pss_kib(p) for p in _tree(process.pid)))
+            peak_kib = max(peak_kib, sum(_pss_kib(pid) for pid in descendants(process.pid)))
             time.sleep(0.1)
-        output.seek(0)
-        _check(process, output.read())
-    return peak_kib / 1024
-
-
-def _start(
-    command: Sequence[str | Path],
-    env: dict[str, str] | None,
-    output: IO[str] | int = subprocess.PIPE,
-) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [str(c) for c in command],
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, **(env or {})},
-    )
-
-
-def _check(process: subprocess.Popen[str], output: str) -> None:
     if process.returncode:
-        raise RuntimeError(f"exit code {process.returncode} of {process.args!r}: {output[-2000:]}")
-
-
-def _tree(pid: int) -> list[int]:
-    found, todo = [], [pid]
-    while todo:
-        current = todo.pop()
-        found.append(current)
-        try:
-            for children in Path(f"/proc/{current}/task").glob("*/children"):
-                todo += [int(c) for c in children.read_text().split()]
-        except OSError:  # it has ended
-            continue
-    return found
+        raise RuntimeError(f"exit code {process.returncode} of {words!r}")
+    return peak_kib / 1024
 
 
 def _pss_kib(pid: int) -> int:

@@ -6,7 +6,6 @@ three methods, with 1000 resamples each, and writes a Markdown table.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -15,15 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.command_line import parser, publish
 from benchmarks.machine import description
 from evaluation.ranking.methods import METRIC_RANKS
 from evaluation.ranking.outcomes import Outcomes
 from evaluation.ranking.profile import load_profile
 from evaluation.ranking.ranking import rank
 from evaluation.store import Store
+from evaluation.tables.markup import plain
 from evaluation.teams import Team
 
-ROOT = Path(__file__).resolve().parent.parent
 SIZES = ((25, 400), (50, 1000))  # teams, cases
 RESAMPLES = 1000
 REPEATS = 3
@@ -31,23 +31,15 @@ REPEATS = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ranking")
-    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "benchmark")
-    args = parser.parse_args(arguments)
-    args.output.mkdir(parents=True, exist_ok=True)
-    report = "\n".join(
-        [
-            f"A ranking of simulated results in memory, with {RESAMPLES} resamples by each of"
-            f" {len(METRIC_RANKS)} methods and all significance tests; {description()}. Seconds,"
-            f" median of {REPEATS}.",
-            "",
-            "| teams | cases | metrics | wall s | CPU s |",
-            "|---:|---:|---:|---:|---:|",
-            *(_row(teams, cases) for teams, cases in SIZES),
-        ]
+    args = parser("ranking").parse_args(arguments)
+    report = (
+        f"A ranking of simulated results in memory, with {RESAMPLES} resamples by each of"
+        f" {len(METRIC_RANKS)} methods and all significance tests; {description()}. Seconds,"
+        f" median of {REPEATS}.\n\n"
     )
-    (args.output / "ranking.md").write_text(report + "\n")
-    print(report)
+    rows = [_row(teams, cases) for teams, cases in SIZES]
+    report += plain(("teams", "cases", "metrics", "wall s", "CPU s"), rows, words=())
+    publish(report, args.output / "ranking.md")
     return 0
 
 
@@ -75,7 +67,7 @@ def simulated(teams: int, cases: int, seed: int = 0) -> Outcomes:
     )
 
 
-def _row(teams: int, cases: int) -> str:
+def _row(teams: int, cases: int) -> list[str]:
     profile, outcomes = load_profile("flare24"), simulated(teams, cases)
     wall_s, cpu_s = [], []
     for _ in range(REPEATS):
@@ -83,8 +75,8 @@ def _row(teams: int, cases: int) -> str:
         rank(outcomes, profile, RESAMPLES)
         wall_s.append(time.perf_counter() - wall)
         cpu_s.append(time.process_time() - cpu)
-    seconds = f"{statistics.median(wall_s):.2f} | {statistics.median(cpu_s):.2f}"
-    return f"| {teams} | {cases} | {len(profile.metrics)} | {seconds} |"
+    seconds = (f"{statistics.median(of):.2f}" for of in (wall_s, cpu_s))
+    return [str(teams), str(cases), str(len(profile.metrics)), *seconds]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ installed for tests and benchmarks only (the extra `dev`).
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import statistics
 import sys
@@ -23,10 +22,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from surface_distance import metrics as deepmind  # type: ignore[import-untyped]
 
+from benchmarks.command_line import parser, publish
 from benchmarks.machine import description
 from evaluation.scoring.surface import surface_dice
+from evaluation.tables.markup import plain
 
-ROOT = Path(__file__).resolve().parent.parent
 SHAPE_ZYX = (300, 512, 512)
 SPACING_ZYX = (1.0, 0.7, 0.7)
 TOLERANCE_MM = 2.0
@@ -54,51 +54,36 @@ class Cost:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scoring")
-    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "benchmark")
-    args = parser.parse_args(arguments)
-    args.output.mkdir(parents=True, exist_ok=True)
-    head = " | ".join(
-        ("pair", "this: s", "MiB", "DeepMind: s", "MiB", "times faster", "NSD", "difference")
+    args = parser("scoring").parse_args(arguments)
+    head = ("pair", "this: s", "MiB", "DeepMind: s", "MiB", "times faster", "NSD", "difference")
+    report = (
+        f"512 x 512 x 300 voxels of 0.7 x 0.7 x 1 mm, tolerance 2 mm, {description()}. Each "
+        f"call in a fresh process; this: median of {REPEATS}. Memory: what the call adds to "
+        "the two masks (150 MiB).\n\n"
+        + plain(head, [_row(name, *lesions) for name, lesions in LESIONS.items()])
+        + f"\n\nLargest difference over {RANDOM_PAIRS} random pairs (up to 24 voxels an axis,"
+        f" spacing 0.4 to 8 mm, tolerance 0 to 10 mm): {_worst_difference():.1e}."
     )
-    rows = [_row(name, *lesions) for name, lesions in LESIONS.items()]
-    report = "\n".join(
-        [
-            f"512 x 512 x 300 voxels of 0.7 x 0.7 x 1 mm, tolerance 2 mm, {description()}. Each "
-            f"call in a fresh process; this: median of {REPEATS}. Memory: what the call adds to "
-            "the two masks (150 MiB).",
-            "",
-            f"| {head} |",
-            "|---|" + "---:|" * 7,
-            *rows,
-            "",
-            f"Largest difference over {RANDOM_PAIRS} random pairs (up to 24 voxels an axis, spacing"
-            f" 0.4 to 8 mm, tolerance 0 to 10 mm): {_worst_difference():.1e}.",
-        ]
-    )
-    (args.output / "scoring.md").write_text(report + "\n")
-    print(report)
+    publish(report, args.output / "scoring.md")
     return 0
 
 
-def _row(name: str, count: int, radii_mm: tuple[float, float]) -> str:
+def _row(name: str, count: int, radii_mm: tuple[float, float]) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         _write_pair(Path(folder), count, radii_mm)
         ours = [_in_fresh_process(surface_dice, folder) for _ in range(REPEATS)]
         theirs = _in_fresh_process(by_deepmind, folder)
     seconds = statistics.median(cost.seconds for cost in ours)
-    mib = statistics.median(cost.mib for cost in ours)
-    cells = (
+    return [
         name,
         f"{seconds:.3f}",
-        f"{mib:.0f}",
+        f"{statistics.median(cost.mib for cost in ours):.0f}",
         f"{theirs.seconds:.2f}",
         f"{theirs.mib:.0f}",
         f"{theirs.seconds / seconds:.0f}",
         f"{theirs.nsd:.4f}",
         f"{abs(ours[0].nsd - theirs.nsd):.1e}",
-    )
-    return "| " + " | ".join(cells) + " |"
+    ]
 
 
 def _write_pair(folder: Path, count: int, radii_mm: tuple[float, float]) -> None:

@@ -15,7 +15,6 @@ only where a lesion is possible cannot be turned off, and has no row.
 
 from __future__ import annotations
 
-import argparse
 import re
 import statistics
 import sys
@@ -32,13 +31,15 @@ from app.image import read_image
 from app.model import Model, ModelConfig, load_model
 from app.preprocess import prepare
 from app.sliding_window import window_count
-from benchmarks.machine import MeasuredRun, description, measured, timed
+from benchmarks.command_line import count, parser, publish
+from benchmarks.machine import Run, description, measured
+from benchmarks.programs import ROOT
 from benchmarks.published import HUANG, make_weights
 from evaluation import volumes
 from evaluation.scoring.metrics import dice
+from evaluation.tables.markup import plain
 from examples.samples import fetch
 
-ROOT = Path(__file__).resolve().parent.parent
 STEP_SIZE = 0.5  # the app's default
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -142,13 +143,13 @@ VARIANTS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.shortcuts")
-    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "benchmark")
-    parser.add_argument("--scans", type=Path, help="a folder of more scans")
-    parser.add_argument("--models", type=Path, help="a folder of more exported, trained models")
-    parser.add_argument("--repeats", type=int, default=3, help="of timed runs; medians are shown")
-    args = parser.parse_args(arguments)
-    args.output.mkdir(parents=True, exist_ok=True)
+    options = parser("shortcuts")
+    options.add_argument("--scans", type=Path, help="a folder of more scans")
+    options.add_argument("--models", type=Path, help="a folder of more exported, trained models")
+    options.add_argument(
+        "--repeats", type=count, default=3, help="of timed runs; medians are shown"
+    )
+    args = options.parse_args(arguments)
     samples = [s.scan for s in fetch(ROOT / "runs" / "samples")]
     scans = samples + (sorted(args.scans.glob("*.nii.gz")) if args.scans else [])
     folders = [m.parent for m in sorted((ROOT / "weights").glob("*/model.json"))]
@@ -175,8 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             windows_table(["published 5.6M", *(m.folder.name for m in models)], windows),
         ]
     )
-    (args.output / "shortcuts.md").write_text(report + "\n")
-    print(report)
+    publish(report, args.output / "shortcuts.md")
     return 0
 
 
@@ -187,17 +187,13 @@ def difference(mask: NDArray[Any], reference: NDArray[Any]) -> Difference:
 
 def exact_table(masks: Sequence[Masks]) -> str:
     """What the default and the default in float32 cost against ``--exact``, scan by scan."""
-    return "\n".join(
+    counts = ("voxels", "lesion voxels, `--exact`", "voxels that differ", "Dice")
+    return plain(
+        ("scan", *counts, "without bfloat16: voxels that differ", "Dice"),
         [
-            "| scan | voxels | lesion voxels, `--exact` | voxels that differ | Dice "
-            "| without bfloat16: voxels that differ | Dice |",
-            "|---|---:|---:|---:|---:|---:|---:|",
-            *(
-                f"| {m.scan} | {m.voxels} | {m.lesion} | {_cells(m.default)} "
-                f"| {_cells(m.in_float32)} |"
-                for m in masks
-            ),
-        ]
+            [m.scan, str(m.voxels), str(m.lesion), *_cells(m.default), *_cells(m.in_float32)]
+            for m in masks
+        ],
     )
 
 
@@ -210,47 +206,35 @@ def shortcut_table(
     """
     rows = []
     for name, cost in costs.items():
-        found = [[of_scan[name] for of_scan in of if name in of_scan] for of in masks.values()]
-        cells = [_cells(_of_all(differences)) if differences else " | " for differences in found]
-        rows.append(
-            f"| {name} | {cost.network_s:.2f} | {cost.wall_s:.2f} | {cost.peak_rss_mib:.0f} "
-            f"| {cost.windows} | {' | '.join(cells)} |"
-        )
-    columns = " | ".join(f"{model}: voxels that differ | Dice" for model in masks)
-    return "\n".join(
-        [
-            f"| | network, s | whole process, s | peak RSS, MiB | windows | {columns} |",
-            "|---|" + "---:|" * (4 + 2 * len(masks)),
-            *rows,
-        ]
-    )
+        cells = [name, f"{cost.network_s:.2f}", f"{cost.wall_s:.2f}", f"{cost.peak_rss_mib:.0f}"]
+        cells.append(str(cost.windows))
+        for of in masks.values():
+            found = [of_scan[name] for of_scan in of if name in of_scan]
+            cells += _cells(_of_all(found)) if found else ["", ""]
+        rows.append(cells)
+    head = ["", "network, s", "whole process, s", "peak RSS, MiB", "windows"]
+    for model in masks:
+        head += [f"{model}: voxels that differ", "Dice"]
+    return plain(head, rows)
 
 
 def windows_table(networks: Sequence[str], windows: Mapping[str, Sequence[tuple[int, int]]]) -> str:
     """For each scan and network the number of windows without and with ``--crop-to-body``."""
-    return "\n".join(
-        [
-            f"| scan | {' | '.join(networks)} |",
-            "|---|" + "---:|" * len(networks),
-            *(
-                f"| {scan} | {' | '.join(f'{whole}, {body}' for whole, body in counts)} |"
-                for scan, counts in windows.items()
-            ),
-        ]
-    )
+    rows = [[scan, *(f"{a}, {b}" for a, b in counts)] for scan, counts in windows.items()]
+    return plain(["scan", *networks], rows)
 
 
 def _of_all(differences: Sequence[Difference]) -> Difference:
     return Difference(sum(d.voxels for d in differences), min(d.dice for d in differences))
 
 
-def _cells(found: Difference) -> str:
-    return f"{found.voxels} | {found.dice:.5f}"
+def _cells(found: Difference) -> list[str]:
+    return [str(found.voxels), f"{found.dice:.5f}"]
 
 
 def _costs(model: Model, scan: Path, repeats: int, work: Path) -> dict[str, Cost]:
     variants = (DEFAULT, *VARIANTS)
-    runs: dict[str, list[MeasuredRun]] = {v.name: [] for v in variants}
+    runs: dict[str, list[Run]] = {v.name: [] for v in variants}
     for _ in range(repeats):  # in turn, so that a drift of the machine meets all of them
         for variant in variants:
             command = _command(variant, model, scan, work / "timed.nii.gz")
@@ -269,7 +253,7 @@ def _costs(model: Model, scan: Path, repeats: int, work: Path) -> dict[str, Cost
 def _masks(model: Model, scan: Path, work: Path) -> Masks:
     def mask(variant: Variant) -> NDArray[Any]:
         output = work / "mask.nii.gz"
-        timed(_command(variant, model, scan, output), _environment(variant))
+        measured(_command(variant, model, scan, output), _environment(variant))
         return volumes.read(output).voxels_zyx
 
     exact, default, in_float32 = mask(EXACT), mask(DEFAULT), mask(IN_FLOAT32)

@@ -7,7 +7,6 @@ a Markdown table.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -15,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.lean.start import FULL_IMPORT, left_out
-from benchmarks.machine import description, measured, timed
+from benchmarks.command_line import count, parser, publish
+from benchmarks.machine import description, measured
 from benchmarks.programs import DEVICE, ROOT, Command, app_command, app_stages
 from benchmarks.sizes.versions import app_version, previous_app
 from evaluation.errors import EvaluationError
+from evaluation.tables.markup import plain
 from examples.samples import fetch
 
 _MODEL = ROOT / "weights" / "cpu-small"
@@ -53,11 +54,10 @@ class Start:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.start_up")
-    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "benchmark")
-    parser.add_argument("--repeats", type=int, default=9, help="of each run; medians are shown")
-    parser.add_argument("--previous", metavar="COMMIT", help="the app of which to compare with")
-    args = parser.parse_args(arguments)
+    options = parser("start_up")
+    options.add_argument("--repeats", type=count, default=9, help="of each run; medians are shown")
+    options.add_argument("--previous", metavar="COMMIT", help="the app of which to compare with")
+    args = options.parse_args(arguments)
     if not left_out():
         print("error: not known what can be left out of torch; make install", file=sys.stderr)
         return 1
@@ -79,9 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     mask = args.output / "start_up.nii.gz"
     starts = _in_turn(programs, app_command(_MODEL, sample.scan, mask, "cpu"), args.repeats)
-    report = _table(programs, starts, version, args.repeats)
-    (args.output / "start_up.md").write_text(report)
-    print(report)
+    publish(_table(programs, starts, version, args.repeats), args.output / "start_up.md")
     return 0
 
 
@@ -100,7 +98,7 @@ def _in_turn(programs: Sequence[Program], command: Command, repeats: int) -> dic
 
 
 def _start(program: Program, command: Command) -> Start:
-    importing = timed([sys.executable, "-c", program.importing], program.environment)
+    importing = measured([sys.executable, "-c", program.importing], program.environment)
     run = measured(command, program.environment)
     stages = app_stages(run.output)
     first = sum(stages.get(s, 0.0) for s in ("ready", DEVICE, "read", "preprocess"))
@@ -110,25 +108,23 @@ def _start(program: Program, command: Command) -> Start:
 def _table(
     programs: Sequence[Program], starts: dict[str, list[Start]], version: str, repeats: int
 ) -> str:
-    def row(label: str, of: Callable[[Start], float], digits: int = 2) -> str:
-        medians = [statistics.median(of(s) for s in starts[p.name]) for p in programs]
-        cells = [f"{medians[0]:.{digits}f}"]
-        cells += [f"{m:.{digits}f} ({medians[0] / m:.2f}x)" for m in medians[1:]]
-        return f"| {label} | " + " | ".join(cells) + " |"
+    def row(label: str, of: Callable[[Start], float], digits: int = 2) -> list[str]:
+        first, *others = (statistics.median(of(s) for s in starts[p.name]) for p in programs)
+        shares = [f"{m:.{digits}f} ({first / m:.2f}x)" for m in others]
+        return [label, f"{first:.{digits}f}", *shares]
 
-    lines = [
-        f"{description()}; app {version}; model cpu-small, scan lung1 (512 x 512 x 48), medians "
-        f"of {repeats} cold processes each, files in the page cache; in brackets the app's share.",
-        "",
-        "| | " + " | ".join(p.name for p in programs) + " |",
-        "|---|" + "---:|" * len(programs),
+    rows = [
         row("importing torch, CPU s", lambda s: s.import_s),
         row("process start to first window, s", lambda s: s.first_window_s),
         row("network, s", lambda s: s.network_s),
         row("whole process, s", lambda s: s.whole_s),
         row("peak RSS, MiB", lambda s: s.peak_mib, 0),
     ]
-    return "\n".join(lines) + "\n"
+    return (
+        f"{description()}; app {version}; model cpu-small, scan lung1 (512 x 512 x 48), medians "
+        f"of {repeats} cold processes each, files in the page cache; in brackets the app's share."
+        "\n\n" + plain(["", *(p.name for p in programs)], rows)
+    )
 
 
 if __name__ == "__main__":

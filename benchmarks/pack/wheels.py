@@ -8,11 +8,13 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from benchmarks.pack.packages import SOURCE_ONLY, normalised
 from evaluation.errors import EvaluationError
 
 _TAGS = ("_2_28", "_2_27", "_2_24", "_2_17", "2014", "2010", "1")  # of manylinux
-_SOURCE_ONLY = {normalised(name) for name in SOURCE_ONLY}
+# Of these there may be no wheel: they are pure Python, and one is made here.
+_SOURCE_ONLY = {"acvl-utils", "batchgenerators", "batchgeneratorsv2", "nnunetv2"} | {
+    "dynamic-network-architectures"
+}
 _LEFT_OUT = {"tests", "test", "__pycache__"}
 
 

@@ -5,7 +5,6 @@ and how long an image takes to load where an engine answers; then plays the batc
 figures, the product's own board deciding.
 """
 
-import argparse
 import gzip
 import math
 import os
@@ -15,13 +14,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.command_line import parser, publish
 from benchmarks.scheduling.roundtrip import measure
 from benchmarks.scheduling.simulation import Overheads, Size, simulate
 from evaluation import host
 from evaluation.gpu.curve import BASELINE_S
 from evaluation.runners import images
 from evaluation.runners.docker import connect
-from volumes.files import write_whole
+from evaluation.tables.markup import plain
 
 PACE = 2.0  # of the measured batch: twice as many tasks a second as that which is simulated
 SCORE_S = 2.0  # a case with its pictures; 0.6 s and less without (benchmarks/scoring.py)
@@ -34,44 +34,39 @@ GOAL_IDLE, GOAL_MIB = 0.03, 1024
 
 def main() -> None:
     """Measure, simulate, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    options = parser("scheduling")
+    options.add_argument("--seed", type=int, default=0)
+    given = options.parse_args()
     size = Size()
     load_s, remove_s = image_s(1.0)
     trip = measure(replace(size, cases=20), PACE)
     # Every task of the batch, as fast as can be, by one machine's workers: all of them take longer.
     whole = measure(replace(size, machines=1), math.inf)
-    lines = [
+    said = (
         f"{size.teams} teams x {size.cases} cases on {size.machines} machines of {size.gpus} GPUs,"
-        f" simulated with overheads measured on {host.description()}.",
-        "",
+        f" simulated with overheads measured on {host.description()}.\n\n"
         f"From one task to the next, {size.machines * size.gpus} workers with runs of {1 / PACE:g}"
         f" times the length: mean {1000 * trip.mean_s:.0f} ms (this is used), median"
         f" {1000 * trip.median_s:.0f} ms, 99 % within {1000 * trip.p99_s:.0f} ms."
         f" {whole.tasks} tasks took the client's memory to {whole.client_peak_mib:.0f} MiB"
-        f" ({verdict(whole.client_peak_mib < GOAL_MIB)}: less than {GOAL_MIB}).",
+        f" ({verdict(whole.client_peak_mib < GOAL_MIB)}: less than {GOAL_MIB}).\n"
         f"An image of 1 GiB, of which gzip makes half: {load_s:.1f} s to load, {remove_s:.1f} s to"
-        f" remove. {CASE_S:.2f} s around each run, {SCORE_S:g} s for each score.",
-        "",
-        "| runs | images, GiB | hours | loaded | GPUs at a case | idle | less than"
-        f" {100 * GOAL_IDLE:g} % | in a container | scoring, h |",
-        "|---|---:|---:|---:|---:|---:|---|---:|---:|",
-    ]
+        f" remove. {CASE_S:.2f} s around each run, {SCORE_S:g} s for each score.\n\n"
+    )
+    less = f"less than {100 * GOAL_IDLE:g} %"
+    head = ["runs", "images, GiB", "hours", "loaded", "GPUs at a case", "idle", less]
+    rows = []
     for name, hangs in (("10 to 60 s", 0.0), ("the same, 1 in 1000 hangs for 600 s", 0.001)):
         for gib in IMAGES_GIB:
             overheads = Overheads(trip.mean_s, CASE_S, gib * load_s, gib * remove_s, SCORE_S)
             found = simulate(replace(size, hangs=hangs), overheads, given.seed)
             idle = 1 - found.at_a_case
-            lines.append(
-                f"| {name} | {gib:g} | {found.hours:.2f} | {found.loads} |"
-                f" {100 * found.at_a_case:.2f} % | {100 * idle:.2f} % | {verdict(idle < GOAL_IDLE)}"
-                f" | {100 * found.in_containers:.2f} % | {found.scoring_after_h:.2f} |"
-            )
-    text = "\n".join(lines) + "\n"
-    write_whole(given.output / "scheduling.md", text)
-    print(text)
+            cells = [name, f"{gib:g}", f"{found.hours:.2f}", f"{found.loads}"]
+            cells += [f"{100 * found.at_a_case:.2f} %", f"{100 * idle:.2f} %"]
+            cells += [verdict(idle < GOAL_IDLE), f"{100 * found.in_containers:.2f} %"]
+            rows.append([*cells, f"{found.scoring_after_h:.2f}"])
+    table = plain([*head, "in a container", "scoring, h"], rows, words=(0, 6))
+    publish(said + table, given.output / "scheduling.md")
 
 
 def verdict(met: bool) -> str:

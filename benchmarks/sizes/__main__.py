@@ -19,11 +19,13 @@ from pathlib import Path
 from app.resample import resampled_shape
 from app.sliding_window import window_count
 from benchmarks import machine, programs
-from benchmarks.log import Log, Time, minutes, rest
+from benchmarks.command_line import count
+from benchmarks.log import Log, Time, rest
 from benchmarks.programs import ROOT, Steps
 from benchmarks.published import NETWORKS, Published, Weights, has_nnunet, make_weights
 from benchmarks.sizes import versions
 from benchmarks.sizes.meter import CommandFailed, Meter
+from benchmarks.sizes.options import long_parser
 from benchmarks.sizes.record import APP, NNUNET, PREVIOUS, STAGED, Measurement
 from benchmarks.sizes.report import Report, Setting
 from benchmarks.sizes.scans import CPU_SLICES, LONG_SLICES, PUBLISHED_SLICES, geometry, make_scan
@@ -39,8 +41,7 @@ _HAS_CUDA = "import torch, sys; sys.exit(not torch.cuda.is_available())"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = _parser()
-    args = parser.parse_args(arguments)
+    args = _parser().parse_args(arguments)
     try:
         bench = _prepare(args)
         with bench.meter:
@@ -55,19 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sizes")
-    add = parser.add_argument
-    sizes = sorted((*PUBLISHED_SLICES, LONG_SLICES, CPU_SLICES))
-    add("--output", type=Path, default=ROOT / "runs" / "benchmark")
+    options = long_parser("sizes", sorted((*PUBLISHED_SLICES, LONG_SLICES, CPU_SLICES)))
+    add = options.add_argument
     add("--device", choices=("cpu", "cuda"), help="default: cuda if torch sees one")
-    add("--gpu", metavar="UUID", help="which one, where there are several")
-    add(
-        "--networks",
-        nargs="+",
-        choices=list(NETWORKS),
-        help="default: both on a GPU; huang on a CPU, where the other one takes hours",
-    )
-    add("--slices", nargs="+", type=_count, default=sizes, help="default: %(default)s")
     add(
         "--programs",
         nargs="+",
@@ -79,17 +70,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="REF",
         help="an earlier version, as a git reference or a folder with its app/ (newest tag)",
     )
-    add("--scan", choices=samples.NAMES, default=samples.NAMES[0], help="default: %(default)s")
-    add("--repeats", type=_count, default=1, help="of each run; medians are shown")
-    add("--resume", action="store_true", help="keep what an interrupted run has measured")
-    add("--minutes", type=minutes, help="in which runs may begin; --resume does the rest")
-    return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"should be a whole number above 0, found {text!r}")
-    return int(text)
+    add("--repeats", type=count, default=1, help="of each run; medians are shown")
+    return options
 
 
 def _prepare(args: argparse.Namespace) -> Bench:

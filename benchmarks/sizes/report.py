@@ -9,6 +9,7 @@ from benchmarks.programs import DEVICE, STAGES
 from benchmarks.sizes.record import APP, NNUNET, PREVIOUS, STAGED, Case, Measurement, case
 from benchmarks.sizes.scans import SPACING_RULE, slice_spacing_mm
 from benchmarks.sizes.targets import UNMEASURED, cpu_targets, gpu_targets, ratio, targets_table
+from evaluation.tables.markup import plain
 
 TITLES = {APP: "app", PREVIOUS: "previous", NNUNET: "nnU-Net"}
 FAILED = "failed"
@@ -52,10 +53,10 @@ class Report:
         setting = self._setting
         lines = [self._introduction(), ""]
         for network, title in setting.networks.items():
-            lines += [f"**{title}**", "", *_table(self._columns(network))]
+            lines += [f"**{title}**", "", _table(self._columns(network))]
             lines += ["", *self._staged(network)]
         find = gpu_targets if setting.on_gpu else cpu_targets
-        lines += ["**Targets**", "", *targets_table(find(self._case)), "", *self._remarks()]
+        lines += ["**Targets**", "", targets_table(find(self._case)), "", *self._remarks()]
         return "\n".join(lines).rstrip() + "\n"
 
     def _case(self, network: str, slices: int, program: str) -> Case:
@@ -154,10 +155,6 @@ def _cell(of: Case, value: float | None, form: str) -> str:
     return form.format(value)
 
 
-def _table(columns: Sequence[Column]) -> list[str]:
+def _table(columns: Sequence[Column]) -> str:
     rows = zip(*(c.cells for c in columns), strict=True)
-    return [
-        f"| {' | '.join(c.title for c in columns)} |",
-        "|---|" + "---:|" * (len(columns) - 1),
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
+    return plain([c.title for c in columns], rows)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.sizes.record import APP, NNUNET, STAGED, Case
 from benchmarks.sizes.scans import CPU_SLICES
+from evaluation.tables.markup import plain
 
 GPU_SLICES = 554
 Cases = Callable[[str, int, str], Case]  # of network, slices and program
@@ -52,18 +53,16 @@ class Target:
         good = self.value >= self.bound if self.at_least else self.value <= self.bound
         return "met" if good else "missed"
 
-    def row(self) -> str:
-        """A line of the table that `targets_table` begins."""
-        bound = f"at {'least' if self.at_least else 'most'} {self.bound:g}{self.unit}"
-        value = UNMEASURED if self.value is None else f"{_digits(self.value)}{self.unit}"
-        cells = (self.what, bound, self.published, value, self.verdict)
-        return f"| {' | '.join(cells)} |"
 
-
-def targets_table(targets: list[Target]) -> list[str]:
-    """Markdown lines."""
-    head = ["| target | asked for | published | measured | |", "|---|---|---|---:|---|"]
-    return head + [target.row() for target in targets]
+def targets_table(targets: list[Target]) -> str:
+    """Markdown, a row for each."""
+    rows = []
+    for t in targets:
+        bound = f"at {'least' if t.at_least else 'most'} {t.bound:g}{t.unit}"
+        value = UNMEASURED if t.value is None else f"{_digits(t.value)}{t.unit}"
+        rows.append((t.what, bound, t.published, value, t.verdict))
+    head = ("target", "asked for", "published", "measured", "")
+    return plain(head, rows, words=(0, 1, 2, 4))
 
 
 def cpu_targets(cases: Cases) -> list[Target]:
@@ -72,18 +71,15 @@ def cpu_targets(cases: Cases) -> list[Target]:
     staged = cases("huang", CPU_SLICES, STAGED)
     rest_s = app.rest_s(app.stages.get("network"))
     theirs_s = nnunet.rest_s(staged.stages.get("network"))
+    rest = "everything but the network, of nnU-Net's"
+    asked = (
+        ("whole process, of nnU-Net's", CPU_WALL, app.wall_s, nnunet.wall_s),
+        (f"{rest} everything but the network", CPU_REST, rest_s, theirs_s),
+        (f"{rest} whole process", CPU_REST, rest_s, nnunet.wall_s),
+        ("peak RSS, of nnU-Net's", CPU_PEAK, app.peak_mib, nnunet.peak_mib),
+    )
     scan = f"huang, 512 x 512 x {CPU_SLICES}: "
-    rest = f"{scan}everything but the network, of nnU-Net's "
-    return [
-        Target(
-            f"{scan}whole process, of nnU-Net's", CPU_WALL, "x", ratio(app.wall_s, nnunet.wall_s)
-        ),
-        Target(f"{rest}everything but the network", CPU_REST, "x", ratio(rest_s, theirs_s)),
-        Target(f"{rest}whole process", CPU_REST, "x", ratio(rest_s, nnunet.wall_s)),
-        Target(
-            f"{scan}peak RSS, of nnU-Net's", CPU_PEAK, "x", ratio(app.peak_mib, nnunet.peak_mib)
-        ),
-    ]
+    return [Target(scan + what, most, "x", ratio(a, b)) for what, most, a, b in asked]
 
 
 def gpu_targets(cases: Cases) -> list[Target]:
@@ -92,25 +88,13 @@ def gpu_targets(cases: Cases) -> list[Target]:
     for network, paper in PAPERS.items():
         app, nnunet = (cases(network, GPU_SLICES, p) for p in (APP, NNUNET))
         scan = f"{network}, 512 x 512 x {GPU_SLICES}: "
+        wall, peak, area = f"{paper.wall_s:g} s", f"{paper.peak_mb:g} MB", f"{paper.area:g}"
+        vram = f"{scan}peak VRAM, context included"
         faster, smaller = ratio(nnunet.wall_s, app.wall_s), ratio(nnunet.area_mib_s, app.area_mib_s)
         found += [
-            Target(
-                f"{scan}whole process", paper.asked_wall_s, " s", app.wall_s, f"{paper.wall_s:g} s"
-            ),
-            Target(
-                f"{scan}peak VRAM, context included",
-                paper.asked_peak_mib,
-                " MiB",
-                app.peak_mib,
-                f"{paper.peak_mb:g} MB",
-            ),
-            Target(
-                f"{scan}area",
-                paper.asked_area_mib_s,
-                " MiB s",
-                app.area_mib_s,
-                f"{paper.area:g}",
-            ),
+            Target(f"{scan}whole process", paper.asked_wall_s, " s", app.wall_s, wall),
+            Target(vram, paper.asked_peak_mib, " MiB", app.peak_mib, peak),
+            Target(f"{scan}area", paper.asked_area_mib_s, " MiB s", app.area_mib_s, area),
             Target(f"{scan}nnU-Net's time : the app's", FASTER, "x", faster, at_least=True),
             Target(f"{scan}nnU-Net's area : the app's", SMALLER_AREA, "x", smaller, at_least=True),
         ]

@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 
-from benchmarks.ranking import ROOT, simulated
+from benchmarks.programs import ROOT
+from benchmarks.ranking import simulated
 
 
 def test_simulated_results_are_as_flares() -> None:

@@ -1,0 +1,29 @@
+"""What the command lines of all benchmarks share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks.programs import ROOT
+from volumes.files import write_whole
+
+
+def parser(program: str) -> argparse.ArgumentParser:
+    """With the folder for what is found. program: a module of this package."""
+    made = argparse.ArgumentParser(prog=f"python -m benchmarks.{program}")
+    made.add_argument("--output", type=Path, default=ROOT / "runs" / "benchmark")
+    return made
+
+
+def count(text: str) -> int:
+    """An option's whole number above 0."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"should be a whole number above 0, found {text!r}")
+    return int(text)
+
+
+def publish(report: str, file: Path) -> None:
+    """Keep a report, and print it."""
+    write_whole(file, report + "\n")
+    print(report)
