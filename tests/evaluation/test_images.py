@@ -245,45 +245,46 @@ def test_an_engine_may_be_silent_as_long_as_the_archive_is_large(
         client.close()
 
 
-def test_an_engine_that_goes_away_meanwhile_is_not_the_archives_fault(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The error of a lost connection is an OSError as well, like that of an archive."""
-
-    def lost(*_: object) -> None:
-        raise requests.exceptions.ConnectionError("connection reset by peer")
-
-    client = docker.DockerClient(base_url="unix:///nowhere/docker.sock", version="1.41")
-    monkeypatch.setattr(type(client.images), "load", lost)
-    archive = tmp_path / "team.tar.gz"
-    archive.touch()
-    with pytest.raises(EvaluationError, match=r"engine cannot load it \(connection reset by peer"):
-        images.load(client, archive)
-    archive.unlink()
-    with pytest.raises(EvaluationError, match=r"cannot be read \(No such file or directory\)"):
-        images.load(client, archive)
+def podman_says(cause: str) -> docker.errors.APIError:
+    """Whatever fails, Podman calls it a format that it does not know."""
+    said = f"payload does not match any of the supported image formats: {'x' * 500} {cause}"
+    return docker.errors.APIError("500 Server Error", explanation=said)
 
 
 @pytest.mark.parametrize(
-    ("cause", "kind"),
-    [("unexpected EOF", InputError), ("no space left on device", InfrastructureError)],
+    ("raised", "kind", "said"),
+    [
+        # An OSError as well, like that of an archive.
+        (
+            requests.exceptions.ConnectionError("reset by peer"),
+            InfrastructureError,
+            "reset by peer",
+        ),
+        (podman_says("unexpected EOF"), InputError, "payload does not match"),
+        (podman_says("no space left on device"), InfrastructureError, "payload does not match"),
+    ],
 )
-def test_podman_calls_everything_a_format_that_it_does_not_know(
+def test_whose_fault_it_is_that_an_archive_cannot_be_loaded(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    cause: str,
+    raised: Exception,
     kind: type[EvaluationError],
+    said: str,
 ) -> None:
-    said = f"payload does not match any of the supported image formats: {'x' * 500} {cause}"
-
     def failed(*_: object) -> None:
-        raise docker.errors.APIError("500 Server Error", explanation=said)
+        raise raised
 
     client = docker.DockerClient(base_url="unix:///nowhere/docker.sock", version="1.41")
     monkeypatch.setattr(type(client.images), "load", failed)
     archive = tmp_path / "team.tar.gz"
     archive.touch()
-    with pytest.raises(kind, match=f"{archive}: the engine cannot load it"):
+    with pytest.raises(
+        EvaluationError, match=rf"{archive}: the engine cannot load it \({said}"
+    ) as e:
+        images.load(client, archive)
+    assert type(e.value) is kind
+    archive.unlink()
+    with pytest.raises(InfrastructureError, match=r"cannot be read \(No such file or directory\)"):
         images.load(client, archive)
 
 

@@ -72,7 +72,7 @@ class Played:
 
 @dataclass
 class FakeNvml:
-    """The driver that processes see under `environment`: set its fields, then `update` it.
+    """The driver that processes see under `environment`; `update` changes its fields.
 
     fail_code: the answer of the fail_call-th memory call of a process and of all later ones.
     init_code: nvmlInit's answer. lost_s, hang_s: stamps from which the GPUs are lost, or calls
@@ -111,8 +111,10 @@ class FakeNvml:
         lines = [f"{p.pid} {p.kind} {p.mib} {p.accounted_mib}" for p in processes]
         self._replace("processes", lines)
 
-    def update(self) -> None:
-        """Let processes see the fields as they are now."""
+    def update(self, **changes: object) -> None:
+        """Change fields; processes see them at once."""
+        for name, value in changes.items():
+            setattr(self, name, value)
         lines = [
             f"device {d.uuid} {d.total_mib} {d.idle_mib} {d.parent} {d.name}" for d in self.devices
         ]

@@ -132,23 +132,23 @@ def test_intervals_are_those_that_touch_the_run() -> None:
     assert usage.interval_p99_s == pytest.approx(np.percentile(gaps_s, 99))
 
 
-def test_tail_ends_at_the_first_sample_near_the_baseline() -> None:
-    # 1000 until t=3, down to the baseline at t=4; the run finishes at t=2.
-    samples = curve([0, 1, 2, 3, 4, 5], [1300, 1300, 1300, 1300, 310, 300])
-    usage = measure(samples, 0, 2, Baseline(300, 0))
-    assert usage.tail_s == pytest.approx(2)
-    assert usage.tail_area_mib_s == pytest.approx(1000 + (1000 + 10) / 2)
-
-
-def test_tail_is_none_when_memory_never_comes_back() -> None:
-    usage = measure(curve([0, 1, 2, 3], [300, 800, 800, 800]), 0, 1.5, Baseline(300, 0))
-    assert usage.tail_s is None
-    assert usage.tail_area_mib_s == pytest.approx(1.5 * 500)
-
-
-def test_tail_is_zero_when_memory_is_back_at_the_finish() -> None:
-    usage = measure(curve([0, 1, 2, 3], [300, 800, 300, 300]), 0, 2.5, Baseline(300, 0))
-    assert (usage.tail_s, usage.tail_area_mib_s) == (0, 0)
+@pytest.mark.parametrize(
+    ("used_mib", "finish_s", "tail_s", "area_mib_s"),
+    [
+        # At 1000 until t=3, down to nearly the baseline at t=4.
+        ([1300, 1300, 1300, 1300, 310, 300], 2, 2, 1000 + (1000 + 10) / 2),
+        ([300, 800, 800, 800], 1.5, None, 1.5 * 500),
+        ([300, 800, 300, 300], 2.5, 0, 0),
+    ],
+    ids=["to the first sample near the baseline", "memory never comes back", "back already"],
+)
+def test_tail(
+    used_mib: list[float], finish_s: float, tail_s: float | None, area_mib_s: float
+) -> None:
+    samples = curve(range(len(used_mib)), used_mib)
+    usage = measure(samples, 0, finish_s, Baseline(300, 0))
+    assert usage.tail_s == (tail_s if tail_s is None else pytest.approx(tail_s))
+    assert usage.tail_area_mib_s == pytest.approx(area_mib_s)
 
 
 @pytest.mark.parametrize(

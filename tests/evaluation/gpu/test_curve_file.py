@@ -72,10 +72,10 @@ def test_damaged_file_is_named(tmp_path: Path) -> None:
         b"not gzip",
         gzip.compress(header + b"1,2,3\n"),
         gzip.compress(b"time,memory\n1,2\n"),
+        None,
     ):
-        path.write_bytes(content)
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
         with pytest.raises(EvaluationError, match=r"curve\.csv\.gz: "):
             read_curve(path)
-    path.unlink()
-    with pytest.raises(EvaluationError, match=r"curve\.csv\.gz: "):
-        read_curve(path)

@@ -1,76 +1,66 @@
 import time
+from typing import Any
 
 import pytest
 
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
+from evaluation.gpu.devices import Gpu
 from tests.evaluation.gpu.nvml import FakeDevice, FakeNvml
 
-TWO = (FakeDevice("GPU-1", name="NVIDIA A"), FakeDevice("GPU-2", 8192, name="NVIDIA B"))
+A, B = FakeDevice("GPU-1", name="NVIDIA A"), FakeDevice("GPU-2", 8192, name="NVIDIA B")
+LOST = FakeDevice("GPU-3", total_mib=0)
 MIG = (FakeDevice("GPU-1"), FakeDevice("GPU-2"), FakeDevice("MIG-7", 4864, parent=1))
 
 
 def test_none_asks_nobody(fake: FakeNvml) -> None:
-    fake.hang_s = 0.0
-    fake.update()
+    fake.update(hang_s=0.0)
     assert devices.find("none") is None
 
 
-def test_only_gpu_is_found_by_itself(fake: FakeNvml) -> None:
-    expected = devices.Gpu("GPU-1", "Stand-in GPU", "999.0", 24576.0, "v2")
-    assert devices.find(None) == expected
+@pytest.mark.parametrize(
+    ("fields", "choice", "expected"),
+    [
+        ({}, None, Gpu("GPU-1", "Stand-in GPU", "999.0", 24576.0, "v2")),
+        ({"api": "v1"}, None, Gpu("GPU-1", "Stand-in GPU", "999.0", 24576.0, "v1")),
+        ({"devices": (A, B)}, "GPU-2", Gpu("GPU-2", "NVIDIA B", "999.0", 8192.0, "v2")),
+        ({"devices": MIG}, "MIG-7", Gpu("MIG-7", "Stand-in GPU", "999.0", 4864.0, "v2")),
+        ({"devices": (A, LOST)}, "GPU-1", Gpu("GPU-1", "NVIDIA A", "999.0", 24576.0, "v2")),
+    ],
+    ids=["the only one", "an old driver", "one of two", "a MIG instance", "beside a broken one"],
+)
+def test_a_gpu_is_found(
+    fake: FakeNvml, fields: dict[str, Any], choice: str | None, expected: Gpu
+) -> None:
+    fake.update(**fields)
+    assert devices.find(choice) == expected
 
 
-def test_old_driver_has_api_v1(fake: FakeNvml) -> None:
-    fake.api = "v1"
-    fake.update()
-    gpu = devices.find(None)
-    assert gpu is not None
-    assert gpu.api == "v1"
-
-
-def test_one_of_two_must_be_chosen_by_uuid(fake: FakeNvml) -> None:
-    fake.devices = TWO
-    fake.update()
-    with pytest.raises(EvaluationError, match=r"GPU-1 \(NVIDIA A, 24576 MiB\); GPU-2 \(NVIDIA B, "):
-        devices.find(None)
-    gpu = devices.find("GPU-2")
-    assert gpu is not None
-    assert (gpu.uuid, gpu.name, gpu.total_mib) == ("GPU-2", "NVIDIA B", 8192)
-
-
-def test_gpu_that_is_not_here_is_answered_with_those_that_are(fake: FakeNvml) -> None:
-    with pytest.raises(EvaluationError, match=r"GPU GPU-9 is not here: GPU-1 \(Stand-in GPU, 24"):
-        devices.find("GPU-9")
-
-
-def test_mig_instances_stand_for_their_gpu(fake: FakeNvml) -> None:
-    fake.devices = MIG
-    fake.update()
-    gpu = devices.find("MIG-7")
-    assert gpu is not None
-    assert (gpu.uuid, gpu.total_mib) == ("MIG-7", 4864)
-    with pytest.raises(EvaluationError, match=r"is not here: GPU-1 \(.*\); MIG-7 \(.*\)$"):
-        devices.find("GPU-2")
-
-
-def test_broken_gpu_is_named_and_does_not_hide_the_other(fake: FakeNvml) -> None:
-    fake.devices = (TWO[0], FakeDevice("GPU-2", total_mib=0))
-    fake.update()
-    gpu = devices.find("GPU-1")
-    assert gpu is not None
-    with pytest.raises(EvaluationError, match=r"GPU-1 .*; number 1 does not work \(GPU is lost\)"):
-        devices.find(None)
+@pytest.mark.parametrize(
+    ("fields", "choice", "said"),
+    [
+        ({}, "GPU-9", r"GPU GPU-9 is not here: GPU-1 \(Stand-in GPU, 24576 MiB\)"),
+        ({"devices": (A, B)}, None, r"GPU-1 \(NVIDIA A, 24576 MiB\); GPU-2 \(NVIDIA B, "),
+        ({"devices": MIG}, "GPU-2", r"is not here: GPU-1 \(.*\); MIG-7 \(.*\)$"),
+        ({"devices": (A, LOST)}, None, r"GPU-1 .*; number 1 does not work \(GPU is lost\)"),
+        ({"init_code": 18}, None, "NVML says 'RM has detected an NVML/RM version mis"),
+    ],
+    ids=["not here", "several", "a GPU that is split", "one is broken", "the driver fails"],
+)
+def test_a_gpu_that_is_not_found_is_answered_with_those_that_are_there(
+    fake: FakeNvml, fields: dict[str, Any], choice: str | None, said: str
+) -> None:
+    fake.update(**fields)
+    with pytest.raises(EvaluationError, match=said):
+        devices.find(choice)
 
 
 def test_all_that_work_are_found_and_the_others_said(fake: FakeNvml) -> None:
-    fake.devices = (*TWO, FakeDevice("GPU-3", total_mib=0))
-    fake.update()
+    fake.update(devices=(A, B, LOST))
     found, said = devices.every()
     assert [gpu.uuid for gpu in found] == ["GPU-1", "GPU-2"]
     assert said == "number 2 does not work (GPU is lost)"
-    fake.devices = fake.devices[2:]
-    fake.update()
+    fake.update(devices=(LOST,))
     with pytest.raises(EvaluationError, match="no GPU of this machine works: number 0 does not"):
         devices.every()
 
@@ -84,16 +74,8 @@ def test_without_nvml_there_is_no_gpu(fake: FakeNvml, monkeypatch: pytest.Monkey
         devices.find("GPU-1")
 
 
-def test_driver_that_fails_is_quoted(fake: FakeNvml) -> None:
-    fake.init_code = 18
-    fake.update()
-    with pytest.raises(EvaluationError, match="NVML says 'RM has detected an NVML/RM version mis"):
-        devices.find(None)
-
-
 def test_driver_that_hangs_is_noticed(fake: FakeNvml) -> None:
-    fake.hang_s = 0.0
-    fake.update()
+    fake.update(hang_s=0.0)
     start_s = time.monotonic()
     with pytest.raises(EvaluationError, match=r"did not answer within 0\.5 s"):
         devices.find(None, timeout_s=0.5)

@@ -125,8 +125,7 @@ def test_plateaus_longer_than_two_intervals_are_found_exactly(
 
 @pytest.mark.parametrize("api", ["v1", "v2"])
 def test_both_memory_apis(fake: FakeNvml, tmp_path: Path, api: str) -> None:
-    fake.api = api
-    fake.update()
+    fake.update(api=api)
     with Sampler("GPU-1", tmp_path / "gpu") as sampler:
         curve = sampler.curve(0, time.monotonic())
     assert curve.api == api
@@ -142,20 +141,15 @@ def test_both_memory_apis(fake: FakeNvml, tmp_path: Path, api: str) -> None:
 
 
 def test_gpu_is_addressed_by_uuid(fake: FakeNvml, tmp_path: Path) -> None:
-    fake.devices = (
-        FakeDevice("GPU-1"),
-        FakeDevice("GPU-2", idle_mib=7.0),
-        FakeDevice("MIG-7", 4864, 11.0, parent=0),
-    )
-    fake.update()
+    mig = FakeDevice("MIG-7", 4864, 11.0, parent=0)
+    fake.update(devices=(FakeDevice("GPU-1"), FakeDevice("GPU-2", idle_mib=7.0), mig))
     for uuid, idle_mib in (("GPU-2", 7.0), ("MIG-7", 11.0)):
         with Sampler(uuid, tmp_path / uuid) as sampler:
             assert sampler.curve(0, time.monotonic()).used_mib[0] == idle_mib
 
 
 def test_latency_of_a_call_lies_between_its_stamps(fake: FakeNvml, tmp_path: Path) -> None:
-    fake.latency_s = 0.03
-    fake.update()
+    fake.update(latency_s=0.03)
     with Sampler("GPU-1", tmp_path / "gpu", interval_s=INTERVAL_S) as sampler:
         time.sleep(1)
         curve = sampler.curve(0, time.monotonic())
@@ -186,19 +180,18 @@ def test_tail_that_does_not_end_is_given_up(fake: FakeNvml, tmp_path: Path) -> N
 
 def test_gpu_lost_in_the_middle(fake: FakeNvml, tmp_path: Path) -> None:
     with Sampler("GPU-1", tmp_path / "gpu") as sampler:
-        fake.lost_s = time.monotonic() + 0.3
-        fake.update()
+        lost_s = time.monotonic() + 0.3
+        fake.update(lost_s=lost_s)
         lost = watch_until_lost(sampler)
         assert str(lost) == "GPU GPU-1 was lost: NVML says 'GPU is lost' (code 15)"
         with pytest.raises(GpuLost, match="code 15"):
             sampler.check()
         assert is_gone(sampler.pid)
-        assert len(sampler.curve(0, fake.lost_s)) > 1  # what was sampled can still be read
+        assert len(sampler.curve(0, lost_s)) > 1  # what was sampled can still be read
 
 
 def test_call_that_fails_is_quoted(fake: FakeNvml, tmp_path: Path) -> None:
-    fake.fail_call, fake.fail_code = 20, 999
-    fake.update()
+    fake.update(fail_call=20, fail_code=999)
     with Sampler("GPU-1", tmp_path / "gpu") as sampler:
         assert "NVML says 'Unknown Error' (code 999)" in str(watch_until_lost(sampler))
 
@@ -206,11 +199,10 @@ def test_call_that_fails_is_quoted(fake: FakeNvml, tmp_path: Path) -> None:
 def test_call_that_hangs_is_noticed(fake: FakeNvml, tmp_path: Path) -> None:
     stall_s = 1.0
     with Sampler("GPU-1", tmp_path / "gpu", stall_s=stall_s) as sampler:
-        fake.hang_s = time.monotonic() + 0.2
-        fake.update()
+        hang_s = time.monotonic() + 0.2
+        fake.update(hang_s=hang_s)
         assert "so an NVML call hangs" in str(watch_until_lost(sampler))
-        late_s = time.monotonic() - fake.hang_s - stall_s
-        assert late_s < 1.0
+        assert time.monotonic() - hang_s - stall_s < 1.0
         assert is_gone(sampler.pid)
 
 
@@ -223,8 +215,7 @@ def test_sampler_that_is_killed_is_noticed(fake: FakeNvml, tmp_path: Path) -> No
 def test_start_says_why_it_cannot(fake: FakeNvml, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"GPU GPU-9 cannot be sampled: NVML says 'Not Found"):
         Sampler("GPU-9", tmp_path / "unknown").start()
-    fake.hang_s = 0.0
-    fake.update()
+    fake.update(hang_s=0.0)
     hanging = Sampler("GPU-1", tmp_path / "hanging")
     with pytest.raises(EvaluationError, match=r"no answer from NVML in 0\.5 s"):
         hanging.start(timeout_s=0.5)
@@ -253,8 +244,7 @@ def test_sampler_dies_with_a_killed_parent(fake: FakeNvml, tmp_path: Path, hangs
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         if hangs:
-            fake.hang_s = 0.0
-            fake.update()
+            fake.update(hang_s=0.0)
             time.sleep(0.1)
         assert not is_gone(pid)
         parent.kill()
@@ -290,8 +280,7 @@ def test_processes_and_contamination(fake: FakeNvml, tmp_path: Path) -> None:
 
 
 def test_processes_without_known_memory_and_accounting(fake: FakeNvml, tmp_path: Path) -> None:
-    fake.accounting = True
-    fake.update()
+    fake.update(accounting=True)
     fake.list_processes([FakeProcess(os.getpid(), -1)])
     with Sampler("GPU-1", tmp_path / "gpu") as sampler:
         wait_until(lambda: len(sampler.processes(0, time.monotonic())) == 1)

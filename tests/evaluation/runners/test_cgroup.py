@@ -169,10 +169,15 @@ def test_the_group_of_a_process_is_found(
     assert group.read() == FULL
 
 
-def test_a_process_in_the_root_group_has_none_of_its_own(
-    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/../../docker/12ab", None],
+    ids=["in the root group", "outside of what is mounted", "ended"],
+)
+def test_a_process_without_a_group_of_its_own_that_can_be_seen(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str | None
 ) -> None:
-    proc(monkeypatch, tmp_path, membership(fake, "/"))
+    proc(monkeypatch, tmp_path, None if path is None else membership(fake, path))
     assert cgroup.of_process(77) is None
 
 
@@ -183,20 +188,6 @@ def test_a_process_has_no_group_when_a_controller_is_missing(
     monkeypatch.setattr(cgroup, "ROOT", tmp_path / "cgroup")
     Fake(tmp_path / "cgroup", 1).make("a")
     proc(monkeypatch, tmp_path, "4:cpu,cpuacct:/a\n3:memory:/a\n0::/a\n")
-    assert cgroup.of_process(77) is None
-
-
-def test_a_group_outside_of_what_is_mounted_cannot_be_seen(
-    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    proc(monkeypatch, tmp_path, membership(fake, "/../../docker/12ab"))
-    assert cgroup.of_process(77) is None
-
-
-def test_a_process_that_has_ended_has_no_group(
-    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    proc(monkeypatch, tmp_path, None)
     assert cgroup.of_process(77) is None
 
 

@@ -15,28 +15,30 @@ def token_of_a_process_that_ended() -> str:
     return done.stdout.strip()
 
 
-def test_a_running_process_is_not_dead() -> None:
+def changed(token: str, part: int, value: str) -> str:
+    parts = token.split(":")  # host, boot, PID namespace, PID, ticks when it started
+    parts[part] = value
+    return ":".join(parts)
+
+
+def test_a_process_is_dead_once_it_has_ended() -> None:
     assert not owner.is_dead(owner.token())
-
-
-def test_a_process_that_ended_is_dead() -> None:
     assert owner.is_dead(token_of_a_process_that_ended())
 
 
 def test_a_pid_that_was_given_again_does_not_bring_it_back() -> None:
-    host, boot, namespace, pid, ticks = owner.token().split(":")
-    assert owner.is_dead(":".join((host, boot, namespace, pid, str(int(ticks) - 1))))
+    ticks = int(owner.token().rpartition(":")[2])
+    assert owner.is_dead(changed(owner.token(), 4, str(ticks - 1)))
 
 
 def test_before_the_last_boot_everything_is_dead() -> None:
-    host, _, namespace, pid, ticks = owner.token().split(":")
-    assert owner.is_dead(":".join((host, "other-boot", namespace, pid, ticks)))
+    assert owner.is_dead(changed(owner.token(), 1, "other-boot"))
 
 
 def test_what_cannot_be_known_is_left_alone() -> None:
-    host, boot, namespace, pid, ticks = token_of_a_process_that_ended().split(":")
-    assert not owner.is_dead(":".join(("elsewhere", boot, namespace, pid, ticks)))
-    assert not owner.is_dead(":".join((host, boot, "another", pid, ticks)))
+    ended = token_of_a_process_that_ended()
+    assert not owner.is_dead(changed(ended, 0, "elsewhere"))
+    assert not owner.is_dead(changed(ended, 2, "another"))
     assert not owner.is_dead("something else")
 
 
