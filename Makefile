@@ -1,5 +1,5 @@
 # make install   environment in .venv (Python 3.11 to 3.13), and what the app can leave out of its torch
-# make run       evaluate two real scans with the container, or without one where no engine answers
+# make run       evaluate a real scan with the container, or without one where no engine answers
 # make test      the quick tests: minutes
 # make test-all  all tests; those that need a Docker engine, say, are skipped where none answers
 # make lint      ruff and mypy; the docs' links
@@ -41,7 +41,8 @@ app/lean/left_out.json: .venv/installed
 	.venv-nnunet/bin/python -m pip install --quiet --requirement training/requirements.txt
 	touch $@
 
-run: install
+# Does not wait for what `install` finds out about torch: minutes, for half a second less a scan.
+run: .venv/installed
 	.venv/bin/python -m examples.demo --output runs/demo
 
 # A worker a core, and so a thread a worker.
