@@ -115,6 +115,11 @@ class Bench:
             runner.close()
 
 
+def is_running(command: str) -> bool:
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    return command in listed.stdout
+
+
 @pytest.fixture(params=[*engine.ENGINES, "process"])
 def bench(
     request: pytest.FixtureRequest, images: dict[str, engine.Image], tmp_path: Path
@@ -137,9 +142,9 @@ def test_a_run_is_timed_and_its_log_is_kept(bench: Bench) -> None:
 
 def test_cpu_time_and_memory_are_those_of_all_processes(bench: Bench) -> None:
     # Two children of 30 MiB each, alive together (without ":" they would become their sleep), and
-    # half a second of arithmetic.
+    # a second of arithmetic, however long it takes where other programs run.
     hold = "(x=$(head -c 30M /dev/zero | tr '\\0' x); sleep 1; :) &"
-    outcome = bench.run(f"{hold} {hold} timeout 0.5 sh -c 'while :; do :; done'; wait")
+    outcome = bench.run(f"{hold} {hold} (ulimit -t 1; while :; do :; done); wait")
     assert outcome.exit_code == 0
     assert outcome.peak_ram_mib is not None
     assert 60 <= outcome.peak_ram_mib <= 128
@@ -147,7 +152,7 @@ def test_cpu_time_and_memory_are_those_of_all_processes(bench: Bench) -> None:
         assert (outcome.cpu_s, outcome.measured_by) == (None, "anonymous memory at 5 Hz")
         return
     assert outcome.cpu_s is not None
-    assert 0.4 <= outcome.cpu_s <= 3
+    assert 0.9 <= outcome.cpu_s <= 3.5
     assert "cgroup" in outcome.measured_by
 
 
@@ -157,16 +162,14 @@ def test_the_time_limit_ends_everything(bench: Bench) -> None:
     assert (outcome.exit_code, outcome.stopped) == (None, TIMEOUT)
     assert 0.5 <= outcome.runtime_s < 1.5
     assert time.monotonic() - before < 10
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    assert "sleep 987.6" not in listed.stdout
+    assert not is_running("sleep 987.6")
 
 
 def test_what_a_submission_leaves_running_ends_with_it(bench: Bench) -> None:
     outcome = bench.run("setsid sleep 876.5 >/dev/null 2>&1 & echo bye")
     assert outcome.exit_code == 0
     assert outcome.wall_s < 5
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    assert "sleep 876.5" not in listed.stdout
+    assert not is_running("sleep 876.5")
 
 
 def test_memory_is_limited(bench: Bench) -> None:
@@ -222,8 +225,7 @@ def test_an_error_in_watching_leaves_nothing_behind(bench: Bench) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         bench.run("sleep 765.4", watch=watch)
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    assert "sleep 765.4" not in listed.stdout
+    assert not is_running("sleep 765.4")
 
 
 def test_a_submission_that_has_half_entered_its_groups_is_ended(
@@ -365,21 +367,20 @@ def test_orphans_of_a_killed_harness_are_reaped(bench: Bench) -> None:
     )
     (bench.folder / "killed").mkdir()
     harness = subprocess.Popen([sys.executable, "-c", script], cwd=engine.ROOT)
-    orphan = ["ps", "-eo", "args"]
     for _ in range(200):
-        if "sleep 654.3" in subprocess.run(orphan, capture_output=True, text=True).stdout:
+        if is_running("sleep 654.3"):
             break
         time.sleep(0.05)
     harness.kill()
     harness.wait()
-    assert "sleep 654.3" in subprocess.run(orphan, capture_output=True, text=True).stdout
+    assert is_running("sleep 654.3")
     runner = bench.runner()
     try:
         assert runner.reap() > 0
         assert runner.reap() == 0
     finally:
         runner.close()
-    assert "sleep 654.3" not in subprocess.run(orphan, capture_output=True, text=True).stdout
+    assert not is_running("sleep 654.3")
     if bench.kind == "process":
         assert not cgroup.existing("flare-")
 
