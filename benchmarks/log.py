@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Hashable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+import msgspec
+
+from evaluation import json_file
 from evaluation.errors import EvaluationError
 from volumes.files import write_whole
 
 
 class Run(Protocol):
     """What is known of one run: a dataclass of what JSON can hold."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def key(self) -> Hashable:
@@ -57,7 +57,7 @@ class Log(Generic[R]):
         try:
             setting, *lines = map(json.loads, self._file.read_text().splitlines())
             setting = dict(setting)
-            runs = [self._kind(**line) for line in lines]
+            runs = [json_file.convert(line, self._kind) for line in lines]
         except (ValueError, TypeError) as error:
             raise EvaluationError(
                 f"{self._file}: not of this version ({error}); remove it, or start without --resume"
@@ -72,7 +72,7 @@ class Log(Generic[R]):
         self.runs = runs
 
     def _save(self) -> None:
-        lines = [self._setting, *(asdict(r) for r in self.runs)]
+        lines = [self._setting, *map(msgspec.to_builtins, self.runs)]
         write_whole(self._file, "".join(json.dumps(line) + "\n" for line in lines))
 
 

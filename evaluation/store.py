@@ -6,18 +6,13 @@ measured again because its scoring was interrupted.
 """
 
 import fcntl
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from evaluation import json_file
 from evaluation.errors import EvaluationError
-from evaluation.record import Record, Usage, Vram
-from evaluation.scoring.assess import Accuracy
-from evaluation.states import State
-from volumes.files import write_whole
+from evaluation.record import Record
 
 
 class Store:
@@ -63,39 +58,13 @@ class Store:
 
     def save(self, one: Record) -> None:
         """Write a case's record, in place of the one before."""
-        write_whole(self.path(one.case), json.dumps(asdict(one), indent=2) + "\n")
+        json_file.write(self.path(one.case), one)
 
     def load(self, case: str) -> Record | None:
         """Return a case's record or None; raises EvaluationError when it is damaged."""
-        path = self.path(case)
-        try:
-            return _record(json.loads(path.read_text()))
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise EvaluationError(
-                f"{path}: not a record of this version ({error}); remove it to run the case again"
-            ) from error
+        what, remedy = "a record of this version", "remove it to run the case again"
+        return json_file.read(self.path(case), Record, what, remedy)
 
     def path(self, case: str) -> Path:
         """Where a case's record is."""
         return self.folder / "cases" / f"{case}.json"
-
-
-def _record(content: dict[str, Any]) -> Record:
-    usage, vram, accuracy = (content[name] for name in ("usage", "vram", "accuracy"))
-    if vram is not None:
-        vram["contaminated"] = tuple(vram["contaminated"])
-    if accuracy is not None:
-        accuracy["classes"] = {name: tuple(pair) for name, pair in accuracy["classes"].items()}
-    x, y, z = content["size_xyz"]
-    content |= {
-        "state": State(content["state"]),
-        "size_xyz": (x, y, z),
-        "usage": None if usage is None else Usage(**usage),
-        "vram": None if vram is None else Vram(**vram),
-        "accuracy": None if accuracy is None else Accuracy(**accuracy),
-        "scans_sha256": tuple(content["scans_sha256"]),
-        "log": tuple(content["log"]),
-    }
-    return Record(**content)

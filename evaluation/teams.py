@@ -4,10 +4,11 @@ RESULTS_DIR/TEAM/ is what `run --output` writes, and may hold a submission.json 
 of the team's archive. A refused team has no cases.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from evaluation import json_file
 from evaluation.errors import EvaluationError
 from evaluation.record import Record
 from evaluation.store import Store
@@ -17,16 +18,12 @@ RANKING = "ranking"  # the one folder of the results that is not a team's
 
 @dataclass(frozen=True)
 class Entry:
-    """What a team handed in, as its submission.json says; raises ValueError for another state."""
+    """What a team handed in, as its submission.json says."""
 
     archive: str
     image: str | None
-    state: str  # ok, or refused: it never ran
+    state: Literal["ok", "refused"]  # refused: it never ran
     message: str
-
-    def __post_init__(self) -> None:
-        if self.state not in ("ok", "refused"):
-            raise ValueError(f"state is {self.state!r}, not ok or refused")
 
 
 @dataclass(frozen=True)
@@ -81,11 +78,5 @@ def find_teams(results: Path) -> tuple[list[Team], list[Path]]:
 
 
 def _entry(path: Path) -> Entry | None:
-    try:
-        return Entry(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError) as error:
-        raise EvaluationError(
-            f"{path}: not what `batch` writes of a submission ({error}); repair or remove it"
-        ) from error
+    what = "what `batch` writes of a submission"
+    return json_file.read(path, Entry, what, remedy="repair or remove it")

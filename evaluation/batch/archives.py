@@ -2,21 +2,20 @@
 
 import contextlib
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import docker
 
+from evaluation import json_file
 from evaluation.batch.inspection import inspect
 from evaluation.batch.machine import Check, Machine, is_free, lock
 from evaluation.contracts import Contract
 from evaluation.gpu.devices import Gpu
 from evaluation.runners import InfrastructureError, InputError, Limits, Runner, images
 from evaluation.runners.docker import ENGINE_ERRORS, DockerRunner, connect, reap, reason
-from volumes.files import write_whole
 
 # Times the archive's size: the engine unpacks all of it before it unpacks its layers, and gzip
 # makes about half of an image.
@@ -135,17 +134,17 @@ class _Loaded:
         # Before it is loaded: who is killed while loading leaves an image, too.
         expected = images.names_of(team)
         entry = Entry(team, [] if before.keys() & expected else expected)
-        write_whole(path, json.dumps(asdict(entry)))
+        json_file.write(path, entry)
         try:
             found = images.unpack(self.client, archive)
             names = [name for image in found for name in image.tags or [image.id]]
             entry.remove = [name for name in names if name not in before]
-            write_whole(path, json.dumps(asdict(entry)))
+            json_file.write(path, entry)
             entry.image = images.name_in(archive, found)
             entry.image_id = inspect(self.client, archive, entry.image, image_mib, contract)
         except InputError as error:
             entry.refused = str(error)
-        write_whole(path, json.dumps(asdict(entry)))
+        json_file.write(path, entry)
         return entry
 
     def _remove(self, paths: Sequence[Path]) -> None:
@@ -182,10 +181,7 @@ def _users(path: Path) -> Path:
 
 
 def _read(path: Path) -> Entry | None:
-    try:
-        return Entry(**json.loads(path.read_text()))
-    except FileNotFoundError:
-        return None
+    return json_file.read(path, Entry, "a note of a loaded archive", "remove it")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """ranking.json: everything that `rank` found out, for whoever makes pages and plots of it.
 
-Its one owner: `Ranking` and the classes in it are the schema, field by field; the file is
-`dataclasses.asdict` of it, tuples as lists. `read_ranking` gives the classes back.
+Its one owner: `Ranking` and the classes in it are the schema, field by field. `read_ranking` gives
+the classes back.
 
     {"format": 1,
      "scoring": "flare24",                      # the scoring profile of every result
@@ -25,16 +25,13 @@ profile's own method, names within a shared place in alphabetical order. Diction
 its column as the key, dictionaries by method its name.
 """
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from evaluation import json_file
 from evaluation.errors import EvaluationError
-from evaluation.ranking.profile import Method, Metric, Profile
-from volumes.files import write_whole
-
-FORMAT = 1
+from evaluation.ranking.profile import Method, Profile
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ class Excluded:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ranking:
     """What ranking.json holds.
 
@@ -96,6 +93,7 @@ class Ranking:
     significant where at most `profile.alpha`; 1 on the diagonal.
     """
 
+    format: Literal[1] = 1
     scoring: str
     profile: Profile
     resamples: int
@@ -110,49 +108,15 @@ class Ranking:
 
 def write_ranking(path: Path, ranking: Ranking) -> None:
     """Write ranking.json; it is as it was or complete."""
-    write_whole(path, json.dumps({"format": FORMAT, **asdict(ranking)}) + "\n")
+    json_file.write(path, ranking, indent=None)
 
 
 def read_ranking(path: Path) -> Ranking:
     """Read ranking.json; raises EvaluationError when it is missing, damaged or another's."""
-    try:
-        return _ranking(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
+    what, remedy = "a ranking of this version", "rank the results again"
+    ranking = json_file.read(path, Ranking, what, remedy)
+    if ranking is None:
         raise EvaluationError(
             f"{path}: no such file; `python -m evaluation rank RESULTS_DIR` writes it"
-        ) from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise EvaluationError(
-            f"{path}: not a ranking of this version ({error}); rank the results again"
-        ) from error
-
-
-def _ranking(content: dict[str, Any]) -> Ranking:
-    if content.pop("format") != FORMAT:
-        raise ValueError(f"its format is not {FORMAT}")
-    profile = content["profile"]
-    metrics = tuple(Metric(**metric) for metric in profile["metrics"])
-    content |= {
-        "profile": Profile(**profile | {"metrics": metrics}),
-        "cases": tuple(content["cases"]),
-        "excluded": tuple(Excluded(**one) for one in content["excluded"]),
-        "teams": tuple(Team(**team) for team in content["teams"]),
-        "methods": {name: _standing(one) for name, one in content["methods"].items()},
-        "case_ranks": {name: _rows(one) for name, one in content["case_ranks"].items()},
-        "significance": {name: _rows(one) for name, one in content["significance"].items()},
-    }
-    return Ranking(**content)
-
-
-def _standing(content: dict[str, Any]) -> Standing:
-    return Standing(
-        scores=tuple(content["scores"]),
-        places=tuple(content["places"]),
-        metric_ranks={name: tuple(ranks) for name, ranks in content["metric_ranks"].items()},
-        place_counts=_rows(content["place_counts"]),
-        taus=tuple(content["taus"]),
-    )
-
-
-def _rows(content: list[list[Any]]) -> tuple[tuple[Any, ...], ...]:
-    return tuple(tuple(row) for row in content)
+        )
+    return ranking

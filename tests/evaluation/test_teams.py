@@ -44,5 +44,5 @@ def test_a_damaged_submission_is_named(tmp_path: Path, content: str) -> None:
 
 def test_an_unknown_state_is_named(tmp_path: Path) -> None:
     write_submission(tmp_path, "a", "maybe")
-    with pytest.raises(EvaluationError, match=r"submission\.json: .*state is 'maybe'"):
+    with pytest.raises(EvaluationError, match=r"submission\.json: .*'maybe' - at `\$\.state`"):
         find_teams(tmp_path)
