@@ -148,51 +148,61 @@ def test_what_a_recipe_is_based_on_fills_in_the_rest(tmp_path: Path) -> None:
     assert recipe.title == "Mine"
 
 
-def setting(key: str, value: Any) -> Json:
-    return put(recipe_json(), f"settings/{key}/value", value)
-
-
+# Of one setting: its value, and what is said of it.
+WRONG: list[tuple[str, Any, str]] = [
+    ("std", "3", "Expected `float`, got `str`"),
+    ("epochs", 1.5, "Expected `int`, got `float`"),
+    ("batch_dice", 1, "Expected `bool`, got `int`"),
+    ("patch_zyx", [16, 32], "Expected `array` of length 3"),
+    ("features", [8, "x", 32], "Expected `int`, got `str`"),
+    ("features", [8], "Expected `array` of length >= 2"),
+    ("epochs", 0, "Expected `int` >= 1"),
+    ("spacing_zyx", [3, -2, 2], "Expected `float` > 0.0"),
+    ("network", "SwinUNETR", "Invalid enum value 'SwinUNETR'"),
+    ("logits_resampling", "no", "Invalid enum value 'no'"),
+    ("momentum", 1.0, "Expected `float` < 1.0"),
+    ("weight_decay", -1e-5, "Expected `float` >= 0.0"),
+    ("foreground_oversampling", 33, "Expected `float` <= 1.0"),
+    ("seed", 2**32, "Expected `int` <= 4294967295"),
+]
+RULES: list[tuple[str, Any, str]] = [
+    ("clip", [619, -900], "clip has the lower bound first"),
+    ("mean", 700, "mean is between the bounds of clip"),
+    ("encoder_blocks", [2, 2], "one entry for each of features"),
+    ("decoder_convs", [2, 2, 2], "one entry less than features"),
+    ("kernels", [[3, 3, 2]] * 3, "kernels are odd"),
+    ("patch_zyx", [16, 30, 32], "divisible by the product of the strides"),
+]
+OF_STD = "settings/std"
 BROKEN: dict[str, tuple[Json, str]] = {
-    "unknown key": (recipe_json() | {"epochs": 3}, "the recipe has unknown epochs"),
-    "unknown setting": (
-        put(recipe_json(), "settings/lr", {}),
-        "settings has unknown lr",
-    ),
+    "unknown key": (recipe_json() | {"epochs": 3}, "unknown field `epochs`"),
+    "unknown setting": (put(recipe_json(), "settings/lr", {}), "`lr` - at `$.settings`"),
     "missing setting": (
         {"title": "x", "settings": sourced({k: v for k, v in SETTINGS.items() if k != "std"})},
         "settings lack std; add each with its source",
     ),
-    "no title": ({"settings": sourced(SETTINGS)}, "title is null; expected some text"),
-    "no source": (put(recipe_json(), "settings/std", {"value": 1.0}), "std is"),
-    "empty source": (
-        put(recipe_json(), "settings/std/source", " "),
-        'std.source is " "; expected some text',
+    "no title": ({"settings": sourced(SETTINGS)}, "missing required field `title`"),
+    "no source": (
+        put(recipe_json(), OF_STD, {"value": 1.0}),
+        "field `source` - at `$.settings.std`",
     ),
-    "a number without source": (put(recipe_json(), "settings/std", 3.0), "std is 3.0; expected"),
-    "text for a number": (setting("std", "3"), 'std is "3"; expected a number'),
-    "fraction for a count": (setting("epochs", 1.5), "epochs is 1.5; expected a whole number"),
-    "number for a flag": (setting("batch_dice", 1), "batch_dice is 1; expected true or false"),
-    "not finite": (setting("mean", float("nan")), "mean is NaN; expected a number"),
-    "two for three": (setting("patch_zyx", [16, 32]), "expected a list of 3"),
-    "text in a list": (setting("features", [8, "x", 32]), 'features[1] is "x"'),
-    "zero epochs": (setting("epochs", 0), "breaks the rule that epochs is above 0"),
-    "negative spacing": (setting("spacing_zyx", [3, -2, 2]), "spacing_zyx is above 0"),
-    "clip the wrong way": (setting("clip", [619, -900]), "clip has the lower bound first"),
-    "mean outside": (setting("mean", 700), "mean is between the bounds of clip"),
-    "another network": (setting("network", "SwinUNETR"), "network is one of PlainConvUNet"),
-    "another resampling": (setting("logits_resampling", "no"), "logits_resampling is one of"),
-    "stages differ": (setting("encoder_blocks", [2, 2]), "one entry for each of features"),
-    "decoder": (setting("decoder_convs", [2, 2, 2]), "one entry less than features"),
-    "even kernel": (setting("kernels", [[3, 3, 2]] * 3), "kernels are odd"),
-    "patch not divisible": (setting("patch_zyx", [16, 30, 32]), "divisible by the product"),
-    "oversampling": (setting("foreground_oversampling", 33), "is from 0 to 1"),
+    "empty source": (put(recipe_json(), f"{OF_STD}/source", " "), "at `$.settings.std.source`"),
+    "no object": (put(recipe_json(), OF_STD, 3.0), "got `float` - at `$.settings.std`"),
+    "not finite": (put(recipe_json(), f"{OF_STD}/value", float("nan")), "JSON is malformed"),
     "base": ({"title": "x", "based_on": "nothing"}, "is missing; give a recipe's name"),
     "base of a base": ({"title": "x", "based_on": "gpu-20min"}, "based on another"),
-    "notes": (recipe_json() | {"notes": "x"}, "notes is"),
+    "notes": (recipe_json() | {"notes": "x"}, "Expected `array`, got `str` - at `$.notes`"),
     "members differ": (
         recipe_json() | {"members": {"a": {}, "b": sourced({"std": 2.0})}},
         "member b has another std than a",
     ),
+    **{
+        f"{key} = {value}": (put(recipe_json(), f"settings/{key}/value", value), expected)
+        for key, value, expected in [
+            *((key, value, f"{said} - at `$.settings.{key}.value") for key, value, said in WRONG),
+            *((key, value, f"{said}; correct the recipe") for key, value, said in RULES),
+        ]
+    },
 }
 
 
@@ -216,7 +226,9 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="is missing"):
         load_recipe(str(tmp_path / "no.json"))
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(TrainingError, match="cannot be read"):
+    with pytest.raises(
+        TrainingError, match=r"bad\.json: Input data was truncated; correct the recipe"
+    ):
         load_recipe(str(tmp_path / "bad.json"))
 
 
