@@ -37,7 +37,7 @@ from examples.samples import NAMES, fetch
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    options = parser("against_nnunet")
+    options = parser("against_nnunet", __doc__)
     options.add_argument("--repeats", type=count, default=3, help="of each run; medians are shown")
     options.add_argument("--case", choices=NAMES, default=NAMES[0], help="which demonstration scan")
     args = options.parse_args(arguments)

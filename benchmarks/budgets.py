@@ -86,7 +86,7 @@ def _row(r: Result) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    options = long_parser("budgets", [*PUBLISHED_SLICES, LONG_SLICES])
+    options = long_parser("budgets", __doc__, [*PUBLISHED_SLICES, LONG_SLICES])
     add = options.add_argument
     add("--budgets", nargs="+", type=count, default=BUDGETS_MIB, help="MiB; default: %(default)s")
     args = options.parse_args(arguments)

@@ -9,9 +9,9 @@ from benchmarks.programs import ROOT
 from volumes.files import write_whole
 
 
-def parser(program: str) -> argparse.ArgumentParser:
+def parser(program: str, description: str | None) -> argparse.ArgumentParser:
     """With the folder for what is found. program: a module of this package."""
-    made = argparse.ArgumentParser(prog=f"python -m benchmarks.{program}")
+    made = argparse.ArgumentParser(prog=f"python -m benchmarks.{program}", description=description)
     made.add_argument("--output", type=Path, default=ROOT / "runs" / "benchmark")
     return made
 

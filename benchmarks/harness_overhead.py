@@ -43,7 +43,7 @@ SCRIPTS = {
 
 def main() -> None:
     """Measure both containers and write the table."""
-    options = parser("harness_overhead")
+    options = parser("harness_overhead", __doc__)
     options.add_argument("--cases", type=count, default=11, help="one more than is measured")
     given = options.parse_args()
     rows = []

@@ -31,7 +31,7 @@ REPEATS = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    args = parser("ranking").parse_args(arguments)
+    args = parser("ranking", __doc__).parse_args(arguments)
     report = (
         f"A ranking of simulated results in memory, with {RESAMPLES} resamples by each of"
         f" {len(METRIC_RANKS)} methods and all significance tests; {description()}. Seconds,"

@@ -54,7 +54,7 @@ class Cost:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    args = parser("scoring").parse_args(arguments)
+    args = parser("scoring", __doc__).parse_args(arguments)
     head = ("pair", "this: s", "MiB", "DeepMind: s", "MiB", "times faster", "NSD", "difference")
     report = (
         f"512 x 512 x 300 voxels of 0.7 x 0.7 x 1 mm, tolerance 2 mm, {description()}. Each "

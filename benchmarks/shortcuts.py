@@ -143,7 +143,7 @@ VARIANTS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    options = parser("shortcuts")
+    options = parser("shortcuts", __doc__)
     options.add_argument("--scans", type=Path, help="a folder of more scans")
     options.add_argument("--models", type=Path, help="a folder of more exported, trained models")
     options.add_argument(

@@ -54,7 +54,7 @@ class Start:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    options = parser("start_up")
+    options = parser("start_up", __doc__)
     options.add_argument("--repeats", type=count, default=9, help="of each run; medians are shown")
     options.add_argument("--previous", metavar="COMMIT", help="the app of which to compare with")
     args = options.parse_args(arguments)

@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 
 from evaluation.tables.markup import plain
 from training.cases import SUFFIX
+from training.command_line import exit_code, parser
 from training.ellipsoid import best
-from training.errors import TrainingError, exit_code
+from training.errors import TrainingError
 from training.files import Json, read_json
 from training.validation import markdown, read_scores, shown
-from volumes import VERSION
 from volumes.files import write_whole
 
 TRAINING, VALIDATION, DICE = "#1f5fa8", "#c25700", "#555555"
@@ -105,13 +105,12 @@ def _named(text: str) -> tuple[str, Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m training.card", description=__doc__)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
-    add = parser.add_argument
+    options = parser("card", __doc__)
+    add = options.add_argument
     add("results", type=Path, help="by training.train")
     add("--output", type=Path, help="another folder than the model's")
     add("--scores", type=_named, nargs="+", default=[], metavar="WHAT=DIR", help="other scans")
-    args = parser.parse_args(arguments)
+    args = options.parse_args(arguments)
 
     def do() -> None:
         content = read_json(args.results / "summary.json", "give training.train's --output")

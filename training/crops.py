@@ -11,7 +11,6 @@ there; interrupted and started again, it goes on.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -26,10 +25,10 @@ from numpy.typing import NDArray
 
 from training.cases import SUFFIX, Case, find
 from training.checks import check
+from training.command_line import GOES_ON, exit_code, parser
 from training.crop_record import RECORD, is_box, read_record
-from training.errors import GOES_ON, TrainingError, exit_code
+from training.errors import TrainingError
 from training.files import stamp, write_json
-from volumes import VERSION
 
 Json = dict[str, Any]
 Triple = NDArray[np.int64]
@@ -146,9 +145,8 @@ def _slices(start: Any, size: Any) -> tuple[slice, ...]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     default = Draws()
-    parser = argparse.ArgumentParser(prog="python -m training.crops", description=__doc__)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
-    add = parser.add_argument
+    options = parser("crops", __doc__)
+    add = options.add_argument
     add("--data", type=Path, required=True, help="scans and masks, nnU-Net's layout or FLARE's")
     add("--healthy", type=Path, help="names of scans without a lesion in a file, or their folder")
     add("--output", type=Path, required=True, help="new, or one to add to or go on with")
@@ -158,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--margin", default=default.margin_mm, help="of a side, mm (%(default)s)", **pair)
     add("--box", default=default.box_mm, help="side, mm (%(default)s)", **pair)
     add("--seed", type=int, default=default.seed, help="(%(default)s); written down")
-    args = parser.parse_args(arguments)
+    args = options.parse_args(arguments)
     draws = Draws(args.crops, args.boxes, tuple(args.margin), tuple(args.box), args.seed)
 
     def do() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import re
 import shutil
@@ -15,9 +14,9 @@ from safetensors.torch import save_file
 
 from app.model import DTYPES, Member, ModelConfig, ModelError, save_manifest
 from training.checkpoint import Checkpoint, inference_weights, load_checkpoint
-from training.errors import TrainingError, exit_code
+from training.command_line import exit_code, parser
+from training.errors import TrainingError
 from training.plans import model_config
-from volumes import VERSION
 from volumes.files import sha256
 
 # Trainers of nnunetv2 2.8.1 that build the network of the plans; any other may not.
@@ -131,9 +130,8 @@ def _save_weights(trained: Checkpoint, config: ModelConfig, file: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
-    add = parser.add_argument
+    options = parser("export", __doc__)
+    add = options.add_argument
     add("folder", type=Path, metavar="TRAINED_FOLDER", help="holds plans.json and fold_X")
     add("--output", type=Path, required=True, help="new folder, by custom weights/NAME")
     add("--folds", nargs="+", help="such as 0 1, or all (default: every fold there is)")
@@ -141,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--add", type=Path, nargs="+", default=[], metavar="TRAINED_FOLDER", help="more members")
     add("--dtype", choices=DTYPES, default=DTYPES[0], help="float16 halves the file")
     add("--notice", help="said to whoever runs the model, for example what it is not good for")
-    args = parser.parse_args(arguments)
+    args = options.parse_args(arguments)
 
     def do() -> None:
         warnings = export(

@@ -43,7 +43,8 @@ from evaluation.scoring.profiles import DECIMALS, FLARE24, score
 from evaluation.tables.markup import plain
 from training.cases import Case, find
 from training.checks import check_all
-from training.errors import TrainingError, exit_code
+from training.command_line import exit_code
+from training.errors import TrainingError
 from training.prepare import RECORD
 from training.prepared import cases as prepared_cases
 from training.prepared import held_out, read_record

@@ -10,7 +10,6 @@ again, it goes on.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -25,12 +24,12 @@ import SimpleITK as sitk
 from training import nnunet
 from training.cases import SUFFIX, Case, Found, find
 from training.checks import Checked, check_all
-from training.errors import GOES_ON, TrainingError, exit_code
+from training.command_line import GOES_ON, exit_code, parser
+from training.errors import TrainingError
 from training.files import link, stamp, write_json
 from training.planning import dataset_json, plans, preprocessing
 from training.recipes import Recipe, load_recipe
 from training.split import folds, patients
-from volumes import VERSION
 from volumes.files import replacing
 
 Json = dict[str, Any]
@@ -48,7 +47,7 @@ class Request:
     output: Path
     healthy: Path | None = None
     patient_pattern: str | None = None
-    train_only: tuple[str, ...] = ()
+    train_only: Sequence[str] = ()
     seed: int = 0
     processes: int = 1
 
@@ -85,10 +84,15 @@ def prepare(recipe: Recipe, request: Request) -> None:
     folder = request.output / nnunet.PREPROCESSED / dataset
     write_json(folder / f"{recipe.name}.json", planned)
     write_json(folder / "splits_final.json", record["splits"])
-    count = request.processes
-    arguments = (dataset, recipe.name, count)
-    results = request.output / nnunet.RESULTS
-    nnunet.run("preprocessor", *arguments, data=request.output, results=results, processes=count)
+    nnunet.run(
+        "preprocessor",
+        dataset,
+        recipe.name,
+        request.processes,
+        data=request.output,
+        results=request.output / nnunet.RESULTS,
+        processes=request.processes,
+    )
     write_json(record_file, record | {"complete": True})
 
 
@@ -105,16 +109,9 @@ def _asked(request: Request, found: Found, planned: Json) -> Json:
         case.name: [stamp(case.scan), case.mask and stamp(case.mask), case.healthy]
         for case in found.cases
     }
-    asked: Json = json.loads(  # as it will be read again
-        json.dumps(
-            {
-                "cases": cases,
-                "preprocessing": preprocessing(planned),
-                "train_only": request.train_only,
-                "seed": request.seed,
-            }
-        )
-    )
+    decides: Json = {"cases": cases, "preprocessing": preprocessing(planned)}
+    decides |= {"train_only": request.train_only, "seed": request.seed}
+    asked: Json = json.loads(json.dumps(decides))  # as it will be read again
     return asked
 
 
@@ -196,9 +193,8 @@ def _write_mask(file: Path, case: Case) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m training.prepare", description=__doc__)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
-    add = parser.add_argument
+    options = parser("prepare", __doc__)
+    add = options.add_argument
     add("recipe", help="a recipe's NAME, NAME:READING or .json file (python -m training.recipes)")
     add("--data", type=Path, required=True, help="scans and masks, nnU-Net's layout or FLARE's")
     add("--output", type=Path, required=True, help="new, or one to go on with")
@@ -211,21 +207,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--train-only", nargs="+", default=(), metavar="PATIENT", help="held out of no training")
     add("--seed", type=int, default=0, help="of the split by patient (0); written down")
     add("--processes", type=int, default=min(4, os.cpu_count() or 1), help="(up to 4)")
-    args = parser.parse_args(arguments)
-    request = Request(
-        data=args.data,
-        output=args.output,
-        healthy=args.healthy,
-        patient_pattern=args.patient_pattern,
-        train_only=tuple(args.train_only),
-        seed=args.seed,
-        processes=args.processes,
-    )
+    given = vars(options.parse_args(arguments))
+    named, request = given.pop("recipe"), Request(**given)
 
     def do() -> None:
-        prepare(load_recipe(args.recipe), request)
-        print(f"prepared: {args.output}")
-        print(f"next: python -m training.train {args.recipe} --data {args.output} --output RESULTS")
+        prepare(load_recipe(named), request)
+        print(f"prepared: {request.output}")
+        print(f"next: python -m training.train {named} --data {request.output} --output RESULTS")
 
     return exit_code(do, GOES_ON)
 

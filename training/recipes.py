@@ -7,7 +7,6 @@ prints its numbers and where they come from.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import math
@@ -21,8 +20,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from evaluation.tables.markup import plain
-from training.errors import TrainingError, exit_code
-from volumes import VERSION
+from training.command_line import exit_code, parser
+from training.errors import TrainingError
 
 SHIPPED = Path(__file__).resolve().parent / "recipes"
 
@@ -263,10 +262,9 @@ def describe(recipe: Recipe) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m training.recipes", description=__doc__)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
-    parser.add_argument("recipe", nargs="?", help="NAME, NAME:READING or a .json file")
-    args = parser.parse_args(arguments)
+    options = parser("recipes", __doc__)
+    options.add_argument("recipe", nargs="?", help="NAME, NAME:READING or a .json file")
+    args = options.parse_args(arguments)
 
     def do() -> None:
         if args.recipe:

@@ -10,7 +10,6 @@ done is not done again, and what has been added to the model since is never remo
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 import shutil
@@ -21,7 +20,8 @@ from pathlib import Path
 
 from app.model import MANIFEST, load_model
 from training import nnunet
-from training.errors import GOES_ON, TrainingError, exit_code
+from training.command_line import GOES_ON, count, exit_code, parser
+from training.errors import TrainingError
 from training.export import export
 from training.files import Json, read_json, stamp, write_json
 from training.lesion_filter import choose
@@ -30,7 +30,6 @@ from training.prepared import ALL, held_out, read_record
 from training.prepared import cases as prepared_cases
 from training.recipes import Member, Recipe, load_recipe
 from training.validation import markdown, summary, validate
-from volumes import VERSION
 from volumes.files import write_whole
 
 EXPORTED = "exported.json"  # which model is this training's, and of which checkpoints
@@ -229,25 +228,18 @@ def with_epochs(recipe: Recipe, epochs: int | None) -> Recipe:
     return dataclasses.replace(recipe, members=tuple(members))
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"should be a whole number above 0, found {text!r}")
-    return int(text)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
-    add = parser.add_argument
+    options = parser("train", __doc__)
+    add = options.add_argument
     add("recipe", help="a recipe's NAME, NAME:READING or .json file (python -m training.recipes)")
     add("--data", type=Path, required=True, metavar="PREPARED", help="by training.prepare")
     add("--output", type=Path, required=True, help="new, or one to go on with")
     add("--export", type=Path, help="new folder for the model (default weights/RECIPE)")
     add("--fold", default="0", help=f"which is held out (0); {ALL}: none")
     add("--device", choices=("auto", "cuda", "cpu"), default="auto")
-    add("--epochs", type=_positive, help="other than the recipe's, to try things out")
-    add("--processes", type=_positive, default=min(4, os.cpu_count() or 1), help="(up to 4)")
+    add("--epochs", type=count, help="other than the recipe's, to try things out")
+    add("--processes", type=count, default=min(4, os.cpu_count() or 1), help="(up to 4)")
     add("--nnunet-validation", action="store_true", help="nnU-Net's own as well, mirrored: slow")
     add(
         "--lesion-filter",
@@ -255,21 +247,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="choose one on the fold (training.lesion_filter)",
     )
     add("--notice", help="said to whoever runs the model, for example what it is not good for")
-    args = parser.parse_args(arguments)
+    given = vars(options.parse_args(arguments))
+    named, epochs, target = (given.pop(key) for key in ("recipe", "epochs", "export"))
 
     def do() -> None:
-        recipe = with_epochs(load_recipe(args.recipe), args.epochs)
-        request = Request(
-            data=args.data,
-            output=args.output,
-            target=args.export or nnunet.ROOT / "weights" / recipe.name,
-            fold=args.fold,
-            device=args.device,
-            processes=args.processes,
-            nnunet_validation=args.nnunet_validation,
-            notice=args.notice,
-            lesion_filter=args.lesion_filter,
-        )
+        recipe = with_epochs(load_recipe(named), epochs)
+        target_or_default = target or nnunet.ROOT / "weights" / recipe.name
+        request = Request(target=target_or_default, **given)
         print(markdown(train(recipe, request)))
         print(f"model: {request.target}")
         print(f"next: python -m training.card {request.output}")

@@ -34,7 +34,7 @@ GOAL_IDLE, GOAL_MIB = 0.03, 1024
 
 def main() -> None:
     """Measure, simulate, and write the table."""
-    options = parser("scheduling")
+    options = parser("scheduling", __doc__)
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
     size = Size()

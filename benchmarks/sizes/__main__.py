@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    options = long_parser("sizes", sorted((*PUBLISHED_SLICES, LONG_SLICES, CPU_SLICES)))
+    options = long_parser("sizes", __doc__, sorted((*PUBLISHED_SLICES, LONG_SLICES, CPU_SLICES)))
     add = options.add_argument
     add("--device", choices=("cpu", "cuda"), help="default: cuda if torch sees one")
     add(

@@ -11,9 +11,11 @@ from benchmarks.published import NETWORKS
 from examples import samples
 
 
-def long_parser(program: str, slices: Sequence[int]) -> argparse.ArgumentParser:
+def long_parser(
+    program: str, description: str | None, slices: Sequence[int]
+) -> argparse.ArgumentParser:
     """Of such a benchmark. slices: the default of --slices."""
-    made = parser(program)
+    made = parser(program, description)
     add = made.add_argument
     add("--gpu", metavar="UUID", help="which one, where there are several")
     add("--networks", nargs="+", choices=list(NETWORKS), help="default: both; on a CPU huang")
