@@ -45,14 +45,16 @@ app/lean/left_out.json: .venv/installed
 run: .venv/installed
 	.venv/bin/python -m examples.demo --output runs/demo
 
-# A worker a core, and so a thread a worker.
-PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses logical --dist loadgroup
+# Files beside each other, the tests of a file one after the other: they share its fixtures.
+IN_PARALLEL = --numprocesses logical --dist loadfile
 
 test: install
-	$(PYTEST) -m 'not slow'
+	.venv/bin/python -m pytest $(IN_PARALLEL) -m 'not slow'
 
+# What shares an engine or a Slurm is not run in parallel.
 test-all: install oracle
-	$(PYTEST)
+	.venv/bin/python -m pytest $(IN_PARALLEL) -m 'not engine and not slurm'
+	.venv/bin/python -m pytest -m 'engine or slurm'
 
 # No prerequisite: a machine with a GPU may reach no registry, and has its own torch.
 GPU_PYTHON ?= .venv/bin/python

@@ -1,7 +1,8 @@
 """Fixtures that several rooms share, and what a skipped test means.
 
 Environment: ``FLARE_TEST_DATA`` is a folder of real scans (default: ../shared/data beside the
-repository); ``FORBID_SKIP=1`` makes a skipped test fail, whatever it lacks, except a GPU.
+repository); ``FORBID_SKIP=1`` makes a skipped test fail, whatever it lacks, except a GPU or a CPU
+with bfloat16.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ import pytest
 
 from tests import engine, no_gpu
 
-NO_GPU = "no GPU"  # a skip with a reason that starts with this is never forbidden
+NO_GPU = "no GPU"
+NEVER_FORBIDDEN = (NO_GPU, "no bfloat16")  # what the reason of such a skip starts with
+# What a test that takes seconds is marked with beside `slow`, or instead of it.
+EXPENSIVE = ("engine", "oracle", "slurm")
 FORBID_SKIP = os.environ.get("FORBID_SKIP") == "1"
 
 
@@ -35,7 +39,7 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
     # pytest puts (file, line, "Skipped: reason") there.
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
     reason = reason.removeprefix("Skipped: ")
-    if not reason.startswith(NO_GPU):
+    if not reason.startswith(NEVER_FORBIDDEN):
         report.outcome = "failed"
         report.longrepr = f"{report.nodeid} was skipped and FORBID_SKIP=1 is set: {reason}"
 
@@ -65,9 +69,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.update(no_gpu.environment(Path(hidden.name)))
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--cuda"):
         items[:] = [item for item in items if item.get_closest_marker("cuda")]
+    for item in items:
+        if any(map(item.get_closest_marker, EXPENSIVE)):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

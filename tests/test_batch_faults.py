@@ -16,6 +16,8 @@ from tests.evaluation.gpu.nvml import FakeDevice, FakeNvml, compile_library
 from tests.small_batch import PRELOAD, SmallBatch, tables
 from tests.submissions import BEHAVIOURS, Behaviour
 
+pytestmark = pytest.mark.slow
+
 GOOD = BEHAVIOURS["good"]
 SLOW = Behaviour("ok", f"sleep 2; {GOOD.script}", make=GOOD.make)
 

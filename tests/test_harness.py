@@ -20,6 +20,8 @@ from evaluation.runners.docker import CASE_LABEL, OWNER_LABEL
 from tests import engine
 from tests.submissions import BEHAVIOURS, Behaviour, write_cases, write_submission
 
+pytestmark = pytest.mark.slow
+
 MEMORY_MIB = 128
 TIMEOUT_S = 4
 RUNNERS = [*engine.ENGINES, "process"]

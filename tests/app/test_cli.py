@@ -244,7 +244,7 @@ def test_input_and_output_are_required(capsys: pytest.CaptureFixture[str]) -> No
 def test_an_interrupt_is_one_line_and_leaves_nothing(model: Path, tmp_path: Path) -> None:
     scan(tmp_path / "scans" / "X.nii.gz")
     command_line = ["-m", "app", "--model", model, "--input", tmp_path / "scans", "--output"]
-    slow = [tmp_path / "out", "--device", "cpu", "--step-size", "0.02"]
+    slow = [tmp_path / "out", "--device", "cpu", "--step-size", "0.005"]
     process = subprocess.Popen(
         [sys.executable, *map(str, (*command_line, *slow))],
         cwd=ROOT,

@@ -11,6 +11,8 @@ import pytest
 from tests.app.small_model import write_model
 from tests.nnunet_models import smooth_noise, write_scan
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SHORT, LONG = 300, 1500
 

@@ -30,6 +30,8 @@ from tests.app.published import PUBLISHED
 from tests.app.small_model import NETWORK, with_channels
 from tests.nnunet_models import write_scan
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SLICES = (55, 100, 150, 215, 334, 448, 499, 554, 1500)  # the papers' cases and a whole body
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from app import loading, predict
 from app.image import Image, ImageError, read_image
+from app.loading import cpu_has_bfloat16
 from app.model import Normalization, Resampling, load_model
 from app.predict import Options, Predictor
 from app.preprocess import prepare, preprocess, preprocess_slabs
@@ -207,7 +208,17 @@ def test_the_same_mask_every_time(tmp_path: Path) -> None:
     assert len({file.read_bytes() for file in files}) == 1
 
 
-@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "bfloat16",
+    [
+        False,
+        pytest.param(
+            True,
+            marks=pytest.mark.skipif(not cpu_has_bfloat16(), reason="no bfloat16 in this CPU"),
+        ),
+    ],
+)
 @pytest.mark.parametrize(
     "scan", ["sts/imagesTr/STS_001_0000", "ct/CRLM-CT-1004_ct", "ct/GETilt-head_ct"]
 )

@@ -62,6 +62,7 @@ def imported(python: str | Path, imports: str) -> set[str]:
     return {normalised(name) for name in json.loads(done.stdout.splitlines()[-1])}
 
 
+@pytest.mark.slow
 def test_all_that_the_apps_side_imports_goes_in() -> None:
     assert imported(sys.executable, APP_IMPORTS) - WITH_TORCH <= set(needed("app"))
 

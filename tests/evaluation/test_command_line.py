@@ -306,6 +306,7 @@ def left_running(place: Place) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_keeps_what_was_measured_and_the_run_can_be_resumed(
     place: Place, interrupted: list[str], number: signal.Signals

@@ -181,7 +181,11 @@ def test_an_image_that_was_saved_without_its_name_is_too(
 
 
 @pytest.mark.usefixtures("engine_of_a_cluster")
-@pytest.mark.parametrize("content", [b"", b"no archive", gzip.compress(b"no archive")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no archive", gzip.compress(b"no archive")],
+    ids=["empty", "no archive", "no archive within gzip"],
+)
 def test_what_is_no_archive_is_one_line(
     client: docker.DockerClient, tmp_path: Path, content: bytes
 ) -> None:

@@ -213,6 +213,7 @@ def test_other_than_one_number_a_voxel_in_3_dimensions_is_refused(tmp_path: Path
         assert refusal(path).endswith(expected)
 
 
+@pytest.mark.slow
 def test_real_scans_are_read_as_nibabel_reads_them(real_data: Path) -> None:
     paths = sorted((real_data / "ct").glob("*.nii.gz"))
     assert paths

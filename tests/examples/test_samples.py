@@ -192,6 +192,7 @@ def test_without_a_network_there_is_one_line(
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_the_real_archive(tmp_path: Path) -> None:
     try:
         fetched = samples.fetch(tmp_path)

@@ -136,6 +136,7 @@ def test_what_is_said_of_a_filter_is_what_the_app_does_with_it(
     assert len({one.dsc for one in scores}) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"),
     [("sts/{}/STS_003", (100, 100, 60)), ("ct/GETilt-head", (60, 60, 30))],
@@ -234,6 +235,7 @@ def agrees(evidence: str, before: list[dict[str, str]], after: list[dict[str, st
     assert f"healthy cases with false positives {alarms[0]} -> {alarms[1]}," in evidence
 
 
+@pytest.mark.slow
 def test_the_effect_that_is_written_down_is_the_apps(
     model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -76,6 +76,7 @@ def leave_out(app: Path, copy: Path, needed: str) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_half_of_the_import_and_more_is_left_out(searched: tuple[Path, str]) -> None:
     found = re.fullmatch(
         r"lean import: torch (\S+) without (\d+) of its modules takes (\S+) CPU seconds "
@@ -90,6 +91,7 @@ def test_half_of_the_import_and_more_is_left_out(searched: tuple[Path, str]) -> 
     assert content["left_out"].keys() & {"torch", "torch.cuda", "torch.nn.functional"} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "option"),
     [*(("plain", option) for option in OPTIONS), *((name, "tta") for name in MODELS)],
@@ -110,6 +112,7 @@ def test_masks_are_the_same(
     assert masks[0] == masks[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
 def test_other_formats(suffix: str, lean_app: Path, start: Started, tmp_path: Path) -> None:
     scans = files(tmp_path / "scans", suffix, CONFIG)
@@ -138,14 +141,17 @@ def modules(lean_app: Path, tmp_path: Path, *more: str) -> set[str]:
 HEAVY = {"torch._meta_registrations", "torch.export", "torch._refs", "torch.fx.graph"}
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_not_imported(lean_app: Path, tmp_path: Path) -> None:
     assert modules(lean_app, tmp_path) & HEAVY == set()
 
 
+@pytest.mark.slow
 def test_exact_imports_all_of_torch(lean_app: Path, tmp_path: Path) -> None:
     assert modules(lean_app, tmp_path, "--exact") >= HEAVY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "needed",
     [
@@ -189,6 +195,7 @@ def surprised_at(case: str, app: Path, copy: Path, seconds: float = 0.0) -> Path
     return copy
 
 
+@pytest.mark.slow
 def test_cases_that_are_done_are_not_done_again(
     lean_app: Path, start: Started, tmp_path: Path
 ) -> None:
@@ -211,6 +218,7 @@ def test_cases_that_are_done_are_not_done_again(
         assert masks[0] == masks[1]
 
 
+@pytest.mark.slow
 def test_time_that_is_lost_counts(lean_app: Path, start: Started, tmp_path: Path) -> None:
     """Of the case at which it begins anew, and of the process for the first one."""
     scans = files(tmp_path / "scans", ".nii.gz", CONFIG)
@@ -221,6 +229,7 @@ def test_time_that_is_lost_counts(lean_app: Path, start: Started, tmp_path: Path
     assert re.search(r"X_0000.nii.gz: done \d\.\d s after the time budget$", err[-1])
 
 
+@pytest.mark.slow
 def test_it_is_not_asked_for_what_exact_needs(
     lean_app: Path, start: Started, tmp_path: Path
 ) -> None:

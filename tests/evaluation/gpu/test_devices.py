@@ -1,4 +1,3 @@
-import time
 from typing import Any
 
 import pytest
@@ -76,7 +75,5 @@ def test_without_nvml_there_is_no_gpu(fake: FakeNvml, monkeypatch: pytest.Monkey
 
 def test_driver_that_hangs_is_noticed(fake: FakeNvml) -> None:
     fake.update(hang_s=0.0)
-    start_s = time.monotonic()
     with pytest.raises(EvaluationError, match=r"did not answer within 0\.5 s"):
         devices.find(None, timeout_s=0.5)
-    assert time.monotonic() - start_s < devices._KILL_S + 0.5

@@ -29,6 +29,8 @@ from tests import engine
 from tests.evaluation.gpu.nvml import FakeDevice, FakeNvml
 from tests.submissions import lesion, save, write_cases
 
+pytestmark = pytest.mark.slow
+
 # 2000 MiB and a plateau: 0.25 * 2000 + 1.0 * 2000 + 0.25 * 2000 MiB s.
 AREA_MIB_S, PEAK_MIB = 2500.0, 2000.0
 SUBMISSION = """
