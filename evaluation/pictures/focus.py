@@ -8,7 +8,7 @@ import numpy as np
 from nibabel import orientations
 from numpy.typing import NDArray
 
-from evaluation.scoring.lesions import CONNECTIVITY, Triple, detect
+from evaluation.scoring.lesions import CONNECTIVITY, Box, worst_lesion
 from evaluation.volumes import Header
 
 Choice = Literal["largest", "worst"]
@@ -34,7 +34,7 @@ class Turn:
 class Focus:
     """Where to look: one slice an axis, and the box of the lesion, in voxels (z, y, x)."""
 
-    slices: Triple
+    slices: tuple[int, int, int]
     low: NDArray[np.int_]
     high: NDArray[np.int_]  # one past the last voxel
     said: str  # what is there, in words
@@ -83,45 +83,28 @@ def find_focus(
 def _worst(
     predicted: NDArray[np.bool_], expected: NDArray[np.bool_], spacing_zyx: NDArray[np.float64]
 ) -> Focus:
-    found = detect(predicted, expected, spacing_zyx)
-    worst = found.worst_lesions[0]
-    box = tuple(slice(a, b) for a, b in zip(worst.low_zyx, worst.high_zyx, strict=True))
-    # Others may reach into its box; there it is the one that has its size.
-    labels = _labels(expected[box])
-    sizes = np.bincount(labels.ravel())[1:] * _voxel_ml(spacing_zyx)
-    lesion = labels == 1 + int(np.argmin(np.abs(sizes - worst.volume_ml)))
+    worst, count = worst_lesion(predicted, expected, spacing_zyx)
     how = f"Dice {worst.dice:.3f}" if worst.dice else "missed"
-    said = f"{_one_of('worst', found.reference_lesions, 'lesion')}, {worst.volume_ml:.2f} ml, {how}"
-    return _cut_widest(lesion, box, said)
+    said = f"{_one_of('worst', count, 'lesion')}, {worst.volume_ml:.2f} ml, {how}"
+    return _cut_widest(worst.inside, worst.box, said)
 
 
 def _largest(mask: NDArray[np.bool_], spacing_zyx: NDArray[np.float64], kind: str) -> Focus:
-    labels = _labels(mask)
+    labels = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=CONNECTIVITY)
     statistics = cc3d.statistics(labels)
     sizes = statistics["voxel_counts"][1:]
     label = 1 + int(np.argmax(sizes))
     box = statistics["bounding_boxes"][label]
-    volume_ml = float(sizes[label - 1]) * _voxel_ml(spacing_zyx)
+    volume_ml = float(sizes[label - 1]) * float(np.prod(spacing_zyx)) / 1000
     said = f"{_one_of('largest', len(sizes), kind)}, {volume_ml:.2f} ml"
     return _cut_widest(labels[box] == label, box, said)
 
 
-def _cut_widest(lesion: NDArray[np.bool_], box: tuple[slice, ...], said: str) -> Focus:
+def _cut_widest(lesion: NDArray[np.bool_], box: Box, said: str) -> Focus:
     low, high = np.array([(part.start, part.stop) for part in box]).T
     areas = [lesion.sum(axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
     z, y, x = (int(start + np.argmax(area)) for start, area in zip(low, areas, strict=True))
     return Focus((z, y, x), low, high, said)
-
-
-def _labels(mask: NDArray[np.bool_]) -> NDArray[np.unsignedinteger]:
-    labels: NDArray[np.unsignedinteger] = cc3d.connected_components(
-        np.ascontiguousarray(mask), connectivity=CONNECTIVITY
-    )
-    return labels
-
-
-def _voxel_ml(spacing_zyx: NDArray[np.float64]) -> float:
-    return float(np.prod(spacing_zyx)) / 1000
 
 
 def _one_of(which: str, count: int, kind: str) -> str:

@@ -8,9 +8,9 @@ from evaluation.cases import Case
 from evaluation.errors import EvaluationError
 from evaluation.gpu.curve_file import read_curve
 from evaluation.parallel import parallel_map
+from evaluation.pictures import preview
 from evaluation.pictures.focus import Choice
 from evaluation.pictures.plots import vram_curve_png
-from evaluation.pictures.preview import preview
 from evaluation.record import Record
 from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
@@ -77,7 +77,8 @@ def _overlays(store: Store, case: Case, one: Record, scoring: str) -> None:
     scan = read(case.scans[0])
     mask, reference = (_only(read(path), label) for path in (store.mask(one.case), case.reference))
     for choice, path in missing.items():
-        write_whole(path, preview(scan, mask, reference, name=one.case, lesion=choice))
+        figure = preview.draw(scan, mask, reference, name=one.case, lesion=choice)
+        write_whole(path, preview.png(figure))
 
 
 def _only(labels: Volume, label: int) -> Volume:

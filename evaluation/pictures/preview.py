@@ -16,6 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import AbstractPathEffect
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -63,34 +64,6 @@ VIEWS = (
 )
 
 
-def preview(
-    scan: Volume,
-    mask: Volume,
-    reference: Volume | None = None,
-    *,
-    name: str,
-    lesion: Choice = "largest",
-) -> bytes:
-    """Draw a scan with its predicted mask and, where there is one, its reference mask, as a PNG.
-
-    scan: CT in HU, stored in any orientation (an oblique one is shown along its nearest axes).
-    mask, reference: bools or integers on the scan's grid; every value other than 0 is lesion.
-    lesion: which one of the reference the planes cross, the largest or the worst, as `find_focus`
-    says; the title says so too. The window is the lung window where aerated lung surrounds that
-    lesion, else the soft-tissue window; the caption says which.
-    Raises ValueError when a mask is not on the scan's grid, or that has no three axes.
-    """
-    figure = draw(scan, mask, reference, name=name, lesion=lesion)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    # Greys and two colours fit into a palette, which saves two thirds of the file.
-    picture = picture.quantize(palette=_palette(), dither=Image.Dither.NONE)
-    png = io.BytesIO()
-    picture.save(png, format="PNG", optimize=True)
-    return png.getvalue()
-
-
 def draw(
     scan: Volume,
     mask: Volume,
@@ -99,7 +72,16 @@ def draw(
     name: str,
     lesion: Choice = "largest",
 ) -> Figure:
-    """Return what `preview` renders: 2 rows (whole, enlarged) of 3 axes (axial, coronal, ...)."""
+    """Draw a scan with its predicted mask and, where there is one, its reference mask.
+
+    scan: CT in HU, stored in any orientation (an oblique one is shown along its nearest axes).
+    mask, reference: bools or integers on the scan's grid; every value other than 0 is lesion.
+    lesion: which one of the reference the planes cross, the largest or the worst, as `find_focus`
+    says; the title says so too. The window is the lung window where aerated lung surrounds that
+    lesion, else the soft-tissue window; the caption says which.
+    Returns 2 rows (whole, enlarged) of 3 axes (axial, coronal, sagittal).
+    Raises ValueError when a mask is not on the scan's grid, or that has no three axes.
+    """
     for what, other in (("mask", mask), ("reference", reference)):
         difference = None if other is None else grid_difference(scan.header, other.header)
         if difference is not None:
@@ -129,6 +111,18 @@ def draw(
             _annotate(axes, view)
     _caption(figure, name, focus, window, mask, reference)
     return figure
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure of `draw` as a PNG, whose greys and two colours fit into a palette."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    # Which saves two thirds of the file.
+    picture = picture.quantize(palette=_palette(), dither=Image.Dither.NONE)
+    file = io.BytesIO()
+    picture.save(file, format="PNG", optimize=True)
+    return file.getvalue()
 
 
 def choose_window(hu: NDArray[Any], focus: Focus, spacing_zyx: NDArray[Any]) -> str:
@@ -177,16 +171,11 @@ def _palette() -> Image.Image:
     return palette
 
 
-def _pixel_mm(view: View, spacing_zyx: NDArray[Any]) -> tuple[float, float]:
-    height, width = np.delete(spacing_zyx, view.axis)
-    return float(height), float(width)
-
-
 def _show_plane(
     axes: Axes, view: View, hu: NDArray[Any], index: int, spacing: NDArray[Any], window: str
 ) -> None:
     plane = view.cut(hu, index)
-    height, width = _pixel_mm(view, spacing)
+    height, width = np.delete(spacing, view.axis).tolist()
     extent = (0.0, plane.shape[1] * width, plane.shape[0] * height, 0.0)
     low, high = WINDOWS_HU[window]
     axes.imshow(plane, cmap="gray", vmin=low, vmax=high, extent=extent, interpolation="bilinear")
@@ -211,24 +200,29 @@ def _outline(
     top, left = rows[0] - 1, columns[0] - 1
     part = plane[top : rows[-1] + 2, left : columns[-1] + 2]
     fine = np.kron(part, np.ones((STEPS, STEPS)))
-    height, width = _pixel_mm(view, spacing)
+    height, width = np.delete(spacing, view.axis)
     # The padding moved everything by one voxel; a sample of the fine grid lies in its middle.
     y = (top - 1 + (np.arange(fine.shape[0]) + 0.5) / STEPS) * height
     x = (left - 1 + (np.arange(fine.shape[1]) + 0.5) / STEPS) * width
     lines = axes.contour(x, y, fine, levels=[0.5], colors=colour, linewidths=1.6, linestyles=style)
-    lines.set_path_effects([patheffects.withStroke(linewidth=2.6, foreground="black", alpha=0.5)])
+    lines.set_path_effects(_halo(2.6, 0.5))
 
 
 def _mark_enlarged(axes: Axes, crop: NDArray[Any]) -> None:
     left, right, top, bottom = crop
     square = Rectangle((left, top), right - left, bottom - top, fill=False, ec="white", lw=1)
-    square.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="black", alpha=0.8)])
+    square.set_path_effects(_halo(2.5, 0.8))
     axes.add_patch(square)
 
 
+def _halo(width: float, alpha: float) -> list[AbstractPathEffect]:
+    """Return what lets lines and words stand out from any grey."""
+    return [patheffects.withStroke(linewidth=width, foreground="black", alpha=alpha)]
+
+
 def _annotate(axes: Axes, view: View) -> None:
-    stroke = [patheffects.withStroke(linewidth=2.5, foreground="black")]
-    style: dict[str, Any] = {"transform": axes.transAxes, "color": TEXT, "path_effects": stroke}
+    style: dict[str, Any] = {"transform": axes.transAxes, "color": TEXT}
+    style["path_effects"] = _halo(2.5, 1)
     places = ((0.02, 0.5, "left"), (0.98, 0.5, "right"), (0.5, 0.97, "center"), (0.5, 0.03, ""))
     for letter, (x, y, align) in zip(view.letters, places, strict=True):
         axes.text(x, y, letter, ha=align or "center", va="center", fontsize=13, **style)
@@ -237,7 +231,7 @@ def _annotate(axes: Axes, view: View) -> None:
     length = round_length_mm(right - left)
     fraction = length / (right - left)
     bar = Line2D([0.02, 0.02 + fraction], [0.03, 0.03], transform=axes.transAxes, color=TEXT, lw=3)
-    bar.set_path_effects([patheffects.withStroke(linewidth=5, foreground="black")])
+    bar.set_path_effects(_halo(5, 1))
     axes.add_line(bar)
     axes.text(0.02, 0.045, f"{length} mm", ha="left", va="bottom", fontsize=10, **style)
 

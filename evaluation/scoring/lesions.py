@@ -27,34 +27,17 @@ from numpy.typing import NDArray
 from evaluation.scoring.metrics import check_shapes, check_spacing
 
 CONNECTIVITY: Final = 26
-LISTED = 100  # so many lesions and false positives, the worst of them, are described one by one
 SLAB_VOXELS = 2**20  # about so many labels are looked at together: what they need is bounded
 
-Triple = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Lesion:
-    """A lesion, or a false positive: a predicted lesion without a voxel of a lesion.
-
-    low_zyx, high_zyx: its box in voxels, from low to one past the last. dice: of the lesion with
-    all predicted lesions that touch it taken together; 0 where none does, and for false positives.
-    """
-
-    low_zyx: Triple
-    high_zyx: Triple
-    volume_ml: float
-    dice: float
+Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
 class Detection:
     """What was detected in one case.
 
-    false_positive_ml: volume of the false positives. false_negative_ml: volume of the lesions that
-    are not detected. worst_lesions: the LISTED lesions with the lowest Dice, lowest first, among
-    equal ones the largest (so the largest missed one leads). worst_false_positives: the LISTED
-    largest ones, largest first.
+    false_positives: predicted lesions without a voxel of a lesion, false_positive_ml: their volume.
+    false_negative_ml: volume of the lesions that are not detected.
     """
 
     reference_lesions: int
@@ -63,8 +46,6 @@ class Detection:
     false_positives: int
     false_positive_ml: float
     false_negative_ml: float
-    worst_lesions: tuple[Lesion, ...]
-    worst_false_positives: tuple[Lesion, ...]
 
     @property
     def sensitivity(self) -> float | None:
@@ -93,17 +74,41 @@ class Detection:
 
 
 @dataclass(frozen=True)
-class _Components:
-    """The connected components of a mask in a crop; `sizes`, `low` and `high` start with the first.
+class Lesion:
+    """A lesion of a reference mask.
 
-    labels: the crop, 0 outside, components from 1. sizes: (count,) voxels. low, high: (count, 3),
-    boxes in the crop, from low to one past the last voxel.
+    box: around it in the whole volume, (z, y, x). inside: where it is in that box. dice: with all
+    predicted lesions that touch it taken together; 0 where none does.
     """
+
+    box: Box
+    inside: NDArray[np.bool_]
+    volume_ml: float
+    dice: float
+
+
+@dataclass(frozen=True)
+class _Components:
+    """The connected components of a mask: 0 outside, from 1 on; sizes (count,) in voxels."""
 
     labels: NDArray[np.unsignedinteger]
     sizes: NDArray[np.int64]
-    low: NDArray[np.int64]
-    high: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Match:
+    """Which components touch, and which do not, in the part of the volume that holds any.
+
+    dice: (lesions,), of each with all predicted ones that touch it. false: (predicted,), whether
+    one touches no lesion.
+    """
+
+    crop: Box
+    voxel_ml: float
+    lesions: _Components
+    predicted: _Components
+    dice: NDArray[np.float64]
+    false: NDArray[np.bool_]
 
 
 def detect(
@@ -120,32 +125,43 @@ def detect(
     Source of the matching rule and of both volumes (there with connectivity 18): val_script.py of
     https://github.com/lab-midas/autoPET.
     """
-    check_shapes(prediction, reference, ndim=3)
-    voxel_ml = float(np.prod(check_spacing(spacing_zyx))) / 1000
-    crop = _crop(prediction, reference)
-    start = np.array([part.start for part in crop])
-    predicted, lesions = _components(prediction[crop]), _components(reference[crop])
-    lesion, touching, shared = _contingency(reference[crop], lesions, predicted)
-    count = lesions.sizes.size
-    cover = np.bincount(lesion, predicted.sizes[touching], minlength=count)
-    dice = 2 * np.bincount(lesion, shared, minlength=count) / (lesions.sizes + cover)
-    missed = np.flatnonzero(dice == 0)
-    false = np.setdiff1d(np.arange(predicted.sizes.size), touching)
-    false = false[np.argsort(-predicted.sizes[false], kind="stable")]
+    found = _match(prediction, reference, spacing_zyx)
+    missed, false = found.lesions.sizes[found.dice == 0], found.predicted.sizes[found.false]
     return Detection(
-        reference_lesions=count,
-        detected_lesions=count - missed.size,
-        predicted_lesions=predicted.sizes.size,
+        reference_lesions=found.lesions.sizes.size,
+        detected_lesions=found.lesions.sizes.size - missed.size,
+        predicted_lesions=found.predicted.sizes.size,
         false_positives=false.size,
-        false_positive_ml=float(predicted.sizes[false].sum()) * voxel_ml,
-        false_negative_ml=float(lesions.sizes[missed].sum()) * voxel_ml,
-        worst_lesions=_described(
-            lesions, np.lexsort((-lesions.sizes, dice)), dice, start, voxel_ml
-        ),
-        worst_false_positives=_described(
-            predicted, false, np.zeros(predicted.sizes.size), start, voxel_ml
-        ),
+        false_positive_ml=float(false.sum()) * found.voxel_ml,
+        false_negative_ml=float(missed.sum()) * found.voxel_ml,
     )
+
+
+def worst_lesion(
+    prediction: NDArray[np.generic],
+    reference: NDArray[np.generic],
+    spacing_zyx: Sequence[float] | NDArray[np.floating],
+) -> tuple[Lesion, int]:
+    """Return the lesion with the lowest Dice, the largest of several, and how many there are.
+
+    Arguments and errors are those of `detect`; raises ValueError where there is no lesion, too.
+    """
+    found = _match(prediction, reference, spacing_zyx)
+    count = found.lesions.sizes.size
+    if not count:
+        raise ValueError("reference holds no lesion")
+    worst = int(np.lexsort((-found.lesions.sizes, found.dice))[0])
+    inside = found.lesions.labels == worst + 1
+    own = _crop(inside)
+    return Lesion(
+        box=tuple(
+            slice(whole.start + part.start, whole.start + part.stop)
+            for whole, part in zip(found.crop, own, strict=True)
+        ),
+        inside=inside[own],
+        volume_ml=float(found.lesions.sizes[worst]) * found.voxel_ml,
+        dice=float(found.dice[worst]),
+    ), count
 
 
 def healthy_false_positive_rate(
@@ -161,7 +177,7 @@ def healthy_false_positive_rate(
     return sum(alarms) / len(alarms) if alarms else None
 
 
-def _crop(*masks: NDArray[np.generic]) -> tuple[slice, ...]:
+def _crop(*masks: NDArray[np.generic]) -> Box:
     """Return the smallest box that holds all masks of one shape; an empty one for empty masks."""
     crop = []
     for axis in range(3):
@@ -171,110 +187,67 @@ def _crop(*masks: NDArray[np.generic]) -> tuple[slice, ...]:
     return tuple(crop)
 
 
+def _match(
+    prediction: NDArray[np.generic],
+    reference: NDArray[np.generic],
+    spacing_zyx: Sequence[float] | NDArray[np.floating],
+) -> _Match:
+    check_shapes(prediction, reference, ndim=3)
+    voxel_ml = float(np.prod(check_spacing(spacing_zyx))) / 1000
+    crop = _crop(prediction, reference)
+    predicted, lesions = _components(prediction[crop]), _components(reference[crop])
+    lesion, touching, shared = _contingency(lesions, predicted)
+    count = lesions.sizes.size
+    cover = np.bincount(lesion, predicted.sizes[touching], minlength=count)
+    dice = 2 * np.bincount(lesion, shared, minlength=count) / (lesions.sizes + cover)
+    false = np.ones(predicted.sizes.size, np.bool_)
+    false[touching] = False
+    return _Match(crop, voxel_ml, lesions, predicted, dice, false)
+
+
 def _components(mask: NDArray[np.generic]) -> _Components:
     inside = np.ascontiguousarray(mask != 0)
     labels, count = cc3d.connected_components(inside, connectivity=CONNECTIVITY, return_N=True)
-    sizes = np.zeros(count, np.int64)
-    low = np.full((count, 3), np.iinfo(np.int64).max)
-    high = np.zeros((count, 3), np.int64)
+    sizes = np.zeros(count + 1, np.int64)
     # As cc3d.statistics, which takes longer than all the rest where lesions are few and small.
-    for starts, lengths, (owners,) in _runs(inside, labels):
-        np.add.at(sizes, owners, lengths)
-        ends = np.unravel_index(starts + lengths - 1, labels.shape)
-        for axis, index in enumerate(np.unravel_index(starts, labels.shape)):
-            np.minimum.at(low[:, axis], owners, index)
-            np.maximum.at(high[:, axis], owners, ends[axis] + 1)
-    return _Components(labels, sizes, low, high)
-
-
-def _runs(
-    mask: NDArray[np.generic], *volumes: NDArray[np.unsignedinteger]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
-    """Find the runs along x in which no volume's label changes and none is 0, slab by slab.
-
-    mask: (z, y, x), not 0 wherever all labels are not: much faster to search than they are.
-    volumes: labels, C-contiguous, of the same shape. Yields the flat indices of the runs' first
-    voxels (n,), their lengths (n,), and their components from 0 in each volume (volumes, n).
-    """
-    _, height, width = mask.shape
-    slices = max(1, SLAB_VOXELS // max(1, height * width))
-    row_starts = np.arange(slices * height * width) % max(1, width) == 0
-    for z in range(0, len(mask), slices):
-        voxels = np.flatnonzero(mask[z : z + slices] != 0)
-        for volume in volumes:
-            inside = volume[z : z + slices].reshape(-1)[voxels] != 0
-            voxels = voxels if inside.all() else voxels[inside]
-        if not voxels.size:
-            continue
-        labels = [volume[z : z + slices].reshape(-1)[voxels] for volume in volumes]
-        first = row_starts[voxels]
-        first[0] = True
-        first[1:] |= voxels[1:] != voxels[:-1] + 1
-        for own in labels:
-            first[1:] |= own[1:] != own[:-1]
-        starts = np.flatnonzero(first)
-        lengths = np.diff(starts, append=voxels.size)
-        owners = np.array([own[starts] for own in labels], np.int64) - 1
-        yield z * height * width + voxels[starts], lengths, owners
+    for slab in _slabs(labels):
+        sizes += np.bincount(labels[slab][inside[slab]], minlength=count + 1)
+    return _Components(labels, sizes[1:])
 
 
 def _contingency(
-    reference: NDArray[np.generic], lesions: _Components, predicted: _Components
+    lesions: _Components, predicted: _Components
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return lesion, predicted lesion and number of shared voxels for every pair that shares any.
 
     Only these pairs: the full table of two noisy masks would not fit into memory.
     """
-    count = predicted.sizes.size
-    pairs, shared = np.empty((2, 0), np.int64)
-    found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-    waiting = 0
-    for _, lengths, (lesion, touching) in _runs(reference, lesions.labels, predicted.labels):
-        found.append(_totals(lesion * count + touching, lengths))
-        waiting += found[-1][0].size
+    base = predicted.sizes.size + 1
+    found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+    for slab in _slabs(lesions.labels):
+        own, other = lesions.labels[slab], predicted.labels[slab]
+        both = (own != 0) & (other != 0)
+        keys = own[both].astype(np.int64) * base + other[both]
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))  # of runs, which are fewer to sort
+        found.append(_totals((keys[starts], np.diff(starts, append=keys.size))))
         # A pair in many slabs is found in each. To add these up after every one would be slow.
-        if waiting > max(pairs.size, SLAB_VOXELS):
-            pairs, shared = _merged((pairs, shared), *found)
-            found, waiting = [], 0
-    pairs, shared = _merged((pairs, shared), *found)
-    lesion, touching = np.divmod(pairs, max(1, count))
-    return lesion, touching, shared
+        if sum(keys.size for keys, _ in found[1:]) > max(found[0][0].size, SLAB_VOXELS):
+            found = [_totals(*found)]
+    pairs, shared = _totals(*found)
+    return pairs // base - 1, pairs % base - 1, shared
+
+
+def _slabs(labels: NDArray[np.unsignedinteger]) -> Iterator[slice]:
+    """Yield slices along z that each hold about SLAB_VOXELS."""
+    thick = max(1, SLAB_VOXELS // max(1, labels[:1].size))
+    for z in range(0, len(labels), thick):
+        yield slice(z, z + thick)
 
 
 def _totals(
-    keys: NDArray[np.int64], counts: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return each key once, in order, with the sum of its counts."""
-    unique, index = np.unique(keys, return_inverse=True)
-    return unique, np.bincount(index, counts, minlength=unique.size).astype(np.int64)
-
-
-def _merged(
     *parts: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return each of several parts' keys once, in order, with the sum of its counts."""
     keys, counts = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    return _totals(keys, counts)
-
-
-def _described(
-    components: _Components,
-    order: NDArray[np.int64],
-    dice: NDArray[np.float64],
-    start_zyx: NDArray[np.int64],
-    voxel_ml: float,
-) -> tuple[Lesion, ...]:
-    """Describe the first LISTED components of an order, with boxes in the whole volume."""
-
-    def corner(values: NDArray[np.int64]) -> Triple:
-        z, y, x = (values + start_zyx).tolist()
-        return z, y, x
-
-    return tuple(
-        Lesion(
-            low_zyx=corner(components.low[i]),
-            high_zyx=corner(components.high[i]),
-            volume_ml=float(components.sizes[i]) * voxel_ml,
-            dice=float(dice[i]),
-        )
-        for i in order[:LISTED].tolist()
-    )
+    unique, index = np.unique(keys, return_inverse=True)
+    return unique, np.bincount(index, counts, minlength=unique.size).astype(np.int64)

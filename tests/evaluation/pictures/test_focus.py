@@ -7,7 +7,6 @@ import pytest
 from numpy.typing import NDArray
 
 from evaluation.pictures.focus import find_focus, turn_upright
-from evaluation.scoring.lesions import detect
 from evaluation.volumes import Header
 
 SPACING_ZYX = np.array([5.0, 2.0, 1.0])
@@ -98,19 +97,16 @@ def test_the_worst_lesion(
 
 def test_the_worst_lesion_is_cut_where_it_is_widest_and_no_other_in_its_box() -> None:
     expected = masks(stem=(slice(4, 12), 4, 4), bar=(5, slice(4, 12), 4), post=(9, 9, slice(2, 18)))
-    expected |= masks(inside=(slice(8, 12), slice(8, 12), 4))
-    (worst, *others) = detect(masks(a=(9, 9, 9)), expected, SPACING_ZYX).worst_lesions
-    assert others, "another lesion reaches into the box of the worst"
+    expected |= masks(inside=(slice(8, 12), slice(8, 12), 4))  # which reaches into their box
     focus = find_focus(masks(a=(9, 9, 9)), expected, SPACING_ZYX, "worst")
-    assert focus.low.tolist() == list(worst.low_zyx)
+    assert (focus.low.tolist(), focus.high.tolist()) == ([4, 4, 4], [12, 12, 5])
     assert focus.slices == (5, 4, 4)
 
 
-def test_one_lesion_is_called_the_only_one() -> None:
-    expected = masks(a=LARGE)
-    for choice, said in (("largest", ""), ("worst", ", Dice 1.000")):
-        arguments: Any = (expected, expected, SPACING_ZYX, choice)
-        assert find_focus(*arguments).said == f"the only lesion, 0.64 ml{said}"
+@pytest.mark.parametrize(("choice", "said"), [("largest", ""), ("worst", ", Dice 1.000")])
+def test_one_lesion_is_called_the_only_one(choice: Any, said: str) -> None:
+    focus = find_focus(masks(a=LARGE), masks(a=LARGE), SPACING_ZYX, choice)
+    assert focus.said == f"the only lesion, 0.64 ml{said}"
 
 
 @pytest.mark.parametrize("choice", ["largest", "worst"])
