@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import machine, programs
-from benchmarks.command_line import count
-from benchmarks.log import Log, Time, rest
+from benchmarks.command_line import count, exit_code
+from benchmarks.log import Log, Time
 from benchmarks.programs import ROOT
 from benchmarks.published import NETWORKS, make_weights
 from benchmarks.sizes.meter import CommandFailed, Meter
@@ -24,7 +24,7 @@ from benchmarks.sizes.scans import LONG_SLICES, PUBLISHED_SLICES, make_scan
 from benchmarks.sizes.versions import app_version
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
-from evaluation.tables.markup import plain
+from evaluation.tables.markup import plain, plain_row
 from examples import samples
 from volumes.files import write_whole
 
@@ -90,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = options.add_argument
     add("--budgets", nargs="+", type=count, default=BUDGETS_MIB, help="MiB; default: %(default)s")
     args = options.parse_args(arguments)
-    try:
+
+    def do() -> bool:
         gpu = devices.find(args.gpu)
         if gpu is None:
             raise EvaluationError("NVML finds no GPU, so no budget can be measured")
@@ -99,25 +100,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log = Log(folder / "runs.jsonl", Result, same, args.resume)
         (sample,) = samples.fetch(ROOT / "runs" / "samples", names=[args.scan])
         plan = list(itertools.product(args.networks or NETWORKS, args.slices, args.budgets))
-        time = Time(args.minutes)
         with Meter(gpu, folder) as meter:
-            for name, slices, budget in plan:
-                if time.is_up():
-                    break
-                if log.has((name, slices, budget)):
-                    continue
+            for name, slices, budget in log.lacking(plan, Time(args.minutes)):
                 model = make_weights(NETWORKS[name], folder / "networks").model
                 scan = make_scan(sample.scan, slices, folder / "scans")
                 log.add(_run(meter, name, model, scan, slices, budget))
-                print(*_row(log.runs[-1]), file=sys.stderr, flush=True)
+                print(plain_row(_row(log.runs[-1])), file=sys.stderr, flush=True)
                 write_whole(args.output / "budgets.md", table(log.runs, where))
-    except EvaluationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(table(log.runs, where))
-    if left := rest(sum(log.has(key) for key in plan), len(plan)):
-        print(left, file=sys.stderr)
-    return int(any(r.verdict in (BROKEN, FAILED) for r in log.runs if r.key in plan))
+        print(table(log.runs, where))
+        print(log.rest(plan), file=sys.stderr)
+        return not any(r.verdict in (BROKEN, FAILED) for r in log.runs if r.key in plan)
+
+    return exit_code(do)
 
 
 def _run(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.programs import ROOT
+from evaluation.errors import EvaluationError
 from volumes.files import write_whole
 
 
@@ -27,3 +30,12 @@ def publish(report: str, file: Path) -> None:
     """Keep a report, and print it."""
     write_whole(file, report + "\n")
     print(report)
+
+
+def exit_code(do: Callable[[], bool]) -> int:
+    """Do what a command line asks for: 0 if all is well, 1 if not or after a line on why."""
+    try:
+        return int(not do())
+    except (EvaluationError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -28,6 +28,7 @@ class Run(Protocol):
 
 
 R = TypeVar("R", bound=Run)
+K = TypeVar("K", bound=Hashable)
 
 
 class Log(Generic[R]):
@@ -47,6 +48,19 @@ class Log(Generic[R]):
     def has(self, key: Hashable) -> bool:
         """Whether that run is done; one that failed is not."""
         return any(r.key == key and not r.failed for r in self.runs)
+
+    def lacking(self, plan: Sequence[K], time: Time) -> Iterator[K]:
+        """The runs of a plan that are not done, until time is up."""
+        for key in plan:
+            if time.is_up():
+                return
+            if not self.has(key):
+                yield key
+
+    def rest(self, plan: Sequence[Hashable]) -> str:
+        """A line for whoever has to call again; empty if the whole plan is done."""
+        left = sum(not self.has(key) for key in plan)
+        return f"{left} of {len(plan)} runs are left: call again with --resume" if left else ""
 
     def add(self, run: R) -> None:
         """Keep a run, in place of the same one's failure."""
@@ -93,9 +107,3 @@ class Time:
     def is_up(self) -> bool:
         """Whether no further run is begun."""
         return time.monotonic() >= self._end_s
-
-
-def rest(done: int, of: int) -> str:
-    """A line for whoever has to call again; empty if all is done."""
-    left = of - done
-    return f"{left} of {of} runs are left: the same call with --resume goes on" if left else ""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.lean.start import FULL_IMPORT, left_out
-from benchmarks.command_line import count, parser, publish
+from benchmarks.command_line import count, exit_code, parser, publish
 from benchmarks.machine import description, measured
 from benchmarks.programs import DEVICE, ROOT, Command, app_command, app_stages
 from benchmarks.sizes.versions import app_version, previous_app
@@ -58,29 +58,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--repeats", type=count, default=9, help="of each run; medians are shown")
     options.add_argument("--previous", metavar="COMMIT", help="the app of which to compare with")
     args = options.parse_args(arguments)
-    if not left_out():
-        print("error: not known what can be left out of torch; make install", file=sys.stderr)
-        return 1
-    args.output.mkdir(parents=True, exist_ok=True)
-    (sample,) = fetch(ROOT / "runs" / "samples", names=["lung1"])
-    here = _environment(ROOT)
-    programs = [
-        Program("app", {**here, FULL_IMPORT: ""}, _LEAN),
-        Program("app, all of torch", {**here, FULL_IMPORT: "1"}, _FULL),
-    ]
-    version = app_version()
-    try:
+
+    def do() -> bool:
+        if not left_out():
+            raise EvaluationError("not known what can be left out of torch; make install")
+        (sample,) = fetch(ROOT / "runs" / "samples", names=["lung1"])
+        here = _environment(ROOT)
+        programs = [
+            Program("app", {**here, FULL_IMPORT: ""}, _LEAN),
+            Program("app, all of torch", {**here, FULL_IMPORT: "1"}, _FULL),
+        ]
+        version = app_version()
         if args.previous:
             folder, words = previous_app(args.previous, args.output / "previous")
             programs.append(Program("previous", _environment(folder), _FULL))
             version += f", previous {words}"
-    except EvaluationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    mask = args.output / "start_up.nii.gz"
-    starts = _in_turn(programs, app_command(_MODEL, sample.scan, mask, "cpu"), args.repeats)
-    publish(_table(programs, starts, version, args.repeats), args.output / "start_up.md")
-    return 0
+        mask = args.output / "start_up.nii.gz"
+        starts = _in_turn(programs, app_command(_MODEL, sample.scan, mask, "cpu"), args.repeats)
+        publish(_table(programs, starts, version, args.repeats), args.output / "start_up.md")
+        return True
+
+    return exit_code(do)
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -8,7 +8,6 @@ packages of the app and of nnU-Net for that version of Python.
 
 from __future__ import annotations
 
-import argparse
 import platform
 import re
 import shutil
@@ -19,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.checkout import extract
+from benchmarks.command_line import exit_code, parser
 from benchmarks.pack import wheels
 from benchmarks.pack.packages import folders
 from benchmarks.pack.scripts import PACKAGES, write_scripts
@@ -34,14 +34,20 @@ SAMPLES = Path("runs", "samples")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    args = _parser().parse_args(arguments)
-    try:
+    options = parser("pack", __doc__)
+    add = options.add_argument
+    own = ".".join(platform.python_version_tuple()[:2])
+    add("--python", metavar="VERSION", default=own, help="of that machine; default: %(default)s")
+    add("--there", nargs="+", metavar="NAME", default=[], help="packages that it has already")
+    options.set_defaults(output=ROOT / "runs" / f"gpu-check{SUFFIX}")
+    args = options.parse_args(arguments)
+
+    def do() -> bool:
         pack(args.python, args.output, args.there)
-    except (EvaluationError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{args.output}: {args.output.stat().st_size / 1e6:.0f} MB")
-    return 0
+        print(f"{args.output}: {args.output.stat().st_size / 1e6:.0f} MB")
+        return True
+
+    return exit_code(do)
 
 
 def pack(python: str, output: Path, there: Sequence[str]) -> None:
@@ -77,16 +83,6 @@ def _of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pack")
-    add = parser.add_argument
-    own = ".".join(platform.python_version_tuple()[:2])
-    add("--python", metavar="VERSION", default=own, help="of that machine; default: %(default)s")
-    add("--output", type=Path, default=ROOT / "runs" / f"gpu-check{SUFFIX}")
-    add("--there", nargs="+", metavar="NAME", default=[], help="packages that it has already")
-    return parser
 
 
 if __name__ == "__main__":

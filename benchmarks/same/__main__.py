@@ -8,7 +8,6 @@ reports by the data in them. A line each is printed; exit code 1: something diff
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import re
@@ -22,6 +21,7 @@ from typing import Any
 import SimpleITK as sitk
 
 from benchmarks.checkout import extract
+from benchmarks.command_line import exit_code, parser
 from benchmarks.programs import ROOT
 from benchmarks.same.differences import folders_differ
 from evaluation.errors import EvaluationError
@@ -155,26 +155,25 @@ def write_cases(data: Path, predicted: Path, cases: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.same", description=__doc__)
-    add = parser.add_argument
+    options = parser("same", __doc__)
+    add = options.add_argument
     add("--previous", metavar="COMMIT", required=True)
-    add("--output", type=Path, required=True, help="new folder for what both make")
     add("--records", type=Path, help="more results to rank and to report, for example of a GPU")
-    args = parser.parse_args(arguments)
-    data, output = ROOT / "runs" / "samples", args.output.resolve()
-    try:
+    args = options.parse_args(arguments)
+
+    def do() -> bool:
+        data, output = ROOT / "runs" / "samples", args.output.resolve() / "same"
         samples.fetch(data)
-        output.mkdir(parents=True)
+        shutil.rmtree(output, ignore_errors=True)
         extract(args.previous, output / "tree")
         guard = Guard(output / "tree", output)
         compare_all(guard, data)
         if args.records:
             give_both(guard, args.records, "given")
             rank_and_report(guard, "given")
-    except (EvaluationError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return int(guard.differing > 0)
+        return guard.differing == 0
+
+    return exit_code(do)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from pathlib import Path
 from app.resample import resampled_shape
 from app.sliding_window import window_count
 from benchmarks import machine, programs
-from benchmarks.command_line import count
-from benchmarks.log import Log, Time, rest
+from benchmarks.command_line import count, exit_code, publish
+from benchmarks.log import Log, Time
 from benchmarks.programs import ROOT, Steps
 from benchmarks.published import NETWORKS, Published, Weights, has_nnunet, make_weights
 from benchmarks.sizes import versions
@@ -42,17 +42,14 @@ _HAS_CUDA = "import torch, sys; sys.exit(not torch.cuda.is_available())"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     args = _parser().parse_args(arguments)
-    try:
-        bench = _prepare(args)
-        with bench.meter:
-            left = bench.run(args.repeats, Time(args.minutes))
-    except EvaluationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(bench.report())
-    if left:
-        _say(left)
-    return 0
+
+    def do() -> bool:
+        benchmark = _prepare(args)
+        with benchmark.meter:
+            benchmark.run(args.repeats, Time(args.minutes))
+        return True
+
+    return exit_code(do)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     return options
 
 
-def _prepare(args: argparse.Namespace) -> Bench:
+def _prepare(args: argparse.Namespace) -> Benchmark:
     """Find out what there is to measure, and with what; raises EvaluationError."""
     device = args.device or _device()
     gpu = devices.find(args.gpu) if device == "cuda" else None
@@ -113,7 +110,7 @@ def _prepare(args: argparse.Namespace) -> Bench:
     )
     same = {"machine": setting.machine, "device": device, "scan": setting.scan, **found}
     log = Log(folder / "runs.jsonl", Measurement, same, args.resume)
-    return Bench(setting, output, device, sample.scan, previous, Meter(gpu, folder), log)
+    return Benchmark(setting, output, device, sample.scan, previous, Meter(gpu, folder), log)
 
 
 def _device() -> str:
@@ -123,7 +120,7 @@ def _device() -> str:
 
 
 @dataclass
-class Bench:
+class Benchmark:
     """One run of the benchmark, all its choices made. `previous`: the folder with that app/."""
 
     setting: Setting
@@ -140,30 +137,22 @@ class Bench:
         """For all but the report."""
         return self.output / "sizes"
 
-    def run(self, repeats: int, time: Time) -> str:
-        """Measure what the log lacks; returns a line if not all of it was done in ``time``.
+    def run(self, repeats: int, time: Time) -> None:
+        """Measure what the log lacks, as far as there is time, and print the report.
 
         The report is written anew after each measurement.
         """
-        plans = {name: list(self._plan(name, repeats)) for name in self.setting.networks}
-        for name, plan in plans.items():
-            wanted = [m for m in plan if not self.log.has(m.key)]
-            if wanted and not time.is_up():
-                self._measure(wanted, NETWORKS[name], time)
-        write_whole(self.output / "sizes.md", self.report())
-        done = [self.log.has(m.key) for plan in plans.values() for m in plan]
-        return rest(sum(done), len(done))
-
-    def _measure(self, plan: Sequence[Measurement], network: Published, time: Time) -> None:
-        _say(f"{network.title}: making weights")
-        weights = make_weights(network, self.folder / "networks")
-        if not self._warm:
-            self._warm_up(network, weights)
-        for wanted in plan:
-            if time.is_up():
-                return
-            self.log.add(self._measured(wanted, network, weights))
+        networks = self.setting.networks
+        wanted = {m.key: m for name in networks for m in self._plan(name, repeats)}
+        for key in self.log.lacking(list(wanted), time):
+            network = NETWORKS[wanted[key].network]
+            weights = make_weights(network, self.folder / "networks")
+            if not self._warm:
+                self._warm_up(network, weights)
+            self.log.add(self._measured(wanted[key], network, weights))
             write_whole(self.output / "sizes.md", self.report())
+        publish(self.report(), self.output / "sizes.md")
+        _say(self.log.rest(list(wanted)))
 
     def report(self) -> str:
         """What is known so far, as Markdown."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.log import Log, Time, minutes, rest
+from benchmarks.log import Log, Time, minutes
 from benchmarks.sizes.record import Measurement
 from evaluation.errors import EvaluationError
 
@@ -74,9 +74,15 @@ def test_time_is_up_after_so_many_minutes() -> None:
     assert Time(0).is_up()
 
 
-def test_what_is_left_is_said() -> None:
-    assert rest(98, 110) == "12 of 110 runs are left: the same call with --resume goes on"
-    assert rest(110, 110) == ""
+def test_what_is_left_is_said(tmp_path: Path) -> None:
+    log = Log(tmp_path / "runs.jsonl", Measurement, SETTING, resume=False)
+    plan = [RUN.key, ("huang", 8, "app", 1)]
+    assert list(log.lacking(plan, Time(None))) == plan
+    assert list(log.lacking(plan, Time(0))) == []
+    log.add(RUN)
+    assert list(log.lacking(plan, Time(None))) == plan[1:]
+    assert log.rest(plan) == "1 of 2 runs are left: call again with --resume"
+    assert log.rest(plan[:1]) == ""
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon"])
