@@ -25,24 +25,6 @@ CT_PROPERTIES = {
     "std": 50.2138,
 }
 
-# The networks of the two FLARE 2024 papers, as changes to `plans`' architecture.
-HUANG_5_6M = {
-    "n_stages": 4,
-    "features_per_stage": [32, 64, 128, 256],
-    "kernel_sizes": [[3, 3, 3]] * 4,
-    "strides": [[1, 1, 1]] + [[2, 2, 2]] * 3,
-    "n_conv_per_stage": [2] * 4,
-    "n_conv_per_stage_decoder": [2] * 3,
-}
-DKFZ_102M = {
-    "n_stages": 6,
-    "features_per_stage": [32, 64, 128, 256, 320, 320],
-    "kernel_sizes": [[3, 3, 3]] * 6,
-    "strides": [[1, 1, 1]] + [[2, 2, 2]] * 4 + [[1, 2, 2]],
-    "n_blocks_per_stage": [1, 3, 4, 6, 6, 6],
-    "n_conv_per_stage_decoder": [1] * 5,
-}
-
 
 def run_oracle(jobs: list[Json], folder: Path) -> None:
     """Let nnU-Net do ``jobs`` (see nnunet_oracle.py) in one process; fails with its output."""

@@ -19,8 +19,6 @@ from app.model import load_model
 from app.predict import Options, Predictor
 from app.preprocess import preprocess
 from tests.nnunet_models import (
-    DKFZ_102M,
-    HUANG_5_6M,
     ORACLE_PYTHON,
     Json,
     crop_scan,
@@ -31,6 +29,8 @@ from tests.nnunet_models import (
     write_scan,
 )
 from training.export import export
+from training.planning import plans as recipe_plans
+from training.recipes import load_recipe
 
 pytestmark = [
     pytest.mark.oracle,
@@ -108,10 +108,10 @@ VARIANTS = {
     ),
     "float32": Variant(plans(), dtype=np.float32),
     "published, 5.6M": Variant(
-        plans((3.0, 2.0, 2.0), (96, 128, 128), architecture=HUANG_5_6M), shape=(30, 90, 80)
+        recipe_plans(load_recipe("huang"), "Dataset900_Parity"), shape=(30, 90, 80)
     ),
     "published, 102M": Variant(
-        plans((1.0, 0.8, 0.8), (96, 160, 160), residual=True, architecture=DKFZ_102M),
+        recipe_plans(load_recipe("dkfz-batch8"), "Dataset900_Parity"),
         spacing=(2.0, 0.8, 0.9),
     ),
     "rgb": Variant(

@@ -12,28 +12,15 @@ import torch
 
 from app.__main__ import main as app
 from app.model import load_model
-from benchmarks.published import NETWORKS, Published, make_weights
-from tests.app.published import PUBLISHED
+from benchmarks.published import Published, make_weights
 from tests.nnunet_models import ORACLE_PYTHON, run_oracle, smooth_noise, write_scan
 from tests.training.tiny import recipe_json, write_recipe
-from training.planning import BASE, plans
-from training.plans import network, resolve_configuration
-from training.recipes import load_recipe
 
 
 def tiny(folder: Path, **settings: object) -> Published:
     return Published(
         "tiny", "tiny", str(write_recipe(folder / "tiny.json", recipe_json(**settings)))
     )
-
-
-@pytest.mark.parametrize(("name", "paper"), [("huang", "5.6M"), ("dkfz", "102M")])
-def test_networks_are_those_of_the_app_s_tests(name: str, paper: str) -> None:
-    given, expected = NETWORKS[name], PUBLISHED[paper]
-    settings = resolve_configuration(plans(load_recipe(given.recipe), "x"), BASE)
-    assert network(settings, 1, 2) == expected.network
-    assert given.settings.spacing_zyx == expected.spacing
-    assert given.settings.patch_zyx == expected.patch_size
 
 
 def test_weights_are_made_once(tmp_path: Path) -> None:

@@ -252,13 +252,6 @@ def test_another_checkpoint(trained: Path, output: Path) -> None:
     assert same(weights_of(model)[0], best)
 
 
-@pytest.mark.parametrize(("axes", "expected"), [((0, 1), (0, 1)), (None, ()), ((), ())])
-def test_mirror_axes(axes: Any, expected: Any, tmp_path: Path, output: Path) -> None:
-    write_trained(tmp_path / "trained", inference_allowed_mirroring_axes=axes)
-    export([tmp_path / "trained"], output)
-    assert load_model(output).config.mirror_axes == expected
-
-
 KNOWN = [
     "nnUNetTrainer",
     "nnUNetTrainer_1epoch",

@@ -16,7 +16,7 @@ from training.plans import label_heads, model_config, resolve_configuration
 BASE = "configurations/base"
 ARCH = f"{BASE}/architecture/arch_kwargs"
 DEFAULT, TORCH = "resample_data_or_seg_to_shape", "resample_torch_fornnunet"
-RESIDUAL = dataclasses.replace(NETWORK, name="ResidualEncoderUNet", encoder_blocks=(1, 2, 2))
+RESIDUAL: Json = {"name": "ResidualEncoderUNet", "encoder_blocks": (1, 2, 2)}
 CT = {k: CT_PROPERTIES[k] for k in ("mean", "std", "percentile_00_5", "percentile_99_5")}
 
 
@@ -55,87 +55,62 @@ def test_everything_is_taken_over(tmp_path: Path) -> None:
     assert all(type(s) is float for s in config.spacing)
 
 
-NETWORKS: dict[str, tuple[Json, Any]] = {
-    "plain": (plans(), NETWORK),
+OLD = {"features": (6, 12, 16), "decoder_convs": (2, 2)}
+BLOCK = "dynamic_network_architectures.architectures.residual_unet.ResidualEncoderUNet"
+# Plans, and in what the network of them differs from NETWORK.
+NETWORKS: dict[str, tuple[Json, Json]] = {
+    "plain": (plans(), {}),
     "residual": (plans(residual=True), RESIDUAL),
-    "old plain": (
-        plans(legacy=True),
-        dataclasses.replace(NETWORK, features=(6, 12, 16), decoder_convs=(2, 2)),
-    ),
-    "old residual": (
-        plans(legacy=True, residual=True),
-        dataclasses.replace(RESIDUAL, features=(6, 12, 16), decoder_convs=(2, 2)),
-    ),
+    "old plain": (plans(legacy=True), OLD),
+    "old residual": (plans(legacy=True, residual=True), RESIDUAL | OLD),
     "old, one integer for the decoder": (
         put(plans(legacy=True), f"{BASE}/n_conv_per_stage_decoder", 3),
-        dataclasses.replace(NETWORK, features=(6, 12, 16), decoder_convs=(3, 3)),
+        OLD | {"decoder_convs": (3, 3)},
     ),
-    "one integer for features": (
-        put(plans(), f"{ARCH}/features_per_stage", 8),
-        dataclasses.replace(NETWORK, features=(8, 8, 8)),
-    ),
-    "one integer for convolutions": (
-        put(plans(), f"{ARCH}/n_conv_per_stage", 3),
-        dataclasses.replace(NETWORK, encoder_blocks=(3, 3, 3)),
-    ),
-    "one integer for the decoder": (
-        put(plans(), f"{ARCH}/n_conv_per_stage_decoder", 2),
-        dataclasses.replace(NETWORK, decoder_convs=(2, 2)),
-    ),
-    "one integer for kernels": (
-        put(plans(), f"{ARCH}/kernel_sizes", 3),
-        dataclasses.replace(NETWORK, kernel_sizes=((3, 3, 3),) * 3),
-    ),
-    "an integer for one stage": (
-        put(plans(), f"{ARCH}/strides", [1, [1, 2, 2], 2]),
-        dataclasses.replace(NETWORK, strides=((1, 1, 1), (1, 2, 2), (2, 2, 2))),
-    ),
-    "bias, epsilon and slope": (
-        put(
-            put(
-                put(plans(), f"{ARCH}/conv_bias", False),
-                f"{ARCH}/norm_op_kwargs",
-                {"eps": 1e-3, "affine": True},
-            ),
-            f"{ARCH}/nonlin_kwargs",
-            {"negative_slope": 0.2},
-        ),
-        dataclasses.replace(NETWORK, conv_bias=False, norm_eps=1e-3, negative_slope=0.2),
-    ),
-    "PyTorch's epsilon and slope": (
-        put(
-            put(plans(), f"{ARCH}/norm_op_kwargs", {"affine": True}), f"{ARCH}/nonlin_kwargs", None
-        ),
-        NETWORK,
-    ),
-    "what does nothing at inference": (
-        put(
-            put(
-                put(plans(), f"{ARCH}/dropout_op", "torch.nn.Dropout3d"),
-                f"{ARCH}/dropout_op_kwargs",
-                {"p": 0.5},
-            ),
-            f"{ARCH}/deep_supervision",
-            True,
-        ),
-        NETWORK,
-    ),
-    "defaults spelled out": (put(plans(), f"{ARCH}/nonlin_first", False), NETWORK),
     "another module of the same package": (
-        put(
-            plans(residual=True),
-            f"{BASE}/architecture/network_class_name",
-            "dynamic_network_architectures.architectures.residual_unet.ResidualEncoderUNet",
-        ),
+        put(plans(residual=True), f"{BASE}/architecture/network_class_name", BLOCK),
         RESIDUAL,
     ),
 }
+# The same by arguments of the network.
+ARGUMENTS: dict[str, tuple[Json, Json]] = {
+    "one integer for features": ({"features_per_stage": 8}, {"features": (8, 8, 8)}),
+    "one integer for convolutions": ({"n_conv_per_stage": 3}, {"encoder_blocks": (3, 3, 3)}),
+    "one integer for the decoder": ({"n_conv_per_stage_decoder": 2}, {"decoder_convs": (2, 2)}),
+    "one integer for kernels": ({"kernel_sizes": 3}, {"kernel_sizes": ((3, 3, 3),) * 3}),
+    "an integer for one stage": (
+        {"strides": [1, [1, 2, 2], 2]},
+        {"strides": ((1, 1, 1), (1, 2, 2), (2, 2, 2))},
+    ),
+    "bias, epsilon and slope": (
+        {
+            "conv_bias": False,
+            "norm_op_kwargs": {"eps": 1e-3, "affine": True},
+            "nonlin_kwargs": {"negative_slope": 0.2},
+        },
+        {"conv_bias": False, "norm_eps": 1e-3, "negative_slope": 0.2},
+    ),
+    "PyTorch's epsilon and slope": (
+        {"norm_op_kwargs": {"affine": True}, "nonlin_kwargs": None},
+        {},
+    ),
+    "what does nothing at inference": (
+        {
+            "dropout_op": "torch.nn.Dropout3d",
+            "dropout_op_kwargs": {"p": 0.5},
+            "deep_supervision": True,
+        },
+        {},
+    ),
+    "defaults spelled out": ({"nonlin_first": False}, {}),
+}
+NETWORKS |= {name: (plans(architecture=given), of) for name, (given, of) in ARGUMENTS.items()}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network(name: str, tmp_path: Path) -> None:
-    plans_json, expected = NETWORKS[name]
-    assert read(tmp_path, plans_json).network == expected
+    plans_json, differs = NETWORKS[name]
+    assert read(tmp_path, plans_json).network == dataclasses.replace(NETWORK, **differs)
 
 
 def test_inheritance() -> None:
@@ -163,25 +138,20 @@ def test_inheritance_refused(configurations: Json, expected: str) -> None:
         resolve_configuration({"configurations": configurations}, "a")
 
 
-Heads = tuple[tuple[str, ...], tuple[int, ...] | None]
-LABELS: dict[str, tuple[Json, Heads]] = {
-    "two": ({"background": 0, "lesion": 1}, (("background", "lesion"), None)),
-    "several, out of order": (
-        {"b": 2, "background": 0, "a": 1},
-        (("background", "a", "b"), None),
-    ),
-    "ignore has no head": (
-        {"background": 0, "lesion": 1, "ignore": 2},
-        (("background", "lesion"), None),
-    ),
-    "lists of one": ({"background": 0, "a": [1], "b": [2]}, (("background", "a", "b"), None)),
+TWO, THREE = ("background", "lesion"), ("background", "a", "b")
+REGIONS, PAINTED = ("whole", "core", "rim"), (7, 5, 3)
+LABELS: dict[str, tuple[Json, tuple[Any, Any]]] = {
+    "two": ({"background": 0, "lesion": 1}, (TWO, None)),
+    "several, out of order": ({"b": 2, "background": 0, "a": 1}, (THREE, None)),
+    "ignore has no head": ({"background": 0, "lesion": 1, "ignore": 2}, (TWO, None)),
+    "lists of one": ({"background": 0, "a": [1], "b": [2]}, (THREE, None)),
     "regions": (
         {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "rim": 3},
-        (("whole", "core", "rim"), (7, 5, 3)),
+        (REGIONS, PAINTED),
     ),
     "regions with ignore": (
         {"ignore": 4, "background": 0, "whole": [1, 2, 3], "core": [2], "zero": [0], "rim": [3]},
-        (("whole", "core", "rim"), (7, 5, 3)),
+        (REGIONS, PAINTED),
     ),
 }
 
@@ -189,7 +159,7 @@ LABELS: dict[str, tuple[Json, Heads]] = {
 @pytest.mark.parametrize("name", LABELS)
 def test_labels(name: str) -> None:
     labels, expected = LABELS[name]
-    assert label_heads(dataset(labels, regions_class_order=[7, 5, 3])) == expected
+    assert label_heads(dataset(labels, regions_class_order=list(PAINTED))) == expected
 
 
 def test_names_of_older_versions(tmp_path: Path) -> None:
