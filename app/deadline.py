@@ -7,13 +7,15 @@ that starts again does so from its voxels.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from app.clock import StageClock
+from app.listener import Tell
 from app.sliding_window import larger_steps, window_count
-from app.stream import StageClock
 
 # For what this process cannot see or measure: its end, the container's start and removal.
 MARGIN_S = 2.0
@@ -76,9 +78,8 @@ class Deadline:
     """Watches the windows of one attempt at a scan, and raises TooSlow if it will be late.
 
     ``at``: when the scan has to be done, on time.perf_counter's clock. ``before``: seconds in each
-    stage that this attempt has no part in. ``finish`` waits until a device has done what it was
-    asked to. Looked at after the second batch of windows (the first warms up) and each time that
-    twice as many are done.
+    stage that this attempt has no part in. ``device``: of the networks. Looked at after the second
+    batch of windows (the first warms up) and each time that twice as many are done.
     """
 
     def __init__(
@@ -87,11 +88,11 @@ class Deadline:
         work: Work,
         clock: StageClock,
         before: dict[str, float],
-        finish: Callable[[], None],
-        warn: Callable[[str], None],
+        device: torch.device,
+        warn: Tell,
     ) -> None:
         self._at, self._work, self._clock, self._before = at, work, clock, before
-        self._finish, self._warn = finish, warn
+        self._device, self._warn = device, warn
         self._warm: tuple[int, float] | None = None  # windows and seconds until the first look
         self._next: float = 0
         # Planes and seconds of preprocessing: until the first slab (all planes if there are none),
@@ -112,7 +113,8 @@ class Deadline:
         """To be called after each batch of windows, within the stage ``network``."""
         if done < self._next or done == of:
             return
-        self._finish()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # until it has done what it was asked to
         laps = self._laps()
         self._next = 2 * done
         if self._warm is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,3 +63,8 @@ def label_dtype(config: ModelConfig) -> torch.dtype:
     """uint8; uint16 where nnU-Net writes it, from label 255 on."""
     highest = max(config.region_values or (len(config.labels) - 1,))
     return torch.uint8 if highest < 255 else torch.uint16
+
+
+def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
+    """NumPy's name of one of torch's types."""
+    return torch.empty(0, dtype=dtype).numpy().dtype

@@ -18,6 +18,8 @@ from volumes.files import sha256, write_whole
 
 FORMAT_VERSION = 1
 MANIFEST = "model.json"
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+DEFAULT = "default"  # the file in WEIGHTS that names the model to use
 
 NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet")
 NORMALIZATIONS = (
@@ -153,6 +155,30 @@ def save_manifest(folder: Path, config: ModelConfig) -> None:
     _check(manifest, _parse(manifest, ModelConfig, dataclasses.asdict(config), ""))
     content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(config)}
     write_whole(manifest, json.dumps(content, indent=1) + "\n")
+
+
+def find_model(name: str | None) -> Path:
+    """The folder of a model: one of weights/ by its name, or a path.
+
+    None: the one that weights/default names, else the only one there. Raises ModelError.
+    """
+    if name is not None:
+        known = WEIGHTS / name
+        return known if (known / MANIFEST).is_file() else Path(name)
+    default = WEIGHTS / DEFAULT
+    if default.is_file():
+        named = WEIGHTS / default.read_text().strip()
+        if (named / MANIFEST).is_file():
+            return named
+        raise ModelError(f"{default}: names {named.name}, which is no model beside it; mend that")
+    models = sorted(m.parent for m in WEIGHTS.glob(f"[!.]*/{MANIFEST}"))
+    if len(models) == 1:
+        return models[0]
+    found = ", ".join(m.name for m in models) or "none"
+    raise ModelError(
+        f"{WEIGHTS}: expected one model, found {found}; choose one with --model, or write its name"
+        f" into {default}"
+    )
 
 
 def load_model(folder: Path) -> Model:

@@ -15,11 +15,11 @@ from app.channels_last import fuse_norms
 from app.graphs import CudaCapture, Replayed
 from app.kernels.load import load_norm_kernel
 from app.kernels.norm import NormKernel
+from app.listener import Tell
 from app.memory.budget import Room
 from app.networks import UNet
 
 Pass = Callable[[Tensor], Tensor]
-Tell = Callable[[str], None]
 
 
 class OnDevice:

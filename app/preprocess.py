@@ -98,7 +98,7 @@ def prepare(
     spacing_zyx: Sequence[float],
     config: ModelConfig,
     exact: bool,
-    body: bool = False,
+    body: bool,
 ) -> Prepared:
     """What must be known of (z, y, x) voxels of each channel before the first is computed.
 
@@ -127,25 +127,18 @@ def prepare(
 
 
 def preprocess(
-    channels: Sequence[Voxels],
-    spacing_zyx: Sequence[float],
-    config: ModelConfig,
-    exact: bool,
-    device: torch.device,
-    body: bool = False,
-) -> tuple[Tensor, Grid]:
-    """(z, y, x) voxels of each channel to the network's float32 input (channel, z, y, x).
+    scan: Prepared, config: ModelConfig, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """The network's whole float32 input (channel, z, y, x) on ``device``.
 
-    ``exact`` resamples in float64 as nnU-Net does; otherwise float32, which differs from it by
-    less than 0.001 HU. The result lies on ``device``. ``body``: see `prepare`.
+    ``dtype`` is what is resampled in: nnU-Net's own is float64; float32 differs from it by less
+    than 0.001 HU.
     """
-    scan = prepare(channels, spacing_zyx, config, exact, body)
-    dtype = torch.float64 if exact else torch.float32
     resampled = [
         _resample(v, n, scan, config, dtype, device)
         for v, n in zip(scan.volumes, scan.normalisers, strict=True)
     ]
-    return torch.stack(resampled), scan.grid
+    return torch.stack(resampled)
 
 
 def preprocess_slabs(
@@ -153,10 +146,14 @@ def preprocess_slabs(
 ) -> Iterator[Tensor]:
     """The same in float32, in slabs (channel, planes, y, x) that follow each other along z.
 
-    Sections go to ``device`` as they are stored and become float32 there. The separated axis must
-    be the first one or None. Only a band of sections is held, whatever the length of the scan;
-    ``at_a_time`` of them are new in a slab. ``device`` is first touched when a slab is asked for.
+    Sections go to ``device`` as they are stored and become float32 there. Only a band of sections
+    is held, whatever the length of the scan; ``at_a_time`` of them are new in a slab. (All is in
+    one slab where the separated axis is not the first: then each section reaches through all
+    planes, and is clipped to its own range, which is known only when all of it has been seen.)
+    ``device`` is first touched when a slab is asked for.
     """
+    if not has_slabs(scan.axis):
+        return (preprocess(scan, config, torch.float32, device) for _ in range(1))
     resampling = config.resample_data
     like_torch = resampling.function == "torch"
     sampling = Sampling(1 if like_torch else resampling.order, like_torch)
@@ -174,6 +171,11 @@ def preprocess_slabs(
     given = zip(scan.volumes, scan.normalisers, scan.clips, strict=True)
     channels = [slabs(*channel) for channel in given]
     return (torch.stack(parts) for parts in zip(*channels, strict=True))
+
+
+def has_slabs(axis: int | None) -> bool:
+    """Whether a scan with this separated axis is preprocessed slab by slab."""
+    return axis in (None, 0)
 
 
 def _resample(

@@ -37,26 +37,20 @@ Labels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def restore(
-    logits: Tensor,
-    rule: LabelRule,
-    config: ModelConfig,
-    grid: Grid,
-    dtype: torch.dtype,
-    exact: bool,
+    logits: Tensor, rule: LabelRule, config: ModelConfig, grid: Grid, dtype: torch.dtype
 ) -> Labels:
     """(head, z, y, x) logits at the model's spacing to the scan's (z, y, x) labels of ``dtype``.
 
-    ``exact`` follows nnU-Net's own rounding; otherwise float32 throughout.
+    With nnU-Net's own rounding.
     """
     axis = separated_axis(config.spacing, grid.spacing, config.resample_logits.force_separate_z)
     labels = torch.zeros(grid.cropped_shape, dtype=dtype)
-    if exact and config.resample_logits.function == "torch":
+    if config.resample_logits.function == "torch":
         labels[...] = rule.decide(resample_torch(logits, grid.cropped_shape, axis))
     elif logits.shape[1:] == grid.cropped_shape:
         labels[...] = rule.decide(logits)
     else:
-        mix = _mix_like_nnunet if exact else mix_linear
-        _fill(labels, logits, rule, _taps(logits.shape[1:], labels.shape, axis), mix)
+        _fill(labels, logits, rule, _taps(logits.shape[1:], labels.shape, axis), _mix_like_nnunet)
     whole = np.zeros(grid.shape, labels.numpy().dtype)
     whole[grid.crop] = labels.numpy()
     back = np.argsort(config.transpose)
@@ -74,8 +68,8 @@ def restore_slabs(
     """The same in float32 for logits (head, planes, y, x) of ``shape`` (z, y, x) slab by slab.
 
     Yields all planes of the scan in order, axes in the network's order: undoing the transposition
-    is left to the caller. The labels are those of ``restore``, which calls the same `_fill`, but
-    for ties in the last bit of several heads: there the slab's bounding box may be the smaller one.
+    is left to the caller. How the logits are cut into slabs changes no label, but for ties in the
+    last bit of several heads: there a slab's bounding box may be the smaller one.
     """
     axis = separated_axis(config.spacing, grid.spacing, config.resample_logits.force_separate_z)
     taps_z, *taps_plane = _taps(shape, grid.cropped_shape, axis)

@@ -47,15 +47,15 @@ HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 # that when it is imported, must not be imported earlier here than in `python -m app`.
 _PATCHED_APP = """
 import importlib, sys
-from app import __main__ as command
-run = command._run
+from app import __main__ as command, run
+load = run._loaded
 def patched(*given):
     import torch
-    from app import loading, networks, predict, sliding_window
+    from app import loading, networks, predict, preprocess, sliding_window
     {name}  # fails if there is no such name
     {name} = {value}
-    return run(*given)
-command._run = patched
+    return load(*given)
+run._loaded = patched
 command._leave(command.main())
 """
 
@@ -136,7 +136,7 @@ VARIANTS = (
         ),
     ),
     Variant("without huge pages", environment={"THP_MEM_ALLOC_ENABLE": "0"}),
-    Variant("without the stream", ("predict.can_stream", "lambda *_: False")),
+    Variant("with the input at once", ("preprocess.has_slabs", "lambda _: False")),
     CROP_TO_BODY,
 )
 

@@ -14,10 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from app.__main__ import main
+from app.exact import mean_logits
 from app.image import read_image
 from app.model import load_model
 from app.predict import Options, Predictor
-from app.preprocess import preprocess
+from app.preprocess import prepare, preprocess
+from tests.app.at_work import means
 from tests.nnunet_models import (
     ORACLE_PYTHON,
     Json,
@@ -226,10 +228,10 @@ def test_genuine_trained_folders(model: str, real_data: Path, tmp_path: Path) ->
     for job in jobs:
         scan = read_image(Path(job["files"][0]))
         with torch.inference_mode():
-            data, _ = preprocess(
-                [scan.voxels], scan.spacing_zyx, predictor.config, True, exact.device
-            )
-            logits = predictor._logits(data, lambda done, of: None)
+            config = predictor.config
+            prepared = prepare([scan.voxels], scan.spacing_zyx, config, True, False)
+            data = preprocess(prepared, config, torch.float64, exact.device)
+            logits = mean_logits(data, config, predictor.heads, means(predictor))
         theirs = np.load(job["logits"])
         assert np.array_equal(data.numpy(), theirs["data"])
         assert np.array_equal(logits.numpy(), theirs["logits"])

@@ -26,14 +26,7 @@ OF_TRAINING = {
     "evaluation": {"evaluation.parent", "evaluation.scoring", "evaluation.tables.markup"},
 }
 # Modules that training/lesion_filter.py still imports beside them.
-LESION_FILTER = {
-    "app.labels",
-    "app.lesion_filter",
-    "app.loading",
-    "app.memory.budget",
-    "app.preprocess",
-    "app.restore",
-}
+LESION_FILTER = {"app.lesion_filter", "app.memory.budget", "app.preprocess"}
 
 
 def imported(file: Path) -> Iterator[str]:

@@ -30,15 +30,12 @@ import torch
 from torch import Tensor
 
 from app.image import read_image
-from app.labels import label_dtype
 from app.lesion_filter import find as find_lesions
 from app.lesion_filter import take_out, voxel_ml
-from app.loading import find_device
-from app.memory.budget import FLARE_MIB, BudgetError
-from app.model import MANIFEST, LesionFilter, Model, load_model, save_manifest
-from app.predict import Options, Predictor
-from app.preprocess import Grid
-from app.restore import restore
+from app.memory.budget import BudgetError
+from app.model import MANIFEST, LesionFilter, ModelConfig, load_model, save_manifest
+from app.predict import Predictor, load
+from app.preprocess import Prepared
 from evaluation.scoring.profiles import DECIMALS, FLARE24, score
 from evaluation.tables.markup import plain
 from training.cases import Case, find
@@ -185,14 +182,11 @@ def choose(folder: Path, cases: Sequence[Case], source: str, device: str = "auto
     source: where the cases are from, in a few words, for the evidence. Raises TrainingError for a
     model or cases that no filter can be chosen for, and ModelError.
     """
-    model = load_model(folder)
-    _refuse_model(folder / MANIFEST, model)
+    config = load_model(folder).config
+    _refuse_model(folder / MANIFEST, config)
     _refuse_cases(cases)
-    model.check_weights()
-    torch_device = find_device(device)
-    budget_mib = FLARE_MIB if torch_device.type == "cuda" else None
     try:
-        predictor = Predictor(model, Options(torch_device, vram_budget_mib=budget_mib))
+        predictor = load(folder, device)
     except BudgetError as error:
         raise TrainingError(str(error)) from None
     by_case = []
@@ -204,14 +198,14 @@ def choose(folder: Path, cases: Sequence[Case], source: str, device: str = "auto
     by_filter = zip(FILTERS, zip(*by_case, strict=True), strict=True)
     choice = Choice(tuple(Effect(rule, judged) for rule, judged in by_filter), source)
     if choice.chosen is not None:
-        save_manifest(folder, dataclasses.replace(model.config, lesion_filter=choice.chosen))
+        save_manifest(folder, dataclasses.replace(config, lesion_filter=choice.chosen))
     return choice
 
 
 def judge(
     predictor: Predictor,
     logits: Tensor,
-    grid: Grid,
+    scan: Prepared,
     reference: np.ndarray,
     spacing_zyx: Sequence[float],
 ) -> list[Judged]:
@@ -220,8 +214,7 @@ def judge(
     reference: (z, y, x) on the scan's grid, of ``spacing_zyx`` mm; 1 is lesion. Filters that keep
     the same lesions are restored and scored once.
     """
-    lesions = find_lesions(logits[0].numpy(), voxel_ml(grid, logits.shape[1:]))
-    config, device = predictor.config, predictor.options.device
+    lesions = find_lesions(logits[0].numpy(), voxel_ml(scan.grid, scan.shape))
     known: dict[bytes, Judged] = {}
     judged = []
     for rule in FILTERS:
@@ -229,9 +222,7 @@ def judge(
         if kept.tobytes() not in known:
             left = logits.clone()
             take_out(left[0].numpy(), lesions, kept)
-            dtype = label_dtype(config)
-            mask = restore(left.to(device), predictor.rule, config, grid, dtype, exact=False)
-            scores = score(FLARE24, mask, reference, spacing_zyx)
+            scores = score(FLARE24, predictor.labels(left, scan), reference, spacing_zyx)
             count = int(np.count_nonzero(kept))
             known[kept.tobytes()] = Judged(scores.dsc, scores.nsd, count, not reference.any())
         judged.append(known[kept.tobytes()])
@@ -243,14 +234,13 @@ def _judged(predictor: Predictor, case: Case) -> list[Judged]:
     shape = scan.voxels.shape
     reference = np.zeros(shape, np.uint8) if case.mask is None else read_image(case.mask).voxels
     try:
-        logits, grid = predictor.logits_on_grid([scan])
+        logits, prepared = predictor.logits_on_grid([scan])
     except (ValueError, torch.OutOfMemoryError) as error:
         raise TrainingError(f"{case.scan}: {' '.join(str(error).split())}") from None
-    return judge(predictor, logits, grid, reference, scan.spacing_zyx)
+    return judge(predictor, logits, prepared, reference, scan.spacing_zyx)
 
 
-def _refuse_model(manifest: Path, model: Model) -> None:
-    config = model.config
+def _refuse_model(manifest: Path, config: ModelConfig) -> None:
     if config.lesion_filter is not None:
         raise TrainingError(
             f"{manifest}: has a lesion filter already; set lesion_filter to null to choose again"

@@ -25,8 +25,9 @@ import app.lesion_filter  # noqa: F401 - where the app imports it is no matter h
 from app import nifti
 from app.image import Image
 from app.kernels.trial import works
+from app.listener import SILENT
 from app.loading import find_device
-from app.memory.budget import FLARE_MIB
+from app.memory.budget import DEFAULT_BUDGET_MIB
 from app.model import (
     LesionFilter,
     Member,
@@ -109,10 +110,10 @@ def _results(folder: Path) -> Iterator[tuple[str, str]]:
     for name, (config, members) in _MODELS.items():
         model = _written(folder / name, config, members)
         scan = [_scan(number) for number in range(len(config.channels))]
-        gpu = Options(torch.device("cuda"), vram_budget_mib=FLARE_MIB)
+        gpu = Options(torch.device("cuda"), vram_budget_mib=DEFAULT_BUDGET_MIB)
         yield f"{name}: needs on a GPU", str(Predictor(model, gpu).needs)
         for device in devices:
-            budget = FLARE_MIB if device.type == "cuda" else None
+            budget = DEFAULT_BUDGET_MIB if device.type == "cuda" else None
             for words, options in (
                 ("default", Options(device, vram_budget_mib=budget)),
                 ("tta", Options(device, tta=True, vram_budget_mib=budget)),
@@ -157,7 +158,7 @@ def _digest(model: Model, options: Options, scan: list[Image], folder: Path) -> 
     digest = hashlib.sha256(logits.numpy().tobytes())
     # A first scan, and one more: what is made for the first is there already.
     for deadline in (None, time.perf_counter() + 3600):
-        predictor.predict(scan, mask, lambda done, of: None, deadline=deadline)
+        predictor.write(scan, mask, SILENT, deadline)
         digest.update(mask.read_bytes())
     return digest.hexdigest()
 

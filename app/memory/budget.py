@@ -20,7 +20,7 @@ from app.memory.buffers import StreamBuffers, WholeBuffers
 from app.resample import SLAB_SECTIONS
 
 MIB = 2**20
-FLARE_MIB = 4096  # the challenge's bound
+DEFAULT_BUDGET_MIB = 4096
 # CUDA's context, which torch's allocator does not see, until there is one to be measured: what a
 # refusal counts with before a GPU is touched. 300 to 621 MiB were measured.
 CONTEXT = 300 * MIB

@@ -11,13 +11,44 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.model import ModelConfig
+from app.preprocess import has_slabs
 from app.resample import BAND, SLAB_SECTIONS, resampled_shape, separated_axis
 from app.restore import SLAB_PLANES, SLAB_VOXELS
 
-_FLOAT = 4
+_HALF, _FLOAT, _DOUBLE = 2, 4, 8
 _SECTION = 24  # bytes a voxel of a section: as stored, as float32, under a mask three times more
 _DECIDED = 12  # bytes a voxel while logits become a label
 _CHECKED = 7  # bytes a logit while it is looked at whether it is finite
+
+
+@dataclass(frozen=True)
+class WholeInput:
+    """The network's input where it is made at once: ``shape`` from ``scan_shape`` (z, y, x).
+
+    ``axis``: the separated one, or the first; ``resampled``: bytes a voxel while it is resampled.
+    """
+
+    channels: int
+    shape: tuple[int, ...]
+    scan_shape: tuple[int, ...]
+    axis: int
+    like_torch: bool
+    resampled: int
+
+    @property
+    def held(self) -> int:
+        """What it takes when it is there."""
+        return _FLOAT * self.channels * math.prod(self.shape)
+
+    @property
+    def peak(self) -> int:
+        """What it takes while it is made."""
+        # One channel: the scan in float32, or resampled across one axis; and the result.
+        voxels = math.prod(self.shape)
+        half = voxels // self.shape[self.axis] * self.scan_shape[self.axis]
+        whole = _FLOAT * (math.prod(self.scan_shape) + half + voxels)
+        one = whole if self.like_torch else self.resampled * (half + voxels)
+        return self.held + max(self.held, one)
 
 
 @dataclass(frozen=True)
@@ -26,7 +57,8 @@ class StreamBuffers:
 
     ``plane`` is (y, x) on the network's grid, ``scan_plane`` on the scan's;
     ``sections_per_plane``: how many sections of the scan lie on one plane of the network's grid;
-    ``filtered``: a lesion filter hands on logits that are a tensor of their own.
+    ``filtered``: a lesion filter hands on logits that are a tensor of their own; ``at_once``: the
+    input, where it is one slab.
     """
 
     channels: int
@@ -36,6 +68,7 @@ class StreamBuffers:
     scan_plane: tuple[int, ...]
     sections_per_plane: float
     filtered: bool = False
+    at_once: WholeInput | None = None
 
     def beside_network(self, sections: int = SLAB_SECTIONS) -> int:
         """What is held while the network runs, if ``sections`` are preprocessed at a time."""
@@ -43,7 +76,8 @@ class StreamBuffers:
         padded = math.prod(max(n, p) for n, p in zip(self.plane, self.patch[1:], strict=True))
         matrices = sum(n * m for n, m in zip(self.plane, self.scan_plane, strict=True))
         # A slab is held as it came from the resampling and as a stack of its channels.
-        preprocess = self.channels * ((self._band(sections) + 2 * sections) * area + matrices)
+        slab = self.channels * ((self._band(sections) + 2 * sections) * area + matrices)
+        preprocess = self.at_once.held // _FLOAT if self.at_once else slab
         sums = (self.channels + self.heads) * self.patch[0] * padded + padded
         # One plane before them and one held back, and what they come from if that is no view.
         restore = self.heads * (SLAB_PLANES * (1 + self.filtered) + 2) * area
@@ -58,7 +92,10 @@ class StreamBuffers:
         finite = _CHECKED * self.heads * SLAB_PLANES * area
         foreground = (self.heads + 2 * _FLOAT) * (SLAB_PLANES + 1) * area
         restore = foreground + _interpolating(self.heads, self.plane, self.scan_plane)
-        return self.beside_network(sections) + max(preprocess, finite, restore)
+        beside = self.beside_network(sections)
+        if self.at_once is not None:
+            return max(self.at_once.peak, beside + max(finite, restore))
+        return beside + max(preprocess, finite, restore)
 
     def _band(self, sections: int) -> int:
         """Sections that a slab needs; a scan's own ratio can be larger by rounding its length."""
@@ -67,54 +104,32 @@ class StreamBuffers:
 
 @dataclass(frozen=True)
 class WholeBuffers:
-    """A scan that has to be there at once; shapes as above, with the first axis.
+    """A scan in nnU-Net's own arithmetic: all of it, logits summed in float16."""
 
-    ``exact``: resampled in float64, logits summed in float16 and restored on the host.
-    """
-
-    channels: int
     heads: int
     members: int
     patch: tuple[int, ...]
-    shape: tuple[int, ...]
-    scan_shape: tuple[int, ...]
-    axis: int  # the separated one, or the first
-    like_torch: bool
-    exact: bool
+    input: WholeInput
 
     def beside_network(self, sections: int = SLAB_SECTIONS) -> int:
         """What is held while the network runs: input, sums, and sums of the member before."""
         del sections
-        voxels, padded = math.prod(self.shape), self._padded
-        volume = self.channels * (padded if padded == voxels else padded + voxels)
+        padded = self._padded
+        grown = (
+            0 if padded == math.prod(self.input.shape) else _FLOAT * self.input.channels * padded
+        )
         sums = self.heads * min(self.members, 2) + 1
-        return _FLOAT * volume + self._sum * (sums * padded + math.prod(self.patch))
+        return self.input.held + grown + _HALF * (sums * padded + math.prod(self.patch))
 
     def without_network(self, sections: int = SLAB_SECTIONS) -> int:
-        """The peak while one of the other stages works."""
+        """The peak while one of the other stages works; logits are restored on the host."""
         del sections
-        volume = self.channels * math.prod(self.shape) * _FLOAT
-        dtype = 2 * _FLOAT if self.exact else _FLOAT
-        voxels = math.prod(self.shape)
-        # One channel: the scan in float32, or resampled across one axis; and the result.
-        half = voxels // self.shape[self.axis] * self.scan_shape[self.axis]
-        whole = _FLOAT * (math.prod(self.scan_shape) + half + voxels)
-        preprocess = volume + max(volume, whole if self.like_torch else dtype * (half + voxels))
-        finite = _CHECKED * self.heads * SLAB_PLANES * math.prod(self.shape[1:])
-        decided = 0
-        if not self.exact:
-            planes = self.shape[1:], self.scan_shape[1:]
-            decided = voxels * (self.heads + _DECIDED) + _interpolating(self.heads, *planes)
-        after = self.heads * self._padded * self._sum + max(finite, decided)
-        return max(preprocess, after)
+        finite = _CHECKED * self.heads * SLAB_PLANES * math.prod(self.input.shape[1:])
+        return max(self.input.peak, _HALF * self.heads * self._padded + finite)
 
     @property
     def _padded(self) -> int:
-        return math.prod(max(n, p) for n, p in zip(self.shape, self.patch, strict=True))
-
-    @property
-    def _sum(self) -> int:
-        return _FLOAT // 2 if self.exact else _FLOAT
+        return math.prod(max(n, p) for n, p in zip(self.input.shape, self.patch, strict=True))
 
 
 def stream_buffers(
@@ -127,19 +142,27 @@ def stream_buffers(
     plane = resampled_shape(shape, spacing, config.spacing)[1:]
     ratio = config.spacing[0] / spacing[0]
     counts, filtered = (len(config.channels), heads), config.lesion_filter is not None
-    return StreamBuffers(*counts, config.patch_size, plane, tuple(shape[1:]), ratio, filtered)
+    axis = separated_axis(spacing, config.spacing, config.resample_data.force_separate_z)
+    at_once = None if has_slabs(axis) else _whole_input(shape, spacing, config, _FLOAT)
+    scan_plane = tuple(shape[1:])
+    return StreamBuffers(*counts, config.patch_size, plane, scan_plane, ratio, filtered, at_once)
 
 
 def whole_buffers(
-    shape: Sequence[int], spacing: Sequence[float], config: ModelConfig, heads: int, exact: bool
+    shape: Sequence[int], spacing: Sequence[float], config: ModelConfig, heads: int
 ) -> WholeBuffers:
-    """The same for a scan that cannot go through as a stream."""
+    """The same for nnU-Net's own arithmetic."""
+    whole = _whole_input(shape, spacing, config, _DOUBLE)
+    return WholeBuffers(heads, len(config.members), config.patch_size, whole)
+
+
+def _whole_input(
+    shape: Sequence[int], spacing: Sequence[float], config: ModelConfig, resampled: int
+) -> WholeInput:
     grid = tuple(max(n, 1) for n in resampled_shape(shape, spacing, config.spacing))
-    counts = len(config.channels), heads, len(config.members)
-    resampling = config.resample_data
-    axis = separated_axis(spacing, config.spacing, resampling.force_separate_z) or 0
-    like_torch = resampling.function == "torch"
-    return WholeBuffers(*counts, config.patch_size, grid, tuple(shape), axis, like_torch, exact)
+    axis = separated_axis(spacing, config.spacing, config.resample_data.force_separate_z) or 0
+    like_torch = config.resample_data.function == "torch"
+    return WholeInput(len(config.channels), grid, tuple(shape), axis, like_torch, resampled)
 
 
 def _interpolating(heads: int, plane: Sequence[int], scan_plane: Sequence[int]) -> int:

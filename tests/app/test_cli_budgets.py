@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from app import __main__ as command
-from app import loading, predict
+from app import loading, predict, run
 from app.predict import Predictor
 from tests.app.conftest import Run, names
 from tests.app.small_model import write_model
@@ -116,15 +115,15 @@ def test_the_first_case_counts_from_process_start(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[float | None] = []
-    original = Predictor.predict
+    original = Predictor.write
 
     def noted(self: Predictor, *args: Any) -> dict[str, float]:
-        deadline = args[4]
+        deadline = args[3]
         left.append(None if deadline is None else deadline - time.perf_counter())
         return original(self, *args)
 
-    monkeypatch.setattr(Predictor, "predict", noted)
-    monkeypatch.setattr(command, "_process_start_s", lambda: command._now_s() - 400)
+    monkeypatch.setattr(Predictor, "write", noted)
+    monkeypatch.setattr(run, "_process_start_s", lambda: run._now_s() - 400)
     assert call("--time-budget", "1000")[0] == 0
     first, second = left
     assert first == pytest.approx(600, abs=30)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from app import __main__ as command
+from app import model as model_module
 from app.model import MANIFEST
 from tests.app.conftest import Run, names
 from tests.app.small_model import write_model
@@ -133,7 +133,7 @@ def test_weights_that_are_not_finite(tmp_path: Path, run: Run) -> None:
 
 def test_weights_folder(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = tmp_path / "weights"
-    monkeypatch.setattr(command, "_WEIGHTS", weights)
+    monkeypatch.setattr(model_module, "WEIGHTS", weights)
     given = ("--input", scan(tmp_path / "X.nii.gz"), "--output", tmp_path / "out")
     code, _, err = run(*given)
     assert (code, len(err)) == (1, 1)
@@ -143,10 +143,23 @@ def test_weights_folder(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatc
     code, out, err = run(*given)
     assert (code, err) == (0, [])
     assert out[0].startswith("model one: ")
-    write_model(weights / "two")
+    write_model(weights / "two", name="two")
     code, out, err = run(*given)
     assert (code, out) == (1, [])
-    assert err == [f"error: {weights}: expected one model, found one, two; choose one with --model"]
+    assert err == [
+        f"error: {weights}: expected one model, found one, two; choose one with --model, or write"
+        f" its name into {weights}/default"
+    ]
+    assert run(*given, "--model", "two")[0] == 0
+    default = weights / "default"
+    default.write_text("one\n")
+    code, out, err = run(*given)
+    assert (code, err) == (0, [])
+    assert out[0].startswith("model one: ")
+    default.write_text("three\n")
+    code, out, err = run(*given)
+    assert (code, out) == (1, [])
+    assert err == [f"error: {default}: names three, which is no model beside it; mend that"]
 
 
 @pytest.mark.parametrize(

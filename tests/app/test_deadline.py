@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
+import app.clock
 import app.deadline
-import app.stream
-from app import predict
+from app.clock import StageClock
 from app.deadline import MARGIN_S, Deadline, Forecast, TooSlow, Work
 from app.image import read_image
 from app.model import load_model
 from app.networks import UNet
 from app.predict import Options, Predictor
 from app.sliding_window import larger_steps, window_count
-from app.stream import StageClock
+from tests.app.at_work import listener
 from tests.app.conftest import names
 from tests.app.small_model import write_model
 from tests.nnunet_models import smooth_noise, write_scan
@@ -68,10 +68,10 @@ def run(
     preprocess_s: float = 0.0,
 ) -> list[str]:
     """Go through windows that take ``window_s(number)``; gives the warnings."""
-    clock, warnings = StageClock(predict.STAGES), list[str]()
+    clock, warnings = StageClock(), list[str]()
     before = clock.so_far()
     work = Work(GRID, PATCH, step_size, 1, 1)
-    deadline = Deadline(now() + budget_s, work, clock, before, lambda: None, warnings.append)
+    deadline = Deadline(now() + budget_s, work, clock, before, CPU, warnings.append)
 
     def slabs() -> Iterator[Tensor]:
         for _ in range(GRID[0] // 4):
@@ -151,7 +151,7 @@ class Case:
         self.calls: list[int] = []
         self.window_s, self.fails, self.now_s = 0.04, 0, 1000.0
         clock = SimpleNamespace(perf_counter=lambda: self.now_s)
-        for module in (app.deadline, app.stream):
+        for module in (app.clock, app.deadline):
             monkeypatch.setattr(module, "time", clock)
         forward = UNet.forward
 
@@ -178,7 +178,7 @@ class Case:
         warnings: list[str] = []
         start = self.now_s
         deadline = None if budget_s is None else start + budget_s
-        predictor.predict(scan, self.target, ignore, warnings.append, deadline)
+        predictor.write(scan, self.target, listener(warnings), deadline)
         assert names(self.target.parent) == ["X.nii.gz"]
         return self.now_s - start, warnings
 
@@ -221,7 +221,7 @@ def test_time_and_memory_use_one_way_to_start_again(case: Case) -> None:
 
 
 def test_a_scan_that_is_there_at_once_has_a_deadline_too(case: Case) -> None:
-    """Sections 6 mm apart along y: no stream; (16, 240, 45) voxels, 435 windows or 8.7 s."""
+    """Sections 6 mm apart along y: one slab; (16, 240, 45) voxels, 435 windows or 8.7 s."""
     case.window_s = 0.02
     took_s, warnings = case.run(7.0, (1.2, 6.0, 1.2))
     assert took_s < 7

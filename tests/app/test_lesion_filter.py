@@ -172,7 +172,7 @@ def test_a_mask_has_no_lesion_that_the_filter_takes_out(
     stream: bool, segment: Segment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not stream:
-        monkeypatch.setattr("app.predict.can_stream", lambda *_: False)
+        monkeypatch.setattr("app.preprocess.has_slabs", lambda _: False)
     without = segment(None)
     labels, _ = ndimage.label(without, np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel())
@@ -186,8 +186,8 @@ def test_a_mask_has_no_lesion_that_the_filter_takes_out(
 
 def test_the_logits_on_the_grid_are_those_the_filter_sees(segment: Segment, scan: Path) -> None:
     model = write_model(scan.parent / "model")
-    logits, grid = Predictor(load_model(model), Options(CPU)).logits_on_grid([read_image(scan)])
-    assert voxel_ml(grid, logits.shape[1:]) == pytest.approx(VOXEL_ML)
+    logits, prepared = Predictor(load_model(model), Options(CPU)).logits_on_grid([read_image(scan)])
+    assert voxel_ml(prepared.grid, prepared.shape) == pytest.approx(VOXEL_ML)
     np.testing.assert_array_equal(logits[0] > 0, segment(None))
     remove(logits[0].numpy(), LesionFilter(0.0, 0.6, ""), VOXEL_ML)
     expected = segment(LesionFilter(0.0, 0.6, ""))

@@ -23,6 +23,7 @@ import dataclasses, resource, sys
 from pathlib import Path
 import numpy as np, torch
 from app.image import read_image
+from app.listener import SILENT
 from app.model import load_model
 from app.nifti import Header
 from app.predict import Options, Predictor
@@ -37,7 +38,7 @@ for i in range(slices):
     voxels[i] = np.roll(image.voxels[i % len(image.voxels)], 7 * i, 0)
 scan = dataclasses.replace(image, voxels=voxels, geometry=Header(fields, "<"))
 options = Options(torch.device("cpu"), step_size=1.0)
-Predictor(load_model(model), options).predict([scan], output, lambda done, of: None)
+Predictor(load_model(model), options).write([scan], output, SILENT, None)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print((peak - voxels.nbytes) / 2**20)
 """

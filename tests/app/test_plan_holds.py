@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from app import predict
 from app.image import Image, read_image
+from app.listener import Listener
 from app.loading import set_precision
 from app.memory.live_bytes import LiveBytes
 from app.model import LesionFilter, Model, ModelConfig, Normalization, Resampling
@@ -98,7 +99,6 @@ def _meta_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(predict, "load_network", load)
     monkeypatch.setattr(predict, "write_planes", written)
-    monkeypatch.setattr(predict, "write_mask", written)
 
 
 def peak_and_plan(
@@ -121,7 +121,7 @@ def peak_and_plan(
             raise Enough
 
     with OnDevice() as count, contextlib.suppress(Enough):
-        predictor.predict(scan, folder / "mask.mha", stop)
+        predictor.write(scan, folder / "mask.mha", Listener(stop, print, print), None)
     return count.peak_with_workspace, foreseen
 
 
@@ -189,7 +189,7 @@ def test_other_models(name: str, image: Image, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config", [SMALL, replace(SMALL, spacing=(4.0, 1.0, 1.0))])
 def test_sections_across_another_axis(config: ModelConfig, image: Image, tmp_path: Path) -> None:
-    """No stream: sections are 6 mm apart along y."""
+    """One slab: sections are 6 mm apart along y."""
     scan = replace(long(image, 60), spacing_zyx=(1.0, 6.0, 1.0))
     peak, foreseen = peak_and_plan(config, [scan], tmp_path, vram_budget_mib=100_000)
     assert 0.4 * foreseen < peak <= foreseen

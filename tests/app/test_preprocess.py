@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from app.crop import body_box, nonzero_box
 from app.model import ModelConfig, Normalization, Resampling
-from app.preprocess import Grid, normalise, preprocess
+from app.preprocess import Grid, normalise, prepare, preprocess
 from tests.app.small_model import CONFIG, CT, SPACING, with_channels
 
 Array = NDArray[Any]
@@ -45,12 +45,13 @@ def run(
     exact: bool = True,
 ) -> tuple[Array, Grid]:
     before = [c.copy() for c in channels]
-    data, grid = preprocess(channels, spacing, config, exact, CPU)
+    scan = prepare(channels, spacing, config, exact, False)
+    data = preprocess(scan, config, torch.float64 if exact else torch.float32, CPU)
     assert data.dtype == torch.float32
     for channel, original in zip(channels, before, strict=True):
         assert np.array_equal(channel, original)  # the caller's voxels are not touched
     array: Array = data.numpy()
-    return array, grid
+    return array, scan.grid
 
 
 def ct_formula(values: Array) -> Array:

@@ -15,10 +15,10 @@ from torch import Tensor
 from app.labels import DIFFERENCE_RULE, LabelRule
 from app.preprocess import Grid, limits, normalise
 from app.resample import Sampling, advance, resample_slabs, resample_spline, resample_torch
-from app.restore import restore, restore_slabs
+from app.restore import restore_slabs
 from app.sliding_window import importance_map, predict_logits, predict_slabs
 from tests.app.small_model import CONFIG, CT
-from tests.app.test_restore import smooth_logits
+from tests.app.test_restore import restored, smooth_logits
 
 CPU = torch.device("cpu")
 CUBIC = Sampling(3)
@@ -216,7 +216,7 @@ def test_labels_slab_by_slab(
         shape = tuple(n + before + after for n in fine)
         crop = tuple(slice(before, before + n) for n in fine)
         grid = Grid(shape, crop, spacing)
-        expected = restore(logits, rule, config, grid, torch.uint16, exact=False)
+        expected = restored(logits, rule, config, grid, torch.uint16, exact=False)
         assert len(np.unique(expected)) > 1
         for planes in (1, 5, 50):
             slabs = iter(logits.split(planes, 1))

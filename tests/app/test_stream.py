@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from app.model import Resampling
-from app.stream import StageClock, can_stream, finite, in_scan_order, write_behind
-from tests.app.small_model import CONFIG
+from app.clock import StageClock
+from app.preprocess import has_slabs
+from app.resample import separated_axis
+from app.stream import check_finite, in_scan_order
+from app.write_behind import write_behind
 
 SPACING = (1.5, 1.5, 1.5)
 
@@ -36,18 +37,17 @@ def test_what_streams(
     force: bool | None,
     streams: bool,
 ) -> None:
-    data = Resampling("default", 3, force)
-    config = replace(CONFIG, spacing=SPACING, transpose=transpose, resample_data=data)
-    assert can_stream(config, spacing) is streams
+    axes = [spacing[i] for i in transpose]
+    assert has_slabs(separated_axis(axes, SPACING, force)) is streams
 
 
 def test_finite() -> None:
     logits = torch.zeros((1, 2, 3, 3))
-    assert finite(logits) is logits
+    assert check_finite(logits) is logits
     for bad in (torch.nan, torch.inf, -torch.inf):
         logits[0, 1, 2, 2] = bad
         with pytest.raises(ValueError, match="not finite; check its weights"):
-            finite(logits)
+            check_finite(logits)
 
 
 @pytest.mark.parametrize("transpose", [(0, 1, 2), (0, 2, 1), (2, 0, 1), (1, 2, 0), (2, 1, 0)])
@@ -134,7 +134,7 @@ def test_a_stage_does_not_count_what_it_calls(monkeypatch: pytest.MonkeyPatch) -
         now += seconds
 
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    clock = StageClock(("read", "network", "write"))
+    clock = StageClock()
 
     def read() -> Iterator[int]:
         for number in range(3):
@@ -149,11 +149,11 @@ def test_a_stage_does_not_count_what_it_calls(monkeypatch: pytest.MonkeyPatch) -
 
     passes(1000)
     with clock.stage("write"):
-        for _ in clock.timed("network", network(clock.timed("read", read()))):
+        for _ in clock.timed("network", network(clock.timed("preprocess", read()))):
             passes(100)
     passes(1000)
-    assert clock.laps == {"read": 3.5, "network": 30, "write": 300}
-    assert list(clock.laps) == ["read", "network", "write"]
+    assert clock.laps == {"preprocess": 3.5, "device": 0, "network": 30, "restore": 0, "write": 300}
+    assert list(clock.laps) == ["preprocess", "device", "network", "restore", "write"]
 
 
 def test_an_interrupt_while_the_thread_starts_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,14 +12,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from app import loading, predict
+from app import loading
 from app.image import Image, ImageError, read_image
+from app.listener import SILENT, Listener
 from app.loading import cpu_has_bfloat16
 from app.model import Normalization, Resampling, load_model
 from app.predict import Options, Predictor
 from app.preprocess import prepare, preprocess, preprocess_slabs
-from app.sliding_window import predict_slabs
-from app.stream import StageClock
+from app.sliding_window import predict_logits, predict_slabs
 from tests.app.small_model import CT, NETWORK, with_channels, write_model
 from tests.nnunet_models import ROOT, smooth_noise, write_scan
 
@@ -137,11 +137,11 @@ def ignore(done: int, of: int) -> None:
     """No progress wanted."""
 
 
-def test_no_voxel_differs(case: Case) -> None:
+def test_no_voxel_differs(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     target = case.folder / "mask.nii.gz"
-    case.predictor.predict(case.scan, target, ignore)
-    with torch.inference_mode():
-        expected = case.predictor._at_once(case.scan, ignore, StageClock(predict.STAGES))
+    case.predictor.write(case.scan, target, SILENT, None)
+    monkeypatch.setattr("app.preprocess.has_slabs", lambda _: False)
+    expected = case.predictor.segment(case.scan)
     mask = read_image(target).voxels
     assert mask.dtype == expected.dtype
     assert np.count_nonzero(mask != expected) == 0
@@ -150,19 +150,19 @@ def test_no_voxel_differs(case: Case) -> None:
 
 def test_the_logits_agree_in_float32(case: Case) -> None:
     p, voxels, spacing = case.predictor, [c.voxels for c in case.scan], case.scan[0].spacing_zyx
-    scan = prepare(voxels, spacing, p.config, exact=False)
+    scan = prepare(voxels, spacing, p.config, exact=False, body=False)
     if scan.axis not in (None, 0):
         return
     with torch.inference_mode():
-        data, grid = preprocess(voxels, spacing, p.config, False, CPU)
+        data = preprocess(scan, p.config, torch.float32, CPU)
         streamed = torch.cat(list(preprocess_slabs(scan, p.config, CPU)), 1)
-        assert scan.grid == grid
         torch.testing.assert_close(streamed, data, rtol=0, atol=3e-6 * float(data.abs().max()))
         networks = p.on_device.passes(print, print)
         geometry = (p.config.patch_size, p.options.step_size, p.heads)
         slabs = predict_slabs(iter([streamed]), scan.shape, networks, *geometry, ignore)
         logits = torch.cat([s.clone() for s in slabs], 1)
-        expected = p._logits(data, ignore)
+        alone = [predict_logits(data, n, *geometry, torch.float32, ignore) for n in networks]
+        expected = sum(alone[1:], alone[0]) / len(alone)
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
@@ -181,7 +181,7 @@ def test_a_failure_half_way_leaves_the_old_mask(at: int, tmp_path: Path) -> None
             raise MemoryError("no room")
 
     with pytest.raises(MemoryError, match="no room"):
-        Predictor(model, Options(CPU)).predict([scan], target, stop)
+        Predictor(model, Options(CPU)).write([scan], target, Listener(stop, print, print), None)
     assert target.read_bytes() == b"old"
     assert list(target.parent.iterdir()) == [target]
 
@@ -191,10 +191,10 @@ def test_a_mask_that_cannot_be_written_stops_the_network(tmp_path: Path) -> None
     voxels = smooth_noise((200, 50, 46), seed=0)
     scan = read_image(write_scan(tmp_path / "scan.nii.gz", voxels, (3.0, 1.2, 1.3)))
     seen: list[int] = []
+    listener = Listener(lambda done, of: seen.append(of - done), print, print)
+    mask = tmp_path / "nowhere" / "mask.nii.gz"
     with pytest.raises(ImageError, match=r"mask.nii.gz: cannot be written \(No such file"):
-        Predictor(model, Options(CPU)).predict(
-            [scan], tmp_path / "nowhere" / "mask.nii.gz", lambda done, of: seen.append(of - done)
-        )
+        Predictor(model, Options(CPU)).write([scan], mask, listener, None)
     assert not seen or seen[-1] > 0
 
 
@@ -204,7 +204,7 @@ def test_the_same_mask_every_time(tmp_path: Path) -> None:
     scan = read_image(write_scan(tmp_path / "scan.nii.gz", voxels, (2.0, 1.2, 1.3)))
     files = [tmp_path / f"{n}.nii.gz" for n in range(3)]
     for file in files:
-        Predictor(model, Options(CPU)).predict([scan], file, ignore)
+        Predictor(model, Options(CPU)).write([scan], file, SILENT, None)
     assert len({file.read_bytes() for file in files}) == 1
 
 
@@ -231,9 +231,9 @@ def test_whole_real_scans(
     monkeypatch.setattr(loading, "cpu_has_bfloat16", lambda: bfloat16)
     images = [read_image(real_data / f"{scan}.nii.gz")]
     predictor = Predictor(load_model(ROOT / "weights" / "cpu-small"), Options(CPU))
-    predictor.predict(images, tmp_path / "mask.nii.gz", ignore)
-    with torch.inference_mode():
-        expected = predictor._at_once(images, ignore, StageClock(predict.STAGES))
-    differ = np.count_nonzero(read_image(tmp_path / "mask.nii.gz").voxels != expected)
+    found = predictor.segment(images)
+    monkeypatch.setattr("app.preprocess.has_slabs", lambda _: False)
+    expected = predictor.segment(images)
+    differ = np.count_nonzero(found != expected)
     assert differ <= (1e-4 * expected.size if bfloat16 else 0)
     assert expected.any()

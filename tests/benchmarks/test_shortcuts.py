@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from app import loading, networks, predict, sliding_window
+from app import loading, networks, predict, preprocess, sliding_window
 from benchmarks import count_volume
 from benchmarks.shortcuts import (
     DEFAULT,
@@ -66,6 +66,7 @@ def test_what_is_patched_exists(variant: Variant) -> None:
         "loading": loading,
         "networks": networks,
         "predict": predict,
+        "preprocess": preprocess,
         "sliding_window": sliding_window,
         "torch": torch,
     }[root]

@@ -28,7 +28,7 @@ from app.model import (
     save_manifest,
 )
 from app.predict import Options, Predictor
-from app.preprocess import Grid
+from app.preprocess import prepare
 from evaluation.__main__ import main as evaluation
 from evaluation.scoring.profiles import FLARE24, Scores, score
 from tests.app.small_model import CONFIG, NETWORK, write_model
@@ -72,9 +72,7 @@ def ignore(done: int, of: int) -> None:
 
 
 def segmented(folder: Path, scan: Path, rule: LesionFilter | None = None) -> NDArray[np.uint8]:
-    target = folder.parent / "mask.nii.gz"
-    predictor(folder, rule).predict([read_image(scan)], target, ignore)
-    return read_image(target).voxels.astype(np.uint8)
+    return predictor(folder, rule).segment([read_image(scan)]).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +105,10 @@ def run(folder: Path, data: Path, *options: object) -> int:
 def said_and_done(folder: Path, file: Path, reference: NDArray[np.uint8]) -> list[Scores]:
     """The scores of the app's masks under SOME filters, which are those that were said."""
     scan = read_image(file)
-    logits, grid = predictor(folder).logits_on_grid([scan])
+    logits, prepared = predictor(folder).logits_on_grid([scan])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.lesion_filter.FILTERS", SOME)
-        said = judge(predictor(folder), logits, grid, reference, scan.spacing_zyx)
+        said = judge(predictor(folder), logits, prepared, reference, scan.spacing_zyx)
     done = []
     for rule, one in zip(SOME, said, strict=True):
         mask = segmented(folder, file, rule)
@@ -129,7 +127,7 @@ def test_what_is_said_of_a_filter_is_what_the_app_does_with_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not stream:
-        monkeypatch.setattr("app.predict.can_stream", lambda *_: False)
+        monkeypatch.setattr("app.preprocess.has_slabs", lambda _: False)
     file = write_scan(tmp_path / "X.nii.gz", smooth_noise(SHAPE, 3), spacing)
     seen = segmented(model, file, LesionFilter(0.05, 0.0, ""))
     scores = said_and_done(model, file, np.roll(seen, 1, 1))
@@ -167,15 +165,15 @@ def test_by_hand(model: Path) -> None:
         boxes[voxels] = (slice(start, start + side),) * 3
         logits[0][boxes[voxels]] = float(np.log(probability / (1 - probability)))
     spacing = (2.0, 5.0, 5.0)
-    grid = Grid(shape, tuple(slice(0, n) for n in shape), spacing)
     config = replace(load_model(model).config, spacing=spacing)
+    scan = prepare([np.ones(shape, np.int16)], spacing, config, False, False)
     without_resampling = Predictor(Model(model, config), Options(CPU))
     reference = np.zeros(shape, np.uint8)
     reference[boxes[64]] = 1
     before = logits.clone()
 
     def by_thresholds(reference: NDArray[np.uint8]) -> dict[tuple[float, float], Judged]:
-        judged = judge(without_resampling, logits, grid, reference, spacing)
+        judged = judge(without_resampling, logits, scan, reference, spacing)
         assert torch.equal(logits, before)
         return {
             (rule.min_volume_ml, rule.min_probability): one

@@ -181,7 +181,7 @@ def surprised_at(case: str, app: Path, copy: Path, seconds: float = 0.0) -> Path
     """A copy of the app that misses something when it comes to ``case``, so much later."""
     shutil.copytree(app, copy)
     file = copy / "app/predict.py"
-    line = "        clock = StageClock(STAGES)\n        scan = self._prepared"
+    line = "        dtype, clock = numpy_dtype("
     surprise = f"""\
         import time
         from app.lean import start
@@ -190,8 +190,8 @@ def surprised_at(case: str, app: Path, copy: Path, seconds: float = 0.0) -> Path
             start._stand_ins.touch("made.up")
 """
     text = file.read_text()
-    assert text.count(line) == 2
-    file.write_text(text.replace(line, surprise + line, 1))
+    assert text.count(line) == 1
+    file.write_text(text.replace(line, surprise + line))
     return copy
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from app import loading, on_device, predict, preprocess
 from app.image import Image, read_image
+from app.listener import Listener
 from app.memory.budget import (
     CONTEXT,
     LIBRARIES,
@@ -29,6 +30,7 @@ from app.memory.buffers import StreamBuffers, stream_buffers, whole_buffers
 from app.model import Model, ModelConfig, load_model
 from app.networks import UNet
 from app.predict import Options, Predictor
+from tests.app.at_work import listener
 from tests.app.conftest import names
 from tests.app.published import DKFZ, HUANG
 from tests.app.small_model import CONFIG, write_model
@@ -175,7 +177,7 @@ def test_the_gpu_is_touched_only_when_a_scan_is_ready_for_it(
     channels = [read_image(scan)]
     assert not ready
     with pytest.raises(Touched):
-        predictor.predict(channels, tmp_path / "X.nii.gz", ignore)
+        predictor.segment(channels)
     assert len(ready) == 1
 
 
@@ -251,13 +253,13 @@ def test_what_is_free_is_planned_with_and_said(
     Gpu(monkeypatch, total=2000, free=1500)
     model = load_model(write_model(tmp_path / "model"))
     predictor = Predictor(model, Options(CUDA, vram_budget_mib=4096))
-    monkeypatch.setattr(predictor, "_segment", ignore_all)
+    monkeypatch.setattr(predictor, "_parts", ignore_all)
     scan = read_image(
         write_scan(tmp_path / "X_0000.nii.gz", smooth_noise((12, 40, 40), 0), CONFIG.spacing)
     )
     said: list[str] = []
     warned: list[str] = []
-    predictor.predict([scan], tmp_path / "X.nii.gz", ignore, warned.append, None, said.append)
+    predictor._first([scan], None, Listener(ignore, said.append, warned.append))
     assert warned == [
         "only 1500 MiB of the GPU's memory are free: planned for 2000 MiB, not --vram-budget 4096"
     ]
@@ -278,15 +280,18 @@ def test_refused_beside_the_context_that_there_is(
 
 
 def test_a_scan_that_must_be_there_at_once_goes_to_the_host_when_it_is_long() -> None:
-    def plan(slices: int, exact: bool) -> Plan:
-        shape = (slices, 512, 512)
-        buffers = whole_buffers(shape, SPACING, HUANG, 2, exact)
-        return make_plan(4096, NEEDS, buffers, batches=False)
-
-    for exact in (True, False):
-        assert [plan(n, exact).on_host for n in (100, 20_000)] == [False, True]
-        assert plan(100, exact).peak < plan(200, exact).peak
-        assert plan(20_000, exact).peak == plan(30_000, exact).peak
+    thick = replace(HUANG, spacing=(1.0, 1.0, 6.0))  # sections across another axis: one slab
+    for buffers, spacing, config in (
+        (whole_buffers, SPACING, HUANG),
+        (stream_buffers, (1.0, 1.0, 6.0), thick),
+    ):
+        plans = {
+            n: make_plan(4096, NEEDS, buffers((n, 512, 512), spacing, config, 2), batches=False)
+            for n in (100, 200, 20_000, 30_000)
+        }
+        assert [plan.on_host for plan in plans.values()] == [False, False, True, True]
+        assert plans[100].peak < plans[200].peak
+        assert plans[20_000].peak == plans[30_000].peak
 
 
 def test_a_streamed_scan_of_one_slice_needs_no_less() -> None:
@@ -333,7 +338,7 @@ def segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Segment:
         plan = replace(predictor.plan(scan), windows=windows)
         monkeypatch.setattr(predictor, "plan", lambda channels: plan)
         warnings: list[str] = []
-        predictor.predict(scan, target, ignore, warnings.append)
+        predictor.write(scan, target, listener(warnings), None)
         assert names(target.parent) == ["X.nii.gz"]
         return target.read_bytes(), warnings
 

@@ -1,0 +1,269 @@
+"""The cases of a run, one after the other.
+
+While torch is imported, the first scan is read and the weights are checked; while a scan is
+segmented, the next one is read.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.cases import Case, find_cases
+from app.image import Image, ImageError, read_image, same_grid
+from app.lean.start import Progress, reconsider, torch_import
+from app.listener import Listener
+from app.model import Model, ModelError, find_model, load_model
+
+if TYPE_CHECKING:
+    import torch
+
+    from app.predict import Predictor
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for; its options by their names."""
+
+    input: Path
+    output: Path
+    model: str | None
+    device: str
+    exact: bool
+    step_size: float
+    tta: bool
+    vram_budget: int | None
+    crop_to_body: bool
+    time_budget: float | None
+
+
+def run(request: Request, known: Progress, lean: bool) -> int:
+    """Segment every case of the input; returns 0, or 1 if at least one has no mask.
+
+    ``lean``: torch is imported without what is of no use, since the process may begin anew; what
+    the process before has done (``known``) is not done again.
+    """
+    try:
+        model = load_model(find_model(request.model))
+        cases, errors = find_cases(request.input, request.output, len(model.config.channels))
+        for folder in {case.output.parent for case in cases}:
+            _make_writable(folder)
+    except (ModelError, ImageError) as error:
+        return _fail(error)
+    known.exit_code = max(known.exit_code, int(bool(errors)))
+    for refused in errors if not known.again else ():
+        _fail(refused)
+    cases = _from(known.under_way, cases)
+    if not cases:
+        return known.exit_code
+    with ThreadPoolExecutor(max_workers=2) as pool:  # works while torch is being imported
+        scan = pool.submit(_read, cases[0])
+        intact = pool.submit(model.check_weights)
+        with torch_import(lean=lean):
+            import app.predict  # noqa: F401
+        predictor = _loaded(request, model, intact)
+        if predictor is not None:
+            _segment_all(request, predictor, cases, pool, scan, known)
+    return known.exit_code if predictor is not None else 1
+
+
+def _from(mask: str, cases: list[Case]) -> list[Case]:
+    """The cases from that one on whose mask it is; all if there is none."""
+    found = [number for number, case in enumerate(cases) if str(case.output) == mask]
+    return cases[found[0] :] if found else cases
+
+
+def _loaded(request: Request, model: Model, intact: Future[None]) -> Predictor | None:
+    """The model ready to predict; None if it cannot be, which is said."""
+    from app.loading import find_device
+    from app.memory.budget import BudgetError
+    from app.predict import Options, Predictor
+
+    try:
+        intact.result()
+        device = find_device(request.device)
+        if request.device == "auto" and device.type == "cpu":
+            _warn("no usable NVIDIA GPU found, running on the CPU, which is much slower")
+        options = Options(
+            device,
+            request.exact,
+            request.step_size,
+            request.tta,
+            _vram_budget(request.vram_budget, device),
+            request.crop_to_body,
+        )
+        predictor = Predictor(model, options)
+    except (ModelError, BudgetError) as error:
+        _fail(error)
+        return None
+    except Exception as error:  # no memory for the weights, say
+        reconsider(error)
+        _fail(f"{model.folder}: {_one_line(error)}")
+        return None
+    _announce(request, model, device, str(predictor.compute_dtype).removeprefix("torch."))
+    return predictor
+
+
+def _segment_all(
+    request: Request,
+    predictor: Predictor,
+    cases: Sequence[Case],
+    pool: ThreadPoolExecutor,
+    scan: Future[list[Image]],
+    known: Progress,
+) -> None:
+    """Write the mask of every case, or say why there is none."""
+    from app.memory.budget import BudgetError
+
+    for number, case in enumerate(cases):
+        if number or not known.under_way:
+            # The contract is one case per process, so starting up counts for the first one.
+            known.began_s = _now_s() if number else _process_start_s()
+            known.under_way = str(case.output)
+        deadline = None
+        if request.time_budget is not None:
+            deadline = time.perf_counter() + known.began_s + request.time_budget - _now_s()
+        following = pool.submit(_read, cases[number + 1]) if case is not cases[-1] else scan
+        try:
+            laps = _segment(predictor, case, scan, deadline)
+        except (ImageError, BudgetError) as error:
+            known.exit_code = _fail(error)
+        except Exception as error:
+            reconsider(error)
+            known.exit_code = _fail(f"{case.files[0]}: {_one_line(error)}")
+        else:
+            stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in laps.items())
+            print(f"{case.name}: {stages}, total {sum(laps.values()):.2f} s -> {case.output}")
+        scan = following
+
+
+def _segment(
+    predictor: Predictor, case: Case, scan: Future[list[Image]], deadline: float | None
+) -> dict[str, float]:
+    """Write the mask of one case; returns the seconds that each stage took."""
+    start, counter = time.perf_counter(), _WindowCounter()
+    images = scan.result()
+    waited_s = time.perf_counter() - start
+
+    def warn(message: str) -> None:
+        counter.clear()
+        _warn(f"{case.files[0]}: {message}")
+
+    for note in [n for image in images for n in image.notes]:
+        warn(note)
+    listener = Listener(counter.show, lambda plan: print(f"{case.name}: {plan}"), warn)
+    try:
+        laps = predictor.write(images, case.output, listener, deadline)
+        if deadline is not None and time.perf_counter() > deadline:
+            warn(f"done {time.perf_counter() - deadline:.1f} s after the time budget")
+        return {"read": waited_s, **laps}
+    finally:
+        counter.clear()
+
+
+def _make_writable(folder: Path) -> None:
+    """Find out before the first scan, not after it, that masks cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise ImageError(
+            f"{folder}: cannot be written to; make it, or give user {os.getuid()} leave"
+        )
+
+
+def _vram_budget(mib: int | None, device: torch.device) -> int | None:
+    """The default on CUDA; None on a CPU, where there is none to keep to."""
+    from app.memory.budget import DEFAULT_BUDGET_MIB
+
+    if device.type == "cuda":
+        return mib or DEFAULT_BUDGET_MIB
+    if mib is not None:
+        _warn("--vram-budget does nothing on the CPU")
+    return None
+
+
+def _read(case: Case) -> list[Image]:
+    images = [read_image(f) for f in case.files]
+    for file, image in zip(case.files[1:], images[1:], strict=True):
+        difference = same_grid(images[0], image)
+        if difference:
+            raise ImageError(f"{file}: {difference} than {case.files[0].name}; resample it first")
+    return images
+
+
+def _announce(request: Request, model: Model, device: torch.device, dtype: str) -> None:
+    config = model.config
+    if config.notice:
+        _warn(f"model {config.name}: {config.notice}")
+    if request.exact and config.dtype != "float32":
+        _warn(
+            f"model {config.name}: weights are stored as {config.dtype}; masks equal nnU-Net's "
+            "only with weights exported as float32"
+        )
+    if request.exact and config.lesion_filter is not None:
+        _warn(f"model {config.name}: --exact is nnU-Net's mask, without the model's lesion filter")
+    elif config.lesion_filter is not None:
+        kept = config.lesion_filter
+        print(
+            f"model {config.name}: no lesions below {kept.min_volume_ml:g} ml or a probability of "
+            f"{kept.min_probability:g}"
+        )
+    if request.tta and not config.mirror_axes:
+        _warn(f"model {config.name}: trained without mirroring, --tta does nothing")
+    print(
+        f"model {config.name}: {config.network.name}, {len(config.members)} member(s), "
+        f"{'exact, ' if request.exact else ''}{dtype} on {device}, "
+        f"ready {_now_s() - _process_start_s():.2f} s after process start"
+    )
+
+
+def _now_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _process_start_s() -> float:
+    """On the clock of `_now_s`."""
+    ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _one_line(error: Exception) -> str:
+    message = " ".join(str(error).split())
+    if isinstance(error, ValueError):
+        return message
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {message} ({Path(where.filename).name}:{where.lineno})"
+
+
+def _fail(error: object) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+class _WindowCounter:
+    """One line that is overwritten, on a terminal only."""
+
+    def __init__(self) -> None:
+        self._on = sys.stderr.isatty()
+
+    def show(self, done: int, of: int) -> None:
+        if self._on:
+            print(f"\rwindow {done} of {of}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self._on:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
