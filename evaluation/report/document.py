@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.report.modules import inlined
+from evaluation.report.overlays import Overlay
 from evaluation.report.parts import Part, zipped
 
 ASSETS = Path(__file__).parent / "assets"
@@ -26,7 +27,7 @@ def html(overview: dict[str, Any], parts: Sequence[Part]) -> str:
     script = inlined(ASSETS / "main.js")
     niivue = (NIIVUE / "niivue.umd.js").read_text(encoding="utf-8")
     data = overview | {
-        "teams": [part.summary | {"overlays": _listed(part)} for part in parts],
+        "teams": [part.summary | {"overlays": list(map(_listed, part.overlays))} for part in parts],
         "licences": (NIIVUE / "LICENSES.txt").read_text(encoding="utf-8"),
     }
     blocks = [_block(f"team-{i}", part.details) for i, part in enumerate(parts)]
@@ -61,17 +62,8 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _listed(part: Part) -> list[dict[str, object]]:
-    return [
-        {
-            "case": overlay.case,
-            "which": overlay.which,
-            "dsc": overlay.dsc,
-            "width": overlay.width,
-            "height": overlay.height,
-        }
-        for overlay in part.overlays
-    ]
+def _listed(overlay: Overlay) -> dict[str, object]:
+    return {name: value for name, value in vars(overlay).items() if name != "webp"}
 
 
 def _json(data: object) -> str:

@@ -38,6 +38,15 @@ VRAM = Vram(
     flare_auc_gpu_time=9100.0,
     contaminated=("another process (PID 7, Xorg, 5 MiB) was on the GPU",),
 )
+USAGE = Usage(
+    runtime_s=12.0,
+    wall_s=12.5,
+    flare_time_s=12.5,
+    exit_code=0,
+    cpu_s=None,
+    peak_ram_mib=2048.0,
+    measured_by="cgroup v2",
+)
 RECORD = Record(
     case="case_1",
     state=State.OK,
@@ -47,15 +56,7 @@ RECORD = Record(
     reference_sha256="c",
     attempts=1,
     started="2024-11-22T10:00:00.000+00:00",
-    usage=Usage(
-        runtime_s=12.0,
-        wall_s=12.5,
-        flare_time_s=12.5,
-        exit_code=0,
-        cpu_s=None,
-        peak_ram_mib=2048.0,
-        measured_by="cgroup v2",
-    ),
+    usage=USAGE,
     vram=VRAM,
     accuracy=ACCURACY,
     log=("loading", "done, all of it"),

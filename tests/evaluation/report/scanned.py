@@ -1,7 +1,6 @@
 """One simulated case that also has its scan, mask and reference, and so its pictures."""
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +44,6 @@ def write_scanned_case(results: Path, team: str, data: Path) -> None:
     assert one is not None
     assert one.accuracy is not None
     one = replace(one, state=State.OK, accuracy=replace(one.accuracy, lesion_count=1, dsc=0.87))
-    store.path(CASE).write_text(json.dumps(asdict(one)))
+    store.save(one)
     problems = pictures.draw(store, find(data / "scans", data / "labels"), [one], "flare24")
     assert not problems

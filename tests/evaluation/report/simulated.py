@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluation import json_file
 from evaluation.gpu.curve import Curve
 from evaluation.gpu.curve_file import write_curve
 from evaluation.parallel import parallel_map
-from evaluation.record import Record, Usage
+from evaluation.record import Record
 from evaluation.states import State
 from evaluation.store import Store
-from tests.evaluation.records import ACCURACY, RECORD, VRAM
-from volumes.files import write_whole
+from evaluation.teams import Entry
+from tests.evaluation.records import ACCURACY, RECORD, USAGE, VRAM
 
 BASELINE_MIB = 612.0
 PICTURE = Path(__file__).parents[3] / "weights" / "cpu-small" / "preview.png"
@@ -27,8 +28,6 @@ FAILURES = (
 )
 TRACEBACK = (
     "Traceback (most recent call last):",
-    '  File "/workspace/predict.py", line 88, in <module>',
-    "    logits = network(window.cuda())",
     "torch.cuda.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.25 GiB",
 )
 
@@ -78,8 +77,7 @@ def vram_curve(rng: np.random.Generator, runtime_s: float, peak_mib: float, samp
 
 def write_refused(folder: Path, message: str) -> None:
     """Write the folder of a team whose archive was refused."""
-    entry = {"archive": "late.tar.gz", "image": None, "state": "refused", "message": message}
-    write_whole(folder / "submission.json", json.dumps(entry))
+    json_file.write(folder / "submission.json", Entry("late.tar.gz", None, "refused", message))
 
 
 def _record(
@@ -87,14 +85,12 @@ def _record(
 ) -> Record:
     dsc = float(np.clip(rng.normal(quality, 0.18), 0, 0.97))
     dsc = dsc if dsc > 0.2 else 0.0
-    usage = Usage(
+    usage = replace(
+        USAGE,
         runtime_s=runtime_s,
-        wall_s=runtime_s + 0.5,
         flare_time_s=runtime_s + 0.5,
-        exit_code=0,
         cpu_s=runtime_s * 1.7,
         peak_ram_mib=float(rng.normal(6000, 300)),
-        measured_by="cgroup v2",
     )
     net_mib = curve.used_mib - BASELINE_MIB
     vram = replace(

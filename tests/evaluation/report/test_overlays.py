@@ -1,5 +1,4 @@
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,7 @@ from tests.evaluation.records import ACCURACY, RECORD
 
 def case(store: Store, name: str, dsc: float, *, lesions: int = 2, drawn: str = "worst") -> Record:
     one = replace(RECORD, case=name, accuracy=replace(ACCURACY, dsc=dsc, lesion_count=lesions))
-    store.path(name).parent.mkdir(exist_ok=True)
-    store.path(name).write_text(json.dumps(asdict(one)))
+    store.save(one)
     for lesion in drawn.split():
         path = store.picture("overlays", f"{name}-{lesion}")
         path.parent.mkdir(exist_ok=True)
