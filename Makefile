@@ -51,10 +51,12 @@ IN_PARALLEL = --numprocesses logical --dist loadfile
 test: install
 	.venv/bin/python -m pytest $(IN_PARALLEL) -m 'not slow'
 
-# What shares an engine or a Slurm is not run in parallel.
+# What shares an engine or a Slurm, or measures time, has the machine to itself.
+IN_TURN = engine or slurm or alone
+
 test-all: install oracle
-	.venv/bin/python -m pytest $(IN_PARALLEL) -m 'not engine and not slurm'
-	.venv/bin/python -m pytest -m 'engine or slurm'
+	.venv/bin/python -m pytest $(IN_PARALLEL) -m 'not ($(IN_TURN))'
+	.venv/bin/python -m pytest -m '$(IN_TURN)'
 
 # No prerequisite: a machine with a GPU may reach no registry, and has its own torch.
 GPU_PYTHON ?= .venv/bin/python

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Sourced by .ci/run. Gives the tests a Docker engine, and what the image is built from where that cannot be
-# had from a registry. By hand:  source .ci/engine.sh; engine_up; make test; engine_down
+# had from a registry. By hand:  source .ci/engine.sh; engine_up; make test-all; engine_down
 #
 #   engine_up    uses the engine that answers, or else installs (Debian) and starts one of its own; exports
 #                IMAGE_BUILD_ARGS, which tests/engine.py hands to `docker build`

@@ -28,8 +28,8 @@ from tests import engine, no_gpu
 
 NO_GPU = "no GPU"
 NEVER_FORBIDDEN = (NO_GPU, "no bfloat16")  # what the reason of such a skip starts with
-# What a test that takes seconds is marked with beside `slow`, or instead of it.
-EXPENSIVE = ("engine", "oracle", "slurm")
+# Tests with one of these markers count as slow, too.
+EXPENSIVE = ("alone", "engine", "oracle", "slurm")
 FORBID_SKIP = os.environ.get("FORBID_SKIP") == "1"
 
 

@@ -64,7 +64,7 @@ def watch_until_lost(sampler: Sampler) -> GpuLost:
     raise AssertionError("the loss was not noticed")
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.usefixtures("busy_core")
 def test_known_curve_beside_a_busy_core(fake: FakeNvml, tmp_path: Path) -> None:
     # Sampling misses a step's time by up to half an interval. These steps, 2500 MiB in all, could
