@@ -29,53 +29,44 @@ def test_case_ranks_by_hand() -> None:
     assert methods.case_ranks(losses).tolist() == [[[1.5, 3.0], [1.5, 1.5], [3.0, 1.5]]]
 
 
-def test_rank_then_aggregate_by_hand() -> None:
-    # Ranks case by case: a 1, 1, 3; b 2, 2.5, 1; c 3, 2.5, 2.
-    losses = np.array([[[1.0, 1.0, 9.0], [2.0, 2.0, 1.0], [3.0, 2.0, 2.0]]])
-    assert ranks("rank-then-aggregate", losses) == [[pytest.approx(r / 3) for r in (5, 5.5, 7.5)]]
+# One metric, a row a team, a column a case.
+THREE = [[1.0, 1.0, 9.0], [2.0, 2.0, 1.0], [3.0, 2.0, 2.0]]
+SAME_MEANS = [[0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [0.5, 0.5, 0.5]]  # whose sums differ by rounding
 
 
-def test_aggregate_then_rank_by_hand_lets_one_bad_case_decide() -> None:
-    # Means: a 11/3, b 5/3, c 7/3.
-    losses = np.array([[[1.0, 1.0, 9.0], [2.0, 2.0, 1.0], [3.0, 2.0, 2.0]]])
-    assert ranks("aggregate-then-rank", losses) == [[3.0, 1.0, 2.0]]
+def apart(cases: int, *steps: int) -> list[list[float]]:
+    """Teams of which each is so many times the case's number behind the first."""
+    return [[float(step * (case + 1)) for case in range(cases)] for step in steps]
 
 
-def test_aggregate_then_rank_ties_equal_means_of_other_values() -> None:
-    values = [[0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [0.5, 0.5, 0.5]]
-    assert sum(values[0]) != sum(values[1])
-    assert ranks("aggregate-then-rank", np.array([values])) == [[1.5, 1.5, 3.0]]
+@pytest.mark.parametrize(
+    ("method", "losses", "expected"),
+    [
+        # Case by case: a 1, 1, 3; b 2, 2.5, 1; c 3, 2.5, 2.
+        ("rank-then-aggregate", THREE, [5 / 3, 5.5 / 3, 7.5 / 3]),
+        # Means: a 11/3, b 5/3, c 7/3: one bad case decides.
+        ("aggregate-then-rank", THREE, [3.0, 1.0, 2.0]),
+        ("aggregate-then-rank", SAME_MEANS, [1.5, 1.5, 3.0]),
+        # a before b before c in each of 10 cases: p = 0.003 by rank sum 55, mean 27.5, variance
+        # 96.25; times 6 tests still below 0.05. So a is better than two, b than one, c than none.
+        ("test-then-rank", apart(10, 0, 1, 3), [1.0, 2.0, 3.0]),
+        # The same in 5 cases: p = 0.029, times 6 above 0.05: nobody is better than anybody.
+        ("test-then-rank", apart(5, 0, 1, 3), [2.0, 2.0, 2.0]),
+        ("test-then-rank", apart(10, 0, 0, 1), [1.5, 1.5, 3.0]),
+    ],
+)
+def test_ranks_by_hand(method: Method, losses: list[list[float]], expected: list[float]) -> None:
+    assert ranks(method, np.array([losses])) == [pytest.approx(expected)]
 
 
-def test_test_then_rank_by_hand() -> None:
-    # a before b before c in each of 10 cases: p = 0.003 by rank sum 55, mean 27.5, variance 96.25;
-    # times 6 tests it is still below 0.05. So a is better than two, b than one, c than none.
-    step = np.arange(1.0, 11.0)
-    losses = np.array([[0 * step, step, 3 * step]])
-    assert ranks("test-then-rank", losses) == [[1.0, 2.0, 3.0]]
-
-
-def test_test_then_rank_by_hand_without_enough_cases_to_tell() -> None:
-    # The same in 5 cases: p = 0.029, times 6 above 0.05: nobody is better than anybody.
-    step = np.arange(1.0, 6.0)
-    losses = np.array([[0 * step, step, 3 * step]])
-    assert ranks("test-then-rank", losses) == [[2.0, 2.0, 2.0]]
-
-
-def test_test_then_rank_by_hand_of_two_alike() -> None:
-    step = np.arange(1.0, 11.0)
-    losses = np.array([[0 * step, 0 * step, step]])
-    assert ranks("test-then-rank", losses) == [[1.5, 1.5, 3.0]]
+def test_of_the_same_means_the_sums_differ() -> None:
+    assert sum(SAME_MEANS[0]) != sum(SAME_MEANS[1])
 
 
 def test_scores_weigh_the_metrics() -> None:
     metric_ranks = np.array([[[1.0, 2.0], [2.0, 1.0], [2.0, 1.0]]])
-    np.testing.assert_allclose(
-        methods.scores(metric_ranks, np.array([1.0, 0.5, 0.5])), [[1.5, 1.5]]
-    )
-    np.testing.assert_allclose(
-        methods.scores(metric_ranks, np.array([2.0, 1.0, 2.0])), [[1.6, 1.4]]
-    )
+    for weights, expected in (([1.0, 0.5, 0.5], [1.5, 1.5]), ([2.0, 1.0, 2.0], [1.6, 1.4])):
+        np.testing.assert_allclose(methods.scores(metric_ranks, np.array(weights)), [expected])
 
 
 def test_rank_then_aggregate_is_what_scipy_ranks_one_case_after_another() -> None:
