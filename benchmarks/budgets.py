@@ -52,12 +52,12 @@ class Result:
 
     @property
     def failed(self) -> bool:
-        """Whether it says nothing of the budget."""
+        """Whether the run shows nothing about the budget."""
         return self.verdict == FAILED
 
 
 def verdict(peak_mib: float | None, budget_mib: int) -> str:
-    """Of a run that ended well."""
+    """Return the verdict on a run that ended well."""
     if peak_mib is None:
         return FAILED  # nothing was measured, so nothing is shown
     return KEPT if peak_mib <= budget_mib else BROKEN
@@ -70,7 +70,7 @@ def refused(printed: str) -> bool:
 
 
 def table(results: Iterable[Result], where: str) -> str:
-    """Markdown, a row for each run."""
+    """Return the report in Markdown: a row for each run."""
     head = ("network", "slices", "budget, MiB", "peak, MiB", "s", "")
     return (
         f"Peak of GPU memory by NVML, context included, net of the baseline; {where}.\n\n"

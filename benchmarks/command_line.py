@@ -13,27 +13,27 @@ from volumes.files import write_whole
 
 
 def parser(program: str, description: str | None) -> argparse.ArgumentParser:
-    """With the folder for what is found. program: a module of this package."""
+    """Return a parser that has --output. program: a module of this package."""
     made = argparse.ArgumentParser(prog=f"python -m benchmarks.{program}", description=description)
     made.add_argument("--output", type=Path, default=ROOT / "runs" / "benchmark")
     return made
 
 
 def count(text: str) -> int:
-    """An option's whole number above 0."""
+    """Return an option's whole number above 0."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"should be a whole number above 0, found {text!r}")
     return int(text)
 
 
 def publish(report: str, file: Path) -> None:
-    """Keep a report, and print it."""
+    """Write a report to a file, and print it."""
     write_whole(file, report + "\n")
     print(report)
 
 
 def exit_code(do: Callable[[], bool]) -> int:
-    """Do what a command line asks for: 0 if all is well, 1 if not or after a line on why."""
+    """Return 0 if `do` returns true, else 1; an error becomes a line that says why."""
     try:
         return int(not do())
     except (EvaluationError, OSError) as error:

@@ -46,7 +46,7 @@ class Log(Generic[R]):
         self._save()
 
     def has(self, key: Hashable) -> bool:
-        """Whether that run is done; one that failed is not."""
+        """Whether that run is done; a failed one is not."""
         return any(r.key == key and not r.failed for r in self.runs)
 
     def lacking(self, plan: Sequence[K], time: Time) -> Iterator[K]:
@@ -58,12 +58,12 @@ class Log(Generic[R]):
                 yield key
 
     def rest(self, plan: Sequence[Hashable]) -> str:
-        """A line for whoever has to call again; empty if the whole plan is done."""
+        """Return a line that says how many runs of a plan are left; empty if none is."""
         left = sum(not self.has(key) for key in plan)
         return f"{left} of {len(plan)} runs are left: call again with --resume" if left else ""
 
     def add(self, run: R) -> None:
-        """Keep a run, in place of the same one's failure."""
+        """Keep a run; it takes the place of a failure of the same run."""
         self.runs = [*(r for r in self.runs if r.key != run.key), run]
         self._save()
 
@@ -91,7 +91,7 @@ class Log(Generic[R]):
 
 
 def minutes(text: str) -> float:
-    """Of a command line."""
+    """Return an option's number of minutes; raises ValueError unless it is positive."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise ValueError(f"{text} is not a positive number")
@@ -99,7 +99,7 @@ def minutes(text: str) -> float:
 
 
 class Time:
-    """So many minutes, in which runs may begin; None: all that it takes."""
+    """A limit in minutes after which no further run is begun; None: no limit."""
 
     def __init__(self, minutes: float | None) -> None:
         self._end_s = float("inf") if minutes is None else time.monotonic() + 60 * minutes

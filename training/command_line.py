@@ -14,7 +14,7 @@ GOES_ON = "interrupted; start again with the same options, it goes on"
 
 
 def parser(program: str, description: str | None) -> argparse.ArgumentParser:
-    """With --version. program: a module of this package."""
+    """Return a parser that has --version. program: a module of this package."""
     made = argparse.ArgumentParser(
         prog=f"python -m training.{program}",
         description=description,
@@ -25,7 +25,7 @@ def parser(program: str, description: str | None) -> argparse.ArgumentParser:
 
 
 def count(text: str) -> int:
-    """An option's whole number above 0."""
+    """Return an option's whole number above 0."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"should be a whole number above 0, found {text!r}")
     return int(text)

@@ -28,9 +28,8 @@ from training.checks import check
 from training.command_line import GOES_ON, exit_code, parser
 from training.crop_record import RECORD, is_box, read_record
 from training.errors import TrainingError
-from training.files import stamp, write_json
+from training.files import Json, stamp, write_json
 
-Json = dict[str, Any]
 Triple = NDArray[np.int64]
 
 _TRIES = 1000  # of a box without a lesion
@@ -111,7 +110,7 @@ def crops(cases: Sequence[Case], output: Path, draws: Draws) -> Iterator[str]:
 
 
 def _asked(case: Case, draws: Draws) -> Json:
-    """All that decides what is drawn of a case, as it will be read again."""
+    """Return all that decides what is drawn of a case, in the types of JSON."""
     files = [stamp(case.scan), case.mask and stamp(case.mask)]
     asked: Json = json.loads(json.dumps({"draws": asdict(draws), "files": files}))
     return asked

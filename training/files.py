@@ -21,6 +21,8 @@ def read_json(file: Path, remedy: str) -> Json:
     """The object in a file of JSON; raises TrainingError, which ends with what to do then."""
     try:
         content = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise TrainingError(f"{file}: is missing; {remedy}") from None
     except (OSError, ValueError) as error:
         raise TrainingError(f"{file}: cannot be read ({error}); {remedy}") from None
     if not isinstance(content, dict):
@@ -29,7 +31,7 @@ def read_json(file: Path, remedy: str) -> Json:
 
 
 def stamp(file: Path) -> list[str | int]:
-    """By what a file is known again: its path, its size and when it was changed."""
+    """Return what identifies a file as it is: its path, its size and when it was changed."""
     status = file.stat()
     return [str(file.resolve()), status.st_size, status.st_mtime_ns]
 

@@ -7,11 +7,8 @@ inherits from it; under ``training``, which nnU-Net does not know, stands what i
 
 from __future__ import annotations
 
-from typing import Any
-
+from training.files import Json
 from training.recipes import OF_A_MEMBER, Recipe, Settings
-
-Json = dict[str, Any]
 
 BASE = "3d_fullres"
 DATA = "3d_fullres"  # folder of the preprocessed data: recipes with the same numbers share it

@@ -6,7 +6,6 @@ refused by name rather than approximated.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +21,7 @@ from app.model import (
     Resampling,
 )
 from training.errors import TrainingError
-
-Json = dict[str, Any]
+from training.files import Json, read_json
 
 _READER = "SimpleITKIO"
 _NETWORK_MODULE = "dynamic_network_architectures.architectures"
@@ -33,26 +31,13 @@ _CLASSES = {  # the only operations whose arithmetic the app has
     "nonlin": "torch.nn.LeakyReLU",
 }
 _BLOCKS = {"PlainConvUNet": "n_conv_per_stage", "ResidualEncoderUNet": "n_blocks_per_stage"}
+_REMEDY = (
+    "give the folder that nnU-Net's training wrote (it holds plans.json, dataset.json, fold_X)"
+)
 _RESAMPLERS = {
     "resample_data_or_seg_to_shape": "default",
     "resample_torch_fornnunet": "torch",
 }
-
-
-def read_json(file: Path) -> Json:
-    """A JSON object; raises TrainingError naming the file."""
-    try:
-        content = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise TrainingError(
-            f"{file}: is missing; give the folder that nnU-Net's training wrote "
-            "(it holds plans.json, dataset.json, fold_X)"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{file}: cannot be read ({error})") from None
-    if not isinstance(content, dict):
-        raise TrainingError(f"{file}: should hold a JSON object")
-    return content
 
 
 def model_config(
@@ -60,7 +45,7 @@ def model_config(
 ) -> ModelConfig:
     """The model of a trained folder, without members and name; raises TrainingError."""
     plans_file, dataset_file = folder / "plans.json", folder / "dataset.json"
-    plans, dataset = read_json(plans_file), read_json(dataset_file)
+    plans, dataset = (read_json(file, _REMEDY) for file in (plans_file, dataset_file))
     with _naming(dataset_file):
         channels = tuple((dataset.get("channel_names") or dataset["modality"]).values())
         labels, region_values = label_heads(dataset)

@@ -17,7 +17,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import SimpleITK as sitk
 
@@ -26,13 +25,11 @@ from training.cases import SUFFIX, Case, Found, find
 from training.checks import Checked, check_all
 from training.command_line import GOES_ON, exit_code, parser
 from training.errors import TrainingError
-from training.files import link, stamp, write_json
+from training.files import Json, link, read_json, stamp, write_json
 from training.planning import dataset_json, plans, preprocessing
 from training.recipes import Recipe, load_recipe
 from training.split import folds, patients
 from volumes.files import replacing
-
-Json = dict[str, Any]
 
 RECORD = "prepared.json"
 SHOWN = 5  # names in a line
@@ -123,10 +120,10 @@ def _previous(file: Path, asked: Json) -> Json | None:
                 f"{file.parent}: is not empty, and no earlier preparation; choose another --output"
             )
         return None
+    record = read_json(file, "remove the folder")
     try:
-        record: Json = json.loads(file.read_text())
         before = record["asked"] | {"patients": record["patients"]}
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise TrainingError(f"{file}: is damaged ({error!r}); remove the folder") from None
     changed = [key for key, value in asked.items() if before.get(key) != value]
     if changed:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +15,9 @@ from torch import Tensor
 
 from app.model import Network
 from app.networks import build_network
+from training.files import Json
 from training.plans import network, resolve_configuration
 
-Json = dict[str, Any]
 Weights = dict[str, Tensor]
 
 FINAL = "checkpoint_final.pth"

@@ -60,11 +60,11 @@ class _MemberRun:
 
     @property
     def checkpoint(self) -> Path:
-        """What it ends with."""
+        """The checkpoint that is written when the training has ended."""
         return self.folder / f"fold_{self.fold}" / "checkpoint_final.pth"
 
     def report(self) -> Json:
-        """What training.trainer says of it; empty until it has ended."""
+        """What training.trainer reports of it; empty until it has ended."""
         file = self.checkpoint.with_name("training.json")
         return read_json(file, "remove it") if file.exists() else {}
 
@@ -122,7 +122,7 @@ def train(recipe: Recipe, request: Request) -> Json:
 
 
 def _origin(runs: Sequence[_MemberRun], request: Request) -> Json:
-    """What the exported model is made of, as it will be read again."""
+    """Return what the exported model is made of, in the types of JSON."""
     return {
         "model": str(request.target.resolve()),
         "notice": request.notice,
@@ -161,7 +161,7 @@ def _refuse_to_remove(request: Request) -> None:
 
 
 def _export(runs: Sequence[_MemberRun], request: Request) -> None:
-    """Export anew, so that a kill at any moment leaves nothing that is taken for this export."""
+    """Export anew; if this is killed at any moment, the next call sees that it is not done."""
     target = request.target.resolve()
     shutil.rmtree(target, ignore_errors=True)
     write_json(request.output / EXPORTED, _origin(runs, request))
@@ -203,7 +203,7 @@ def _prepared(recipe: Recipe, folder: Path) -> Json:
 
 
 def _train_member(member: Member, request: Request) -> None:
-    """Train it in a process of nnU-Net's environment."""
+    """Train one member in a process of nnU-Net's environment."""
     nnunet.run(
         "trainer",
         (request.output / "plans.json").resolve(),

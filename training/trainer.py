@@ -51,7 +51,7 @@ class nnUNetTrainer(stock.nnUNetTrainer):
             return super().train_step(batch)
 
     def validation_step(self, batch):
-        """The same."""
+        """See `train_step`."""
         with self.in_bfloat16():
             return super().validation_step(batch)
 

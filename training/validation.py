@@ -12,15 +12,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from evaluation.tables.markup import plain
 from training.cases import SUFFIX
 from training.errors import TrainingError
-from training.files import link
+from training.files import Json, link
 from training.nnunet import ROOT
-
-Json = dict[str, Any]
 
 
 def validate(model: Path, raw: Path, cases: Sequence[str], output: Path, device: str) -> list[Json]:

@@ -32,7 +32,7 @@ if __name__ == "__main__":
 
 
 def write_scripts(top: Path) -> None:
-    """All three, below the top folder."""
+    """Write all three scripts below the top folder."""
     _write(top / ".venv/bin/python", _PYTHON.format(packages=PACKAGES, own="app"))
     nnunet = top / ".venv-nnunet/bin"
     _write(nnunet / "python", _PYTHON.format(packages=PACKAGES, own="nnunet"))

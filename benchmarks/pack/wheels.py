@@ -71,7 +71,7 @@ def _pip(arguments: list[str], where: str) -> None:
 
 
 def reason(said: str, exit_code: int) -> str:
-    """Pip's own last word."""
+    """Return pip's last error line."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR: ")]
     return (errors or lines or [f"pip exited with {exit_code}"])[-1].removeprefix("ERROR: ")

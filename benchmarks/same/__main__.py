@@ -54,7 +54,7 @@ class Guard:
 
     @contextlib.contextmanager
     def step(self, what: str) -> Iterator[list[str]]:
-        """Print whether nothing was put into the list, and nothing went wrong."""
+        """Yield a list for what differs; then print whether it is empty and nothing failed."""
         found: list[str] = []
         try:
             yield found
@@ -85,7 +85,7 @@ class Guard:
                 raise EvaluationError(f"{name}: {said.splitlines()[-1]}")
 
     def compare(self, place: str, *only: str) -> Iterator[str]:
-        """Where that folder differs between the two."""
+        """Name what differs between the two trees in that folder."""
         before, now = (self.output / tree / place for tree in self.trees)
         return folders_differ(before, now, *only)
 
@@ -128,7 +128,7 @@ def rank_and_report(guard: Guard, place: str) -> None:
 
 
 def give_both(guard: Guard, folder: Path, place: str) -> None:
-    """Copy a folder to where each tree makes things."""
+    """Copy a folder into the folders of both trees."""
     for tree in guard.trees:
         shutil.copytree(folder, guard.output / tree / place)
 

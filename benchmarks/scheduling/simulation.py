@@ -18,7 +18,7 @@ from evaluation.batch.board import Board, Kind, Measure, Place, Release, Score, 
 
 @dataclass(frozen=True)
 class Overheads:
-    """What is beside the submissions' own time, in seconds."""
+    """The time that is not the submissions' own, in seconds."""
 
     round_trip_s: float  # on average, from the end of a worker's task to the begin of its next
     case_s: float  # of a case, around its container: staging, the baseline's second, collecting
@@ -51,7 +51,7 @@ class Result:
 
 
 def simulate(size: Size, overheads: Overheads, seed: int = 0) -> Result:
-    """Play the whole batch."""
+    """Simulate the whole batch."""
     clock = _Clock()
     loop = asyncio.SelectorEventLoop(clock)
     loop.time = lambda: clock.now_s  # type: ignore[method-assign]
@@ -93,7 +93,7 @@ class _Gate:
 
     @property
     def is_free(self) -> bool:
-        """Whether nobody is inside, or waits."""
+        """Whether none is inside and none waits."""
         return not (self._queue or self._inside.total())
 
     @contextlib.asynccontextmanager

@@ -134,7 +134,7 @@ class Benchmark:
 
     @property
     def folder(self) -> Path:
-        """For all but the report."""
+        """Where everything but the report is kept."""
         return self.output / "sizes"
 
     def run(self, repeats: int, time: Time) -> None:

@@ -14,7 +14,7 @@ from examples import samples
 def long_parser(
     program: str, description: str | None, slices: Sequence[int]
 ) -> argparse.ArgumentParser:
-    """Of such a benchmark. slices: the default of --slices."""
+    """Return the parser of such a benchmark. slices: the default of --slices."""
     made = parser(program, description)
     add = made.add_argument
     add("--gpu", metavar="UUID", help="which one, where there are several")

@@ -47,7 +47,7 @@ class Target:
 
     @property
     def verdict(self) -> str:
-        """In a word or two."""
+        """Return met, missed or not measured."""
         if self.value is None:
             return UNMEASURED
         good = self.value >= self.bound if self.at_least else self.value <= self.bound
@@ -55,7 +55,7 @@ class Target:
 
 
 def targets_table(targets: list[Target]) -> str:
-    """Markdown, a row for each."""
+    """Return a table in Markdown with a row for each target."""
     rows = []
     for t in targets:
         bound = f"at {'least' if t.at_least else 'most'} {t.bound:g}{t.unit}"

@@ -66,43 +66,36 @@ def test_every_number_has_a_source(named: str) -> None:
             assert allowed.match(source), f"{key}: {source}"
 
 
+NORMALIZATIONS = {"dkfz": (-900.0, 619.0, -52.2, 268.8), "huang": (-900.0, 619.0, -52.232, 268.799)}
+
+
+def normalization(config: ModelConfig) -> tuple[float | None, ...]:
+    (norm,) = config.normalization
+    return norm.percentile_00_5, norm.percentile_99_5, norm.mean, norm.std
+
+
 def test_dkfz_as_published(tmp_path: Path) -> None:
     recipe = load_recipe("dkfz-ensemble")
-    assert [m.settings.batch_size for m in recipe.members] == [4, 8]
-    assert [m.settings.epochs for m in recipe.members] == [1000, 1000]
-    assert [m.settings.initial_lr for m in recipe.members] == [1e-2, 1e-2]
+    schedules = [
+        (s.batch_size, s.epochs, s.initial_lr) for s in (m.settings for m in recipe.members)
+    ]
+    assert schedules == [(4, 1000, 1e-2), (8, 1000, 1e-2)]
     one, other = configs("dkfz-ensemble", tmp_path)
-    assert one.spacing == (1.0, 0.8, 0.8)
-    assert one.patch_size == (96, 160, 160)
-    norm = one.normalization[0]
-    assert (norm.percentile_00_5, norm.percentile_99_5, norm.mean, norm.std) == (
-        -900.0,
-        619.0,
-        -52.2,
-        268.8,
-    )
-    assert one.resample_logits.function == "torch"
-    assert one.resample_data.function == "default"
+    assert (one.spacing, one.patch_size) == ((1.0, 0.8, 0.8), (96, 160, 160))
+    assert normalization(one) == NORMALIZATIONS["dkfz"]
+    assert (one.resample_logits.function, one.resample_data.function) == ("torch", "default")
     assert dataclasses.replace(one, configuration=other.configuration) == other
     (single,) = load_recipe("dkfz-batch8").members
     assert single.settings == recipe.members[1].settings
 
 
 def test_huang_as_published(tmp_path: Path) -> None:
-    (member,) = load_recipe("huang").members
-    assert (member.settings.epochs, member.settings.initial_lr) == (2000, 1e-3)
-    assert member.settings.batch_size == 2
+    settings = load_recipe("huang").shared
+    assert (settings.batch_size, settings.epochs, settings.initial_lr) == (2, 2000, 1e-3)
     (config,) = configs("huang", tmp_path)
-    assert config.spacing == (3.0, 2.0, 2.0)
-    assert config.patch_size == (96, 128, 128)
+    assert (config.spacing, config.patch_size) == ((3.0, 2.0, 2.0), (96, 128, 128))
     assert len(config.network.features) == 4
-    norm = config.normalization[0]
-    assert (norm.percentile_00_5, norm.percentile_99_5, norm.mean, norm.std) == (
-        -900.0,
-        619.0,
-        -52.232,
-        268.799,
-    )
+    assert normalization(config) == NORMALIZATIONS["huang"]
 
 
 def test_a_reading_replaces_the_network_alone() -> None:
