@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import itertools
 import os
+import signal
 import sys
 import threading
 import time
@@ -102,7 +103,17 @@ def _fill_closed_streams() -> None:
 def command() -> NoReturn:
     """The command, by whichever name it was called; the process ends here."""
     _fill_closed_streams()
+    signal.signal(signal.SIGTERM, _terminate)  # the first process of a container ignores it else
     _leave(_called())
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is being cleaned up goes on
+    raise _Terminated
 
 
 def _called() -> int:
@@ -112,10 +123,12 @@ def _called() -> int:
     as_script = sys.argv[0] in sys.orig_argv and Path(sys.argv[0]).is_file()
     try:
         return or_all_over_again(lambda p: main(progress=p)) if as_module or as_script else main()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as ended:
+        number = signal.SIGTERM if isinstance(ended, _Terminated) else signal.SIGINT
         _wait_for_threads()  # one that writes takes back what is not complete
-        print("interrupted; masks that are there are complete", file=sys.stderr)
-        return 130
+        word = "terminated" if number is signal.SIGTERM else "interrupted"
+        print(f"{word}; masks that are there are complete", file=sys.stderr)
+        return 128 + number
 
 
 def _wait_for_threads() -> None:

@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,31 @@ def test_a_model_with_a_lesion_filter(
     assert "no lesions below 1e+06 ml" in done.stdout
     mask: Any = nibabel.load(folder / "outputs" / "case.nii.gz")
     assert not np.asanyarray(mask.dataobj).any()
+
+
+@pytest.mark.engine
+def test_stopped_it_ends_by_itself_and_leaves_nothing(
+    image: engine.Image, synthetic_scan: Path, folder: Path
+) -> None:
+    """The first process of a container is sent SIGTERM, which it ignores unless it asks for it."""
+    put(synthetic_scan, folder, "case")
+    mounted = (f"--volume={folder}/{name}/:/workspace/{name}/" for name in ("inputs", "outputs"))
+    slow = ("sh", "predict.sh", "--step-size", "0.005")
+    place = ("--env", "PYTHONUNBUFFERED=1", *mounted, f"{image.name}:latest")
+    container = engine.docker("run", "--detach", *place, *slow).stdout.strip()
+    try:
+        for _ in range(600):
+            if "ready" in engine.docker("logs", container).stdout:
+                break
+            time.sleep(0.1)
+        engine.docker("stop", "--time", "20", container)
+        code = engine.docker("inspect", "--format", "{{.State.ExitCode}}", container).stdout
+        assert int(code) == 128 + signal.SIGTERM  # 128 + SIGKILL if it had to be killed
+        said = engine.docker("logs", container).stderr
+        assert said.splitlines()[-1] == "terminated; masks that are there are complete"
+        assert outputs(folder) == set()
+    finally:
+        engine.docker("rm", "--force", container)
 
 
 @pytest.mark.engine

@@ -241,7 +241,13 @@ def test_input_and_output_are_required(capsys: pytest.CaptureFixture[str]) -> No
     assert "--input, --output" in capsys.readouterr().err
 
 
-def test_an_interrupt_is_one_line_and_leaves_nothing(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_what_ends_it_is_one_line_and_leaves_nothing(
+    number: signal.Signals, code: int, word: str, model: Path, tmp_path: Path
+) -> None:
     scan(tmp_path / "scans" / "X.nii.gz")
     command_line = ["-m", "app", "--model", model, "--input", tmp_path / "scans", "--output"]
     slow = [tmp_path / "out", "--device", "cpu", "--step-size", "0.005"]
@@ -255,7 +261,7 @@ def test_an_interrupt_is_one_line_and_leaves_nothing(model: Path, tmp_path: Path
     )
     assert process.stdout is not None
     assert "ready" in process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "interrupted; masks that are there are complete\n")
+    assert (process.returncode, err) == (code, f"{word}; masks that are there are complete\n")
     assert names(tmp_path / "out") == []
