@@ -18,8 +18,9 @@ from datetime import datetime
 from pathlib import Path
 
 from benchmarks.command_line import count, parser, publish
-from evaluation import host
+from evaluation import challenges, host
 from evaluation.cases import find
+from evaluation.conditions import usual
 from evaluation.gpu.devices import NONE
 from evaluation.harness import Plan, evaluate
 from evaluation.record import Record
@@ -77,7 +78,8 @@ def run(script: str, count: int, cache: Path) -> Sequence[Record]:
         arguments = shlex.split(os.environ.get("IMAGE_BUILD_ARGS", ""))
         images.build(IMAGE, folder / "image", folder / "build.log", arguments)
         cases = find(folder / "scans", folder / "labels")
-        plan = Plan(Submission(image=IMAGE), cases, folder / "results", gpu=NONE)
+        conditions = usual(challenges.load(challenges.DEFAULT))
+        plan = Plan(Submission(image=IMAGE), cases, folder / "results", conditions, gpu=NONE)
         with contextlib.redirect_stdout(io.StringIO()) as out:
             return evaluate(plan, out)
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from benchmarks.command_line import parser, publish
 from benchmarks.machine import description
+from evaluation import challenges
 from evaluation.ranking.methods import METRIC_RANKS
 from evaluation.ranking.outcomes import Outcomes
-from evaluation.ranking.profile import load_profile
 from evaluation.ranking.ranking import rank
 from evaluation.store import Store
 from evaluation.tables.markup import plain
@@ -68,15 +68,15 @@ def simulated(teams: int, cases: int, seed: int = 0) -> Outcomes:
 
 
 def _row(teams: int, cases: int) -> list[str]:
-    profile, outcomes = load_profile("flare24"), simulated(teams, cases)
+    rules, outcomes = challenges.load("flare24").ranking, simulated(teams, cases)
     wall_s, cpu_s = [], []
     for _ in range(REPEATS):
         wall, cpu = time.perf_counter(), time.process_time()
-        rank(outcomes, profile, RESAMPLES)
+        rank(outcomes, rules, RESAMPLES)
         wall_s.append(time.perf_counter() - wall)
         cpu_s.append(time.process_time() - cpu)
     seconds = (f"{statistics.median(of):.2f}" for of in (wall_s, cpu_s))
-    return [str(teams), str(cases), str(len(profile.metrics)), *seconds]
+    return [str(teams), str(cases), str(len(rules.metrics)), *seconds]
 
 
 if __name__ == "__main__":

@@ -19,6 +19,17 @@ COMMANDS = {
     "score": "Score masks that are there already.",
     "bench": "Run a few scans several times and say whether the submission makes its limits.",
 }
+# Options of earlier versions, and what there is instead.
+_CHALLENGE = "--challenge NAME, or FILE for one of your own"
+RENAMED = {
+    "--scoring": _CHALLENGE,
+    "--contract": _CHALLENGE,
+    "--input-socket": "input_sockets in a --challenge FILE",
+    "--output-socket": "output_socket in a --challenge FILE",
+    "--profile": "--sandbox on, or off",
+    "--runner": "--command, or --image or --archive for an engine",
+}
+RENAMED_IN_RANK = {"--profile": f"{_CHALLENGE}; flare24-without-gpu is --without-gpu"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +62,10 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
             file = importlib.import_module(f"evaluation.cli.{name}")
             file.add_arguments(one)
             one.set_defaults(do=file.run)
+    renamed = RENAMED_IN_RANK if called == "rank" else RENAMED
+    for option in (word.partition("=")[0] for word in arguments):
+        if option in renamed:
+            whole.exit(2, f"error: {option} is replaced by {renamed[option]}\n")
     return whole.parse_args(arguments)
 
 

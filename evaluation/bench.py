@@ -1,4 +1,4 @@
-"""Will it make it? Runs a submission on a few scans and holds it against FLARE 2024's limits."""
+"""Runs a submission on a few scans and holds it against a challenge's limits."""
 
 import statistics
 import tempfile
@@ -12,28 +12,18 @@ import numpy as np
 
 from evaluation import host
 from evaluation.cases import Case, find
+from evaluation.challenges import CaseLimits, as_gb
 from evaluation.errors import EvaluationError
+from evaluation.record import Vram
 from evaluation.scoring.assess import check
-from evaluation.scoring.profiles import FLARE24
+from evaluation.scoring.rules import ScoringRules
 from evaluation.states import State
 from evaluation.tables.markup import plain, plain_row
-from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
-from evaluation.trial import Rig, Trial
+from evaluation.trial import MeasuredRunner, Trial
 
 TINY = "tiny"  # a scan with next to nothing in it: what it takes is start-up
 TINY_SIZE = 32
-HEAD = (
-    "scan",
-    "size",
-    "wall s",
-    "runtime s",
-    "start-up",
-    "peak MiB",
-    "area MiB s",
-    "over 4 GB",
-    "verdict",
-)
-UNMEASURED = "not measured"
+UNMEASURED, UNLIMITED = "not measured", "no limit"
 
 
 @dataclass(frozen=True)
@@ -54,36 +44,45 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.median(values), min(values), max(values))
 
 
-def bench(rig: Rig, cases: Sequence[Case], repeat: int, out: TextIO) -> bool:
+def bench(runner: MeasuredRunner, cases: Sequence[Case], repeat: int, out: TextIO) -> bool:
     """Run every scan `repeat` times and print a table; return whether every run kept the limits.
 
-    A scan passes when its slowest run ends within 45 s, as the organisers count (around the whole
-    container), and its largest peak of GPU memory above the baseline is within 4096 MiB.
+    A scan passes when its slowest run ends within the challenge's limit of time, as the organisers
+    count (around the whole container), and its largest peak of GPU memory above the baseline is
+    within the limit of that.
     """
-    print(f"machine  {host.description()}, {rig.gpu.name if rig.gpu else 'no GPU'}", file=out)
+    challenge, gpu = runner.conditions.challenge, runner.gpu
+    print(f"machine  {host.description()}, {gpu.name if gpu else 'no GPU'}", file=out)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         tiny = _tiny_case(Path(folder), channels=len(cases[0].scans))
         mask = Path(folder) / tiny.mask_name
-        startup_s = _startup_s([rig.run(tiny, mask) for _ in range(repeat)], out)
-        print(plain(HEAD, rows=(), words=(0, 1, 8)), file=out, flush=True)
+        startup_s = _startup_s([runner.run(tiny, mask) for _ in range(repeat)], out)
+        print(plain(_head(challenge.limits), rows=(), words=(0, 1, 8)), file=out, flush=True)
         passed = True
         for case in cases:
             mask = Path(folder) / case.mask_name
-            trials = [_judged(rig.run(case, mask), case) for _ in range(repeat)]
-            line, good = _row(case, trials, startup_s)
+            runs = (runner.run(case, mask) for _ in range(repeat))
+            trials = [_judged(trial, case, challenge.scoring) for trial in runs]
+            line, good = _row(case, trials, startup_s, challenge.limits)
             passed &= good
             print(line, file=out, flush=True)
-    if rig.gpu is None:
+    if gpu is None:
         print("GPU memory was not measured: no GPU was used.", file=out)
     return passed
 
 
-def _judged(trial: Trial, case: Case) -> Trial:
-    """Return the trial; failed if FLARE 2024 would refuse its mask."""
+def _head(limits: CaseLimits) -> tuple[str, ...]:
+    limit = "the limit" if limits.vram_mib is None else as_gb(limits.vram_mib)
+    times = ("wall s", "runtime s", "start-up")
+    return ("scan", "size", *times, "peak MiB", "area MiB s", f"over {limit}", "verdict")
+
+
+def _judged(trial: Trial, case: Case, rules: ScoringRules) -> Trial:
+    """Return the trial; failed if the challenge would refuse its mask."""
     if trial.mask is None:
         return trial
     try:
-        check(trial.mask, case.header, FLARE24)
+        check(trial.mask, case.header, rules)
     except EvaluationError as error:
         return replace(trial, state=State.BAD_OUTPUT, message=str(error))
     return trial
@@ -101,7 +100,9 @@ def _startup_s(trials: Sequence[Trial], out: TextIO) -> float | None:
     return statistics.median(walls)
 
 
-def _row(case: Case, trials: Sequence[Trial], startup_s: float | None) -> tuple[str, bool]:
+def _row(
+    case: Case, trials: Sequence[Trial], startup_s: float | None, limits: CaseLimits
+) -> tuple[str, bool]:
     size = " x ".join(str(n) for n in case.header.shape_zyx[::-1])
     failed = next((trial for trial in trials if trial.state is not State.OK), None)
     if failed is not None:
@@ -111,26 +112,31 @@ def _row(case: Case, trials: Sequence[Trial], startup_s: float | None) -> tuple[
     walls = spread([outcome.wall_s for outcome in outcomes])
     cells = [case.name, size, walls.text(1), spread([o.runtime_s for o in outcomes]).text(1)]
     cells.append(UNMEASURED if startup_s is None else f"{startup_s / walls.median:.0%}")
-    verdict = [_verdict(walls.high <= TIME_LIMIT_S, f"time {TIME_LIMIT_S:g} s")]
-    good = walls.high <= TIME_LIMIT_S
+    kept = {}  # by limit
+    if limits.time_s is not None:
+        kept[f"time {limits.time_s:g} s"] = walls.high <= limits.time_s
     usages = [trial.vram for trial in trials if trial.vram is not None]
     if usages:
         peaks = spread([usage.peak_vram_mib for usage in usages])
         areas = spread([usage.area_mib_s for usage in usages])
-        above = statistics.median(usage.area_above_4096_mib_s for usage in usages)
-        share = above / areas.median if areas.median > 0 else 0.0
-        cells += [peaks.text(0), areas.text(0), f"{above:.0f} MiB s ({share:.0%})"]
-        good &= peaks.high <= VRAM_LIMIT_MIB
-        verdict.append(_verdict(peaks.high <= VRAM_LIMIT_MIB, "memory 4 GB"))
-        if any(usage.contaminated for usage in usages):
-            verdict.append("contaminated by another process")
+        cells += [peaks.text(0), areas.text(0), _above(usages, areas.median)]
+        if limits.vram_mib is not None:
+            kept[f"memory {as_gb(limits.vram_mib)}"] = peaks.high <= limits.vram_mib
     else:
         cells += [UNMEASURED] * 3
-    return plain_row([*cells, "; ".join(verdict)]), good
+    verdict = [f"{'pass' if good else 'FAIL'}: {limit}" for limit, good in kept.items()]
+    if any(usage.contaminated for usage in usages):
+        verdict.append("contaminated by another process")
+    return plain_row([*cells, "; ".join(verdict) or UNLIMITED]), all(kept.values())
 
 
-def _verdict(good: bool, limit: str) -> str:
-    return f"{'pass' if good else 'FAIL'}: {limit}"
+def _above(usages: Sequence[Vram], area_mib_s: float) -> str:
+    """Return the memory above the challenge's limit over time, and its share of all of it."""
+    areas = [one.area_above_limit_mib_s for one in usages if one.area_above_limit_mib_s is not None]
+    if not areas:
+        return UNLIMITED
+    above = statistics.median(areas)
+    return f"{above:.0f} MiB s ({above / area_mib_s if area_mib_s > 0 else 0.0:.0%})"
 
 
 def _tiny_case(folder: Path, channels: int) -> Case:

@@ -6,47 +6,62 @@ container, the image's own entry point without arguments, and not as root, MetaI
 each socket.
 """
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from evaluation.cases import Case
+from msgspec import Meta, Struct
+
 from evaluation.errors import EvaluationError
 from evaluation.runners import InputError
 
-INPUT_SOCKET, OUTPUT_SOCKET = "ct", "tumor-lesion-segmentation"  # autoPET's
+if TYPE_CHECKING:
+    from evaluation.cases import Case
+
 ROOT = ("", "root", "0")
-SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+Slug = Annotated[str, Meta(pattern="^[a-z0-9]+(-[a-z0-9]+)*$")]
+Folder = Annotated[str, Meta(pattern="^/")]
 
 
-@dataclass(frozen=True)
-class Contract:
-    """One way to hand a case to a container.
+class Contract(Struct, frozen=True, forbid_unknown_fields=True):
+    """One way to hand a case to a container; raises ValueError for what cannot be.
 
-    sockets: folder beneath `inputs` of each channel, which holds it as .mha under any name; none:
-    all channels lie in `inputs` as the .nii.gz that they are. mask: what `outputs` must hold, as a
-    pattern: {case} is the case's name; one that ends in .mha is converted. command: None is the
-    image's own entry point.
+    inputs, outputs: folders in the container. command: what is called there; none is the image's
+    own entry point. input_sockets: one a channel, which lies beneath `inputs` in images/SLUG/ as
+    .mha under any name; none: all channels lie in `inputs` as the .nii.gz that they are.
+    output_socket: where a mask in .mha is expected; none: NAME.nii.gz in `outputs`. shm_share: of
+    the memory, in /dev/shm.
     """
 
-    name: str
-    inputs: str  # in the container
-    outputs: str
-    mask: str
-    command: tuple[str, ...] | None
-    sockets: tuple[str, ...] = ()
+    inputs: Folder
+    outputs: Folder
+    command: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
+    input_sockets: tuple[Slug, ...] = ()
+    output_socket: Slug | None = None
     may_be_root: bool = True
-    shm_share: float = 1.0  # of the memory, in /dev/shm
+    shm_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
-    def check_cases(self, cases: Sequence[Case]) -> None:
+    def __post_init__(self) -> None:
+        if bool(self.input_sockets) != (self.output_socket is not None):
+            raise ValueError("input_sockets and output_socket need each other")
+
+    @property
+    def sockets(self) -> tuple[str, ...]:
+        """The folder of each channel beneath `inputs`, where there are sockets."""
+        return tuple(f"images/{slug}" for slug in self.input_sockets)
+
+    @property
+    def mask(self) -> str:
+        """What `outputs` must hold, as a pattern: {case} is the case's name; .mha is converted."""
+        return f"images/{self.output_socket}/*.mha" if self.output_socket else "{case}.nii.gz"
+
+    def check_cases(self, cases: Sequence["Case"]) -> None:
         """Raise EvaluationError when a case has more or fewer channels than there are sockets."""
         for case in cases:
             if self.sockets and len(case.scans) != len(self.sockets):
                 raise EvaluationError(
                     f"{case.scans[0]}: case {case.name} has {len(case.scans)} channel(s), and there"
-                    f" are {len(self.sockets)} socket(s): {', '.join(self.sockets)}; give an"
-                    " --input-socket for each channel"
+                    f" are {len(self.sockets)} socket(s): {', '.join(self.sockets)}; a challenge's"
+                    " contract needs an input socket for each channel"
                 )
 
     def check_image(self, image: str, config: dict[str, Any]) -> None:
@@ -54,44 +69,10 @@ class Contract:
         user = str(config.get("User") or "")
         if not self.may_be_root and user.partition(":")[0] in ROOT:
             raise InputError(
-                f"{image}: runs as root, which {self.name} refuses; add USER to its Dockerfile"
+                f"{image}: runs as root, which the challenge refuses; add USER to its Dockerfile"
             )
         if self.command is None and not (config.get("Entrypoint") or config.get("Cmd")):
             raise InputError(
-                f"{image}: has no entry point, which {self.name} calls; add ENTRYPOINT to its"
+                f"{image}: has no entry point, which the challenge calls; add ENTRYPOINT to its"
                 " Dockerfile"
             )
-
-
-FLARE = Contract(
-    name="flare",
-    inputs="/workspace/inputs",
-    outputs="/workspace/outputs",
-    mask="{case}.nii.gz",
-    command=("/bin/bash", "-c", "sh predict.sh"),
-)
-
-
-def grand_challenge(
-    inputs: Sequence[str] = (INPUT_SOCKET,), output: str = OUTPUT_SOCKET
-) -> Contract:
-    """Return Grand Challenge's contract; inputs, output: slugs of the algorithm's image sockets.
-
-    Raises EvaluationError when one is no slug.
-    """
-    for slug in (*inputs, output):
-        if not SLUG.fullmatch(slug):
-            raise EvaluationError(
-                f"{slug!r}: not a socket's slug; expected lower case, digits and hyphens, as in"
-                f" {OUTPUT_SOCKET}"
-            )
-    return Contract(
-        name=f"grand-challenge {','.join(inputs)}:{output}",
-        inputs="/input",
-        outputs="/output",
-        mask=f"images/{output}/*.mha",
-        command=None,
-        sockets=tuple(f"images/{slug}" for slug in inputs),
-        may_be_root=False,
-        shm_share=0.5,
-    )

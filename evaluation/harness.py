@@ -1,7 +1,6 @@
 """A whole evaluation of one submission: every case measured, scored, kept, and tabulated."""
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,23 +8,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from evaluation import host
+from evaluation import host, settings
 from evaluation.cases import Case
-from evaluation.contracts import Contract
+from evaluation.challenges import CaseLimits
+from evaluation.conditions import Conditions
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.gpu.curve_file import write_curve
 from evaluation.progress import Progress
 from evaluation.record import Record, row, scored
-from evaluation.runners import LIMITS, Limits
 from evaluation.scoring.assess import assess, failed, reference_of
-from evaluation.scoring.profiles import PROFILES, Profile
+from evaluation.scoring.rules import ScoringRules
 from evaluation.states import State
 from evaluation.store import Store
 from evaluation.submission import Submission
 from evaluation.tables import results as tables
 from evaluation.tables.csv_file import write_csv
-from evaluation.trial import Rig, remove
+from evaluation.trial import MeasuredRunner, remove
 from volumes.files import sha256, write_whole
 
 ATTEMPTS = 3  # at a case that fails through no fault of the submission
@@ -37,17 +36,14 @@ FAILURES = 3  # such cases in a row, and the run stops: the machine needs a pers
 class Plan:
     """What is asked for: one submission, some cases, and how it is run, measured and scored.
 
-    gpu: a UUID, "none", or None for the only GPU, if there is one. scoring: a profile's name.
+    gpu: a UUID, "none", or None for the only GPU, if there is one.
     """
 
     submission: Submission
     cases: Sequence[Case]
     output: Path
-    limits: Limits = LIMITS["sandbox"]
+    conditions: Conditions
     gpu: str | None = None
-    timeout_s: float = 3600.0
-    interval_s: float = 0.02
-    scoring: str = "flare24"
     resume: bool = False
 
 
@@ -58,107 +54,30 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
     """
     gpu = devices.find(plan.gpu)
     store = Store(plan.output)
-    scoring = PROFILES[plan.scoring]
-    with store.locked(), contextlib.closing(plan.submission.runner(plan.limits, gpu)) as runner:
+    conditions, challenge = plan.conditions, plan.conditions.challenge
+    with store.locked(), contextlib.closing(plan.submission.runner(conditions, gpu)) as runner:
         described = runner.describe()
-        settings = settings_of(
-            described,
-            contract=plan.submission.contract,
-            limits=plan.limits,
-            timeout_s=plan.timeout_s,
-            interval_s=plan.interval_s,
-            scoring=plan.scoring,
-            gpu=gpu.uuid if gpu else None,
-        )
-        check_settings(store, settings, resume=plan.resume)
-        check_files(store, plan.cases, scoring)
-        begin(store, settings)
+        made_with = settings.settings_of(described, conditions, gpu.uuid if gpu else None)
+        settings.check(store, made_with, resume=plan.resume)
+        check_files(store, plan.cases, challenge.scoring)
+        remove(store.work)  # what a run that was killed has left of a case
+        store.work.mkdir(parents=True, exist_ok=True)
+        settings.save(store, made_with)
         progress = Progress(out, len(plan.cases))
         for case in plan.cases:
             if case.remark:
                 progress.say(f"notice: {case.remark}")
-        with Rig(
-            runner,
-            plan.limits,
-            plan.timeout_s,
-            store.work,
-            gpu,
-            plan.interval_s,
-            progress.tick,
-            plan.submission.contract,
-        ) as rig:
+        with MeasuredRunner(runner, conditions, store.work, gpu, progress.tick) as measured:
             environment = described | {"gpu": gpu and vars(gpu)} | host.facts()
-            run = _Run(rig, plan.cases, store, scoring, environment, progress)
-            records = run.all()
+            records = _Run(measured, plan.cases, store, environment, progress).all()
     from evaluation.pictures import pictures  # once all is measured: it brings matplotlib
 
-    for problem in pictures.draw(store, plan.cases, records, plan.scoring):
+    for problem in pictures.draw(store, plan.cases, records, challenge):
         progress.say(problem)
     return records
 
 
-def settings_of(
-    described: dict[str, Any],
-    *,
-    contract: Contract,
-    limits: Limits,
-    timeout_s: float,
-    interval_s: float,
-    scoring: str,
-    gpu: str | None,
-) -> dict[str, Any]:
-    """Return what must be the same for all cases of a store; described: what the runner says."""
-    return {
-        "submission": described.get("image_digest") or described["command"],
-        "source": described.get("source"),
-        "contract": contract.name,
-        "limits": vars(limits),
-        "timeout_s": timeout_s,
-        "interval_s": interval_s,
-        "scoring": scoring,
-        "gpu": gpu,
-    }
-
-
-def check_settings(store: Store, settings: dict[str, Any], *, resume: bool) -> None:
-    """See that the store is new, or that it goes on with the same settings.
-
-    Raises EvaluationError when there are results and `resume` is not set, or when they were made
-    with other settings.
-    """
-    before = settings_in(store)
-    if before is None:
-        return
-    if not resume:
-        raise EvaluationError(
-            f"{store.folder}: holds an evaluation; --resume goes on with it, or choose another"
-            " --output"
-        )
-    changed = [
-        f"{name} was {before.get(name)}, is {settings.get(name)}"
-        for name in sorted(before.keys() | settings.keys())
-        if before.get(name) != settings.get(name)
-    ]
-    if changed:
-        raise EvaluationError(
-            f"{store.folder}: cannot be resumed with other settings ({'; '.join(changed)}); use the"
-            " same, or another --output"
-        )
-
-
-def settings_in(store: Store) -> dict[str, Any] | None:
-    """Return what an earlier run was made with; raises EvaluationError when it is damaged."""
-    try:
-        return dict(json.loads(store.settings.read_text()))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError) as error:
-        raise EvaluationError(
-            f"{store.settings}: damaged ({error}); choose another --output"
-        ) from error
-
-
-def check_files(store: Store, cases: Sequence[Case], scoring: Profile) -> None:
+def check_files(store: Store, cases: Sequence[Case], rules: ScoringRules) -> None:
     """Find now, and not hours later, a reference that cannot be used or a scan that was replaced.
 
     Raises EvaluationError that names the file.
@@ -166,7 +85,7 @@ def check_files(store: Store, cases: Sequence[Case], scoring: Profile) -> None:
     for case in cases:
         known = kept(store, case)
         if case.reference is not None and (known is None or not known.is_scored):
-            reference_of(case.reference, scoring)
+            reference_of(case.reference, rules)
 
 
 def kept(store: Store, case: Case, checksum: Callable[[Path], str] = sha256) -> Record | None:
@@ -187,15 +106,8 @@ def kept(store: Store, case: Case, checksum: Callable[[Path], str] = sha256) -> 
     return replace(known, accuracy=None)
 
 
-def begin(store: Store, settings: dict[str, Any]) -> None:
-    """Make the store ready for a run."""
-    remove(store.work)  # what a run that was killed has left of a case
-    store.work.mkdir(parents=True, exist_ok=True)
-    write_whole(store.settings, json.dumps(settings, indent=2) + "\n")
-
-
 def measure(
-    rig: Rig,
+    runner: MeasuredRunner,
     case: Case,
     store: Store,
     environment: dict[str, Any],
@@ -211,7 +123,7 @@ def measure(
     for attempt in attempts:
         began()
         started = datetime.now(UTC).isoformat(timespec="milliseconds")
-        trial = rig.run(case, store.mask(case.name))
+        trial = runner.run(case, store.mask(case.name))
         if trial.state is not State.INFRA_ERROR:
             break
         failures[trial.message] = None
@@ -228,36 +140,35 @@ def measure(
     return one
 
 
-def score(one: Record, case: Case, store: Store, scoring: Profile) -> Record:
+def score(one: Record, case: Case, store: Store, rules: ScoringRules) -> Record:
     """Hold a measured case, which has a reference, against it, and keep that."""
     assert case.reference is not None
     if one.state is State.OK:
-        judged = assess(store.mask(case.name), case.reference, case.header, scoring)
+        judged = assess(store.mask(case.name), case.reference, case.header, rules)
     else:
-        expected = reference_of(case.reference, scoring)
-        judged = one.state, one.message, failed(expected, scoring)
+        expected = reference_of(case.reference, rules)
+        judged = one.state, one.message, failed(expected, rules)
     one = scored(replace(one, reference_sha256=sha256(case.reference)), *judged)
     store.save(one)
     return one
 
 
-def tabulate(store: Store, records: Sequence[Record]) -> None:
+def tabulate(store: Store, records: Sequence[Record], limits: CaseLimits) -> None:
     """Write the tables of these records, if there are any."""
-    rows = [row(one) for one in records]
+    rows = [row(one, limits) for one in records]
     if rows:
         write_csv(store.folder / "results.csv", rows)
-        write_whole(store.folder / "tables.md", tables.markdown(rows))
-        write_whole(store.folder / "tables.tex", tables.latex(rows))
+        write_whole(store.folder / "tables.md", tables.markdown(rows, limits))
+        write_whole(store.folder / "tables.tex", tables.latex(rows, limits))
 
 
 @dataclass(frozen=True)
 class _Run:
     """A plan at work; `environment` is what every record says of machine, engine and submission."""
 
-    rig: Rig
+    runner: MeasuredRunner
     cases: Sequence[Case]
     store: Store
-    scoring: Profile
     environment: dict[str, Any]
     progress: Progress
 
@@ -277,7 +188,7 @@ class _Run:
             # What was not come to this time may be there from an earlier run.
             rest = [self.store.load(case.name) for case in self.cases[len(records) :]]
             found = [*records, *(one for one in rest if one and one.is_complete)]
-            tabulate(self.store, found)
+            tabulate(self.store, found, self.runner.conditions.challenge.limits)
         return records
 
     def _case(self, case: Case) -> Record:
@@ -285,7 +196,7 @@ class _Run:
         measured = known is None or known.state is State.INFRA_ERROR
         if known is None or measured:
             known = measure(
-                self.rig,
+                self.runner,
                 case,
                 self.store,
                 self.environment,
@@ -293,6 +204,6 @@ class _Run:
                 lambda: self.progress.began(case.name),
             )
         if known.accuracy is None and known.state is not State.INFRA_ERROR:
-            known = score(known, case, self.store, self.scoring)
+            known = score(known, case, self.store, self.runner.conditions.challenge.scoring)
         self.progress.ended(known, measured=measured)
         return known

@@ -1,7 +1,7 @@
 """Dataclasses as JSON files, and back: with every field that there should be, and no other."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,14 +18,20 @@ def write(path: Path, value: object, indent: int | None = 2) -> None:
     write_whole(path, json.dumps(msgspec.to_builtins(value), indent=indent) + "\n")
 
 
-def read(path: Path, kind: type[T], what: str, remedy: str) -> T | None:
+def read(
+    path: Path,
+    kind: type[T],
+    what: str,
+    remedy: str,
+    upgraded: Callable[[Any], Any] = lambda content: content,
+) -> T | None:
     """Return what `write` wrote of this kind; None where there is no file.
 
-    what: it is, in words. Raises EvaluationError that names file, field and remedy when it is
-    anything else.
+    what: it is, in words. upgraded: makes JSON of earlier versions what it would be now. Raises
+    EvaluationError that names file, field and remedy when it is anything else.
     """
     try:
-        return convert(json.loads(path.read_bytes()), kind)
+        return convert(upgraded(json.loads(path.read_bytes())), kind)
     except FileNotFoundError:
         return None
     except ValueError as error:

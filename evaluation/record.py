@@ -1,10 +1,14 @@
 """What is kept of every case: how its run ended, what it used, and how it was scored."""
 
+import re
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from evaluation.challenges import CaseLimits
 from evaluation.scoring.assess import Accuracy
 from evaluation.states import State
+
+AREA_ABOVE = re.compile(r"area_above_([0-9.]+)_mib_s")  # a column: memory above a limit over time
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Vram:
 
     peak_vram_mib: float  # a lower bound: a peak between two samples is missed
     area_mib_s: float
-    area_above_4096_mib_s: float
+    vram_limit_mib: float | None  # the challenge's, where it has one
+    area_above_limit_mib_s: float | None
     first_use_s: float | None
     baseline_mib: float
     baseline_spread_mib: float
@@ -72,17 +77,17 @@ class Record:
         return self.is_scored or self.state is State.INFRA_ERROR
 
 
-def row(one: Record) -> dict[str, object]:
-    """Return a record as one row of results.csv; None: not measured, or undefined."""
-    vram = _columns(Vram, one.vram)
-    if one.vram:
-        vram["contaminated"] = "; ".join(one.vram.contaminated)
+def row(one: Record, limits: CaseLimits) -> dict[str, object]:
+    """Return a record as one row of results.csv; None: not measured, or undefined.
+
+    Of memory above a limit it has what was measured above that of `limits`.
+    """
     return {
         "case": one.case,
         "status": one.state.value,
         **accuracy_columns(one.accuracy),
         **_columns(Usage, one.usage),
-        **vram,
+        **_vram_columns(one.vram, limits.vram_mib),
         **dict(zip(("size_x", "size_y", "size_z"), one.size_xyz, strict=True)),
         "attempts": one.attempts,
         "message": one.message,
@@ -104,6 +109,20 @@ def scored(one: Record, state: State, message: str, accuracy: Accuracy) -> Recor
     if one.state is State.OK and state is not State.OK:
         return replace(one, state=state, message=message, accuracy=accuracy)
     return replace(one, accuracy=accuracy)
+
+
+def _vram_columns(vram: Vram | None, limit_mib: float | None) -> dict[str, object]:
+    columns = _columns(Vram, vram)
+    if vram is not None:
+        columns["contaminated"] = "; ".join(vram.contaminated)
+    measured_with = columns.pop("vram_limit_mib")
+    above = columns.pop("area_above_limit_mib_s")
+    named = {}
+    for name, value in columns.items():
+        named[name] = value
+        if name == "area_mib_s" and limit_mib is not None:
+            named[f"area_above_{limit_mib:g}_mib_s"] = above if measured_with == limit_mib else None
+    return named
 
 
 def _columns(kind: Any, value: Any) -> dict[str, object]:

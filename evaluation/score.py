@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.cases import SUFFIX, volumes_in
+from evaluation.challenges import Challenge
 from evaluation.parallel import parallel_map
 from evaluation.record import accuracy_columns
 from evaluation.scoring.assess import assess
-from evaluation.scoring.profiles import PROFILES
+from evaluation.scoring.rules import ScoringRules
 from evaluation.states import State
 from evaluation.tables import results as tables
 from evaluation.tables.csv_file import write_csv
@@ -15,35 +16,36 @@ from evaluation.volumes import read_header
 from volumes.files import write_whole
 
 
-def score_folder(predictions: Path, labels: Path, output: Path, scoring: str) -> bool:
+def score_folder(predictions: Path, labels: Path, output: Path, challenge: Challenge) -> bool:
     """Write scores.csv and scores.md into `output`; return whether every mask is sound.
 
     labels: NAME.nii.gz, one a case. predictions: NAME.nii.gz; a case that has none is scored 0, one
-    without a label is named and left alone. scoring: a profile's name. Raises EvaluationError when
-    a folder is not there, or a label cannot be used.
+    without a label is named and left alone. Raises EvaluationError when a folder is not there, or a
+    label cannot be used.
     """
     given = {path.name: path for path in volumes_in(predictions, may_be_empty=True)}
     references = volumes_in(labels)
     output.mkdir(parents=True, exist_ok=True)  # which may fail now and not hours later
-    jobs = [(given.pop(path.name, None), path, scoring) for path in references]
+    jobs = [(given.pop(path.name, None), path, challenge.scoring) for path in references]
     rows = []
     for row in parallel_map(_row, jobs):  # in processes: most of the work holds the interpreter
         rows.append(row)
         marks = f"DSC {row['dsc']:.3f} NSD {row['nsd']:.3f}"
         print(f"{row['case']:20} {row['status']:10} {marks}  {row['message']}", flush=True)
     write_csv(output / "scores.csv", rows)
-    write_whole(output / "scores.md", tables.markdown(rows))
-    print(tables.markdown(rows))
+    table = tables.markdown(rows, challenge.limits)
+    write_whole(output / "scores.md", table)
+    print(table)
     for path in given.values():
         print(f"notice   {path}: has no label, not scored")
     print(f"scores   {output / 'scores.csv'}")
     return all(row["status"] == State.OK for row in rows)
 
 
-def _row(job: tuple[Path | None, Path, str]) -> dict[str, Any]:
-    mask, reference, scoring = job
+def _row(job: tuple[Path | None, Path, ScoringRules]) -> dict[str, Any]:
+    mask, reference, rules = job
     grid = read_header(reference)
-    state, message, accuracy = assess(mask, reference, grid, PROFILES[scoring])
+    state, message, accuracy = assess(mask, reference, grid, rules)
     size = dict(zip(("size_x", "size_y", "size_z"), grid.shape_zyx[::-1], strict=True))
     return {
         "case": reference.name.removesuffix(SUFFIX),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from evaluation import metaimage
 from evaluation.cases import Case
-from evaluation.contracts import FLARE, Contract
+from evaluation.contracts import Contract
 from evaluation.errors import EvaluationError
 from evaluation.runners import printable
 from evaluation.states import State
@@ -24,7 +24,7 @@ from evaluation.volumes import grid_difference, read, write_like
 SHOWN = 3  # names in a message
 
 
-def stage(case: Case, work: Path, contract: Contract = FLARE) -> None:
+def stage(case: Case, work: Path, contract: Contract) -> None:
     """Make work/inputs with a copy of the scan, and work/outputs, which anyone may write to.
 
     Raises EvaluationError when a scan that must be converted is damaged.
@@ -58,7 +58,7 @@ def _stage_sockets(case: Case, inputs: Path, contract: Contract) -> None:
     (inputs / "inputs.json").write_text(json.dumps(told, indent=2) + "\n")
 
 
-def collect(case: Case, outputs: Path, mask: Path, contract: Contract = FLARE) -> tuple[State, str]:
+def collect(case: Case, outputs: Path, mask: Path, contract: Contract) -> tuple[State, str]:
     """Take the mask out of outputs/, as .nii.gz; return ok, no_output or bad_output, and one line.
 
     A submission may leave links or pipes where the mask should be: none is followed. What is taken

@@ -9,10 +9,11 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from evaluation import json_file
 from evaluation.errors import EvaluationError
-from evaluation.record import Record
+from evaluation.record import AREA_ABOVE, Record
 
 
 class Store:
@@ -63,8 +64,18 @@ class Store:
     def load(self, case: str) -> Record | None:
         """Return a case's record or None; raises EvaluationError when it is damaged."""
         what, remedy = "a record of this version", "remove it to run the case again"
-        return json_file.read(self.path(case), Record, what, remedy)
+        return json_file.read(self.path(case), Record, what, remedy, _upgraded)
 
     def path(self, case: str) -> Path:
         """Where a case's record is."""
         return self.folder / "cases" / f"{case}.json"
+
+
+def _upgraded(content: Any) -> Any:
+    """Return a record of a version that had the limit of GPU memory in a field's name as of now."""
+    vram = (content.get("vram") if isinstance(content, dict) else None) or {}
+    for name, limit in [(name, AREA_ABOVE.fullmatch(name)) for name in vram]:
+        if limit:
+            vram["vram_limit_mib"] = float(limit[1])
+            vram["area_above_limit_mib_s"] = vram.pop(name)
+    return content

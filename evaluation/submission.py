@@ -5,40 +5,36 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.contracts import FLARE, Contract
+from evaluation.conditions import Conditions
 from evaluation.errors import EvaluationError
 from evaluation.gpu.devices import Gpu
-from evaluation.runners import Limits, Runner, images
+from evaluation.runners import Runner, images
 from evaluation.runners.docker import DockerRunner, connect
 from evaluation.runners.process import ProcessRunner
 
 
 @dataclass(frozen=True)
 class Submission:
-    """One of the three; `source` is the folder that a command runs in.
-
-    contract: what image or command were made for.
-    """
+    """One of the three; `source` is the folder that a command runs in."""
 
     image: str | None = None
     archive: Path | None = None
     command: str | None = None
     source: Path = Path()
-    contract: Contract = FLARE
 
-    def runner(self, limits: Limits, gpu: Gpu | None) -> Runner:
+    def runner(self, conditions: Conditions, gpu: Gpu | None) -> Runner:
         """Return what runs it; raises EvaluationError when it is not there."""
         uuid = gpu.uuid if gpu else None
         if self.command is not None:
             self._check_command(self.command)
-            return ProcessRunner(self.command, self.source, limits, uuid, os.environ)
+            return ProcessRunner(self.command, self.source, conditions.limits, uuid, os.environ)
         client = connect()
         if self.archive is not None:
             image = images.load(client, self.archive)
         else:
             assert self.image is not None
             image = self.image
-        return DockerRunner(client, image, limits, uuid, self.contract)
+        return DockerRunner(client, image, conditions.limits, uuid, conditions.challenge.contract)
 
     def _check_command(self, command: str) -> None:
         try:

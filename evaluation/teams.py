@@ -4,11 +4,13 @@ RESULTS_DIR/TEAM/ is what `run --output` writes, and may hold a submission.json 
 of the team's archive. A refused team has no cases.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from evaluation import json_file
+from evaluation import challenges, json_file, settings
+from evaluation.challenges import Challenge
 from evaluation.errors import EvaluationError
 from evaluation.record import Record
 from evaluation.store import Store
@@ -38,6 +40,11 @@ class Team:
     def is_refused(self) -> bool:
         """Whether its submission was not let in, so that it has no results."""
         return self.entry is not None and self.entry.state == "refused"
+
+    def challenge(self) -> Challenge | None:
+        """Return what it was run for; None where that is not said."""
+        made_with = settings.load(self.store)
+        return None if made_with is None else made_with.conditions.challenge
 
     def cases(self) -> list[str]:
         """Return the names of the cases that have a record, in order."""
@@ -75,6 +82,21 @@ def find_teams(results: Path) -> tuple[list[Team], list[Path]]:
             f" {results}/TEAM` writes it"
         )
     return teams, others
+
+
+def challenge_of(teams: Sequence[Team]) -> Challenge:
+    """Return what all teams were run for, the default where none says it.
+
+    Raises EvaluationError when they differ.
+    """
+    found = {one: team.name for team in teams if (one := team.challenge()) is not None}
+    if len(found) > 1:
+        (one, here), (other, there), *_ = found.items()
+        raise EvaluationError(
+            f"{here} was run for {one.name}, {there} for {other.name}, or for other values of it;"
+            " say with --challenge which counts"
+        )
+    return next(iter(found), None) or challenges.load(challenges.DEFAULT)
 
 
 def _entry(path: Path) -> Entry | None:

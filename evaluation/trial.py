@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from evaluation.cases import Case
-from evaluation.contracts import FLARE, Contract
+from evaluation.conditions import Conditions
 from evaluation.errors import EvaluationError
 from evaluation.gpu.curve import (
     BASELINE_S,
@@ -27,10 +27,9 @@ from evaluation.gpu.devices import Gpu
 from evaluation.gpu.processes import contamination, foreign
 from evaluation.gpu.sampler import GpuLost, Sampler
 from evaluation.record import Record, Usage, Vram
-from evaluation.runners import InfrastructureError, Job, Limits, Outcome, Runner
+from evaluation.runners import InfrastructureError, Job, Outcome, Runner
 from evaluation.staging import collect, stage
 from evaluation.states import State, of_outcome
-from evaluation.tolerances import VRAM_LIMIT_MIB
 from volumes.files import sha256
 
 OUTPUT_INTERVAL_S = 0.2  # between two looks at how much a submission has written
@@ -79,20 +78,18 @@ class Trial:
 
 
 @dataclass
-class Rig:
-    """Everything that stays the same from one run to the next, as a context manager.
+class MeasuredRunner:
+    """A runner whose GPU is measured: what stays from one run to the next, as a context manager.
 
-    One Rig serves one GPU: it samples it all the time, and lets a second pass after each run.
+    It samples its GPU all the time, and lets a second pass after each run. folder: for what exists
+    during a run only. tick: is called while a submission runs; may raise.
     """
 
     runner: Runner
-    limits: Limits
-    timeout_s: float
-    folder: Path  # for what exists during a run only
+    conditions: Conditions
+    folder: Path
     gpu: Gpu | None = None
-    interval_s: float = 0.02  # between two samples of the GPU
-    tick: Callable[[], None] = lambda: None  # called while a submission runs; may raise
-    contract: Contract = FLARE
+    tick: Callable[[], None] = lambda: None
     _sampler: Sampler | None = None
     _quiet_s: float = 0.0  # since when the GPU is sampled and nothing of ours is on it
 
@@ -108,21 +105,23 @@ class Rig:
         """Run the submission on one case; its mask, if it ends well, is copied to `mask`."""
         mask.unlink(missing_ok=True)
         with _folder(self.folder, case.name) as work:
-            stage(case, work, self.contract)
+            contract = self.conditions.challenge.contract
+            stage(case, work, contract)
             try:
                 self._wait_for_quiet()
                 check_disk(self.folder)
-                outcome = self.runner.run(Job(case.name, work, self.timeout_s, self._watch(work)))
+                timeout_s = self.conditions.timeout_s
+                outcome = self.runner.run(Job(case.name, work, timeout_s, self._watch(work)))
                 self._check_signals(outcome)
                 check_disk(self.folder)  # or what failed did so for want of space
                 vram, curve = self._vram(outcome)
             except (GpuLost, InfrastructureError) as error:
                 self._stop_sampling()  # the next run starts anew
                 return Trial(State.INFRA_ERROR, str(error))
-            state, message = of_outcome(outcome, self.limits, self.timeout_s)
+            state, message = of_outcome(outcome, self.conditions.limits, timeout_s)
             if state is not State.OK:
                 return Trial(state, message, outcome, vram, curve)
-            state, message = collect(case, work / "outputs", mask, self.contract)
+            state, message = collect(case, work / "outputs", mask, contract)
             if state is State.NO_OUTPUT and outcome.oom_killed:
                 message += "; one of its processes was killed for memory"
             taken = mask if state is State.OK else None
@@ -138,7 +137,7 @@ class Rig:
     def _start_sampling(self) -> None:
         if self.gpu is not None:
             folder = Path(tempfile.mkdtemp(prefix="gpu-", dir=self.folder))
-            self._sampler = Sampler(self.gpu.uuid, folder, interval_s=self.interval_s)
+            self._sampler = Sampler(self.gpu.uuid, folder, interval_s=self.conditions.interval_s)
             self._sampler.start()
             self._quiet_s = time.monotonic()
 
@@ -170,7 +169,7 @@ class Rig:
             if now - looked_s < OUTPUT_INTERVAL_S:
                 return None
             looked_s = now
-            return _excess(work / "outputs", self.limits.output_mib)
+            return _excess(work / "outputs", self.conditions.limits.output_mib)
 
         return watch
 
@@ -195,9 +194,12 @@ class Rig:
         seen = sampler.processes(before_s - BASELINE_S, until_s)
         others = foreign(seen, lambda one: self.runner.owns(one.cgroup or "", one.session))
         accounted = [p.accounted_mib for p in seen if p.accounted_mib is not None]
+        limit_mib = self.conditions.challenge.limits.vram_mib
+        above = limit_mib and area_above(curve, start_s, finish_s, before.mib, limit_mib)
         vram = Vram(
             peak_vram_mib=usage.pop("peak_mib"),
-            area_above_4096_mib_s=area_above(curve, start_s, finish_s, before.mib, VRAM_LIMIT_MIB),
+            vram_limit_mib=limit_mib,
+            area_above_limit_mib_s=above,
             accounting_peak_mib=max(accounted, default=None),
             memory_api=curve.api,
             flare_max_gpu_mb=flare_max,

@@ -4,10 +4,13 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from evaluation import challenges
 from evaluation.cases import find
+from evaluation.challenges import CaseLimits
+from evaluation.conditions import usual
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.harness import Plan, evaluate
@@ -78,6 +81,7 @@ def demonstrate(settings: Settings) -> bool:
     if (results / "run.json").exists():  # an earlier demonstration's: this one measures anew
         shutil.rmtree(results)
     submission, gpu = prepare(settings)
+    challenge = challenges.load(challenges.DEFAULT)
     plan = Plan(
         submission=submission,
         cases=[
@@ -86,26 +90,26 @@ def demonstrate(settings: Settings) -> bool:
             for case in find(sample.scan, sample.reference.parent)
         ],
         output=results,
+        conditions=replace(usual(challenge), timeout_s=settings.timeout_s),
         gpu=gpu,
-        timeout_s=settings.timeout_s,
     )
     records = evaluate(plan, sys.stdout)
     for picture in sorted((results / "overlays").glob(f"{tumour.name}-*.png")):
         print(f"\npicture  {picture}\n         dashed: the reference; solid: what the model found")
-    print(f"\n{table(records, shown)}")
+    print(f"\n{table(records, shown, challenge.limits)}")
     for what, where in KEPT.items():
         if (results / where).exists():
             print(f"{what:8} {results / where}")
     return all(record.state is State.OK for record in records)
 
 
-def table(records: Sequence[Record], shown: Mapping[str, str]) -> str:
+def table(records: Sequence[Record], shown: Mapping[str, str], limits: CaseLimits) -> str:
     """Return one line a case in Markdown; `shown` says what each case is."""
     rows = [
         (
             shown[one.case],
             one.state,
-            *(_number(row(one)[column], decimals) for column, decimals in COLUMNS.values()),
+            *(_number(row(one, limits)[column], decimals) for column, decimals in COLUMNS.values()),
         )
         for one in records
     ]

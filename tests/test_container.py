@@ -16,14 +16,15 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from evaluation.cases import find
-from evaluation.contracts import grand_challenge
-from evaluation.runners import LIMITS
-from evaluation.runners.docker import DockerRunner, connect
+from evaluation.conditions import usual
 from evaluation.states import State
-from evaluation.trial import Rig
+from evaluation.submission import Submission
+from evaluation.trial import MeasuredRunner
 from tests import engine
+from tests.evaluation.challenges import FLARE24, ONE_SOCKET
 
 LOCKED_DOWN = (
     *("--network", "none", "--read-only", "--tmpfs", "/tmp", "--user", "12345:12345"),
@@ -174,16 +175,17 @@ def test_on_grand_challenge_its_own_command_finds_the_socket(
     """The same image, built for another user, by the harness under the platform's contract."""
     shutil.copyfile(synthetic_scan, folder / "inputs" / "case.nii.gz")
     built = engine.build_image(RUN_AS="1000", OUTPUT_SOCKET=socket)
-    contract = grand_challenge(["ct"], socket)
+    challenge = replace(FLARE24, contract=replace(ONE_SOCKET, output_socket=socket))
+    conditions = usual(challenge)
     (case,) = find(folder / "inputs")
     mask = folder / "mask.nii.gz"
     try:
-        runner = DockerRunner(connect(), built.name, LIMITS["sandbox"], None, contract)
+        runner = Submission(image=built.name).runner(conditions, None)
         with (
             contextlib.closing(runner),
-            Rig(runner, LIMITS["sandbox"], 300.0, folder, contract=contract) as rig,
+            MeasuredRunner(runner, conditions, folder) as measured,
         ):
-            trial = rig.run(case, mask)
+            trial = measured.run(case, mask)
     finally:
         engine.remove_image(built)
     assert (trial.state, trial.message) == (State.OK, "")

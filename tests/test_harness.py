@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation import challenges
 from evaluation.runners.docker import CASE_LABEL, OWNER_LABEL
 from tests import engine
 from tests.submissions import BEHAVIOURS, Behaviour, write_cases, write_submission
@@ -132,7 +133,7 @@ def test_results_are_not_overwritten_or_mixed(submission: tuple[str, Path]) -> N
     assert "--resume" in again.stderr
     other = evaluate(folder, option(name), "--timeout", TIMEOUT_S, "--resume")
     assert other.returncode == 1
-    assert "limits was" in other.stderr
+    assert "memory_mib was 128, is 28672" in other.stderr
     same = evaluate(
         folder, option(name), "--timeout", TIMEOUT_S, "--memory", MEMORY_MIB, "--resume"
     )
@@ -155,7 +156,9 @@ def test_grand_challenges_contract_is_kept(tmp_path: Path, runner: str) -> None:
         "ARG BASE_IMAGE=debian:bookworm-slim\nFROM ${BASE_IMAGE}\nCOPY run.sh /opt/\n"
         'ENTRYPOINT ["sh", "/opt/run.sh"]\n'
     )
-    options = ("--contract", "grand-challenge", "--output-socket", "nodules", "--memory", 128)
+    text = (challenges.FOLDER / "autopet.toml").read_text().replace('["ct", "pet"]', '["ct"]')
+    (tmp_path / "mine.toml").write_text(text.replace("tumor-lesion-segmentation", "nodules"))
+    options = ("--challenge", tmp_path / "mine.toml", "--memory", 128)
     (source / "Dockerfile").write_text(dockerfile + "USER 1000\n")
     with built(runner, source) as name:
         done = evaluate(tmp_path, option(name), *options)

@@ -23,7 +23,12 @@ ALLOWED = {
 # Of these two rooms training uses no more than the modules that are named here.
 OF_TRAINING = {
     "app": {"app.image", "app.model", "app.networks", "app.predict"},
-    "evaluation": {"evaluation.parent", "evaluation.scoring", "evaluation.tables.markup"},
+    "evaluation": {
+        "evaluation.challenges",
+        "evaluation.parent",
+        "evaluation.scoring",
+        "evaluation.tables.markup",
+    },
 }
 # Modules that training/lesion_filter.py still imports beside them.
 LESION_FILTER = {"app.lesion_filter", "app.memory.budget", "app.preprocess"}

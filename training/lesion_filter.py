@@ -36,7 +36,8 @@ from app.memory.budget import BudgetError
 from app.model import MANIFEST, LesionFilter, ModelConfig, load_model, save_manifest
 from app.predict import Predictor, load
 from app.preprocess import Prepared
-from evaluation.scoring.profiles import DECIMALS, FLARE24, score
+from evaluation import challenges
+from evaluation.scoring.classes import score
 from evaluation.tables.markup import plain
 from training.cases import Case, find
 from training.checks import check_all
@@ -49,6 +50,7 @@ from volumes import VERSION
 
 VOLUMES_ML = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # a ball of 10 mm has 0.5
 PROBABILITIES = (0.0, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # every lesion has more than 0.5
+DECIMALS = 4  # of a mean, as it is shown
 FILTERS = tuple(LesionFilter(ml, p, evidence="") for ml in VOLUMES_ML for p in PROBABILITIES)
 
 
@@ -215,6 +217,7 @@ def judge(
     the same lesions are restored and scored once.
     """
     lesions = find_lesions(logits[0].numpy(), voxel_ml(scan.grid, scan.shape))
+    rules = challenges.load("flare24").scoring
     known: dict[bytes, Judged] = {}
     judged = []
     for rule in FILTERS:
@@ -222,7 +225,7 @@ def judge(
         if kept.tobytes() not in known:
             left = logits.clone()
             take_out(left[0].numpy(), lesions, kept)
-            scores = score(FLARE24, predictor.labels(left, scan), reference, spacing_zyx)
+            scores = score(rules, predictor.labels(left, scan), reference, spacing_zyx)
             count = int(np.count_nonzero(kept))
             known[kept.tobytes()] = Judged(scores.dsc, scores.nsd, count, not reference.any())
         judged.append(known[kept.tobytes()])

@@ -12,12 +12,13 @@ import numpy as np
 from distributed import Security
 
 from benchmarks.scheduling.simulation import Size, runtimes_s
+from evaluation import challenges
 from evaluation.batch.board import Board
 from evaluation.batch.cluster import Cluster
 from evaluation.batch.dispatch import Dispatch
-from evaluation.batch.job import Conditions, Team
+from evaluation.batch.messages import Entrant
 from evaluation.cases import Case
-from evaluation.runners import LIMITS
+from evaluation.conditions import usual
 from evaluation.volumes import Header
 
 PATIENCE_S = 120.0
@@ -48,10 +49,10 @@ def measure(size: Size, pace: float) -> RoundTrip:
     )
     counts = size.teams, size.cases, size.machines, size.gpus
     stub = _start("benchmarks.scheduling.stub", address, pace, *counts)
-    conditions = Conditions(LIMITS["sandbox"], 3600.0, 0.02, "flare24", 40960)
+    conditions = usual(challenges.load("flare24"))
     times_s = runtimes_s(size, seed=0)
     teams = [
-        Team(name, Path(f"/{name}.tar.gz"), Path(f"/results/{name}"), conditions)
+        Entrant(name, Path(f"/{name}.tar.gz"), Path(f"/results/{name}"), conditions, 40960)
         for name in times_s
     ]
     affine = np.eye(4)

@@ -19,12 +19,12 @@ from distributed import Worker
 from benchmarks.scheduling.simulation import Size, runtimes_s
 from evaluation.batch.board import Kind, Place
 from evaluation.batch.cluster import WORKER, worker_name
-from evaluation.batch.job import Answer, Done, Team
 from evaluation.batch.machine import Machine
+from evaluation.batch.messages import Answer, Done, Entrant
 from evaluation.batch.slot import Slot
 from evaluation.cases import Case
 from evaluation.record import Record
-from evaluation.runners import LIMITS
+from evaluation.runners import Limits
 from evaluation.states import State
 
 # As long as a real one: a client reads each of them.
@@ -41,7 +41,7 @@ RECORD = Record(
     vram=None,
     accuracy=None,
     log=("what a submission prints in a line " * 2,) * 50,
-    environment={"limits": vars(LIMITS["sandbox"]), "engine": "Engine 28.0.0"},
+    environment={"limits": vars(Limits()), "engine": "Engine 28.0.0"},
 )
 
 
@@ -57,7 +57,7 @@ class Stub(Slot):
     def setup(self, worker: Worker) -> None:
         """Nothing is there to be cleaned up."""
 
-    def measure(self, team: Team, case: Case, attempt: int) -> Answer:
+    def measure(self, team: Entrant, case: Case, attempt: int) -> Answer:
         """See `Slot.measure`."""
         if self._ended_s is not None:
             self.waited_s.append(time.monotonic() - self._ended_s)
@@ -65,7 +65,7 @@ class Stub(Slot):
         self._ended_s = time.monotonic()
         return Done(RECORD)
 
-    def score(self, team: Team, case: Case) -> Answer:
+    def score(self, team: Entrant, case: Case) -> Answer:
         """See `Slot.score`."""
         return Done(RECORD)
 

@@ -12,9 +12,10 @@ import docker
 from evaluation import json_file
 from evaluation.batch.inspection import inspect
 from evaluation.batch.machine import Check, Machine, is_free, lock
+from evaluation.batch.messages import Entrant
 from evaluation.contracts import Contract
 from evaluation.gpu.devices import Gpu
-from evaluation.runners import InfrastructureError, InputError, Limits, Runner, images
+from evaluation.runners import InfrastructureError, InputError, Runner, images
 from evaluation.runners.docker import ENGINE_ERRORS, DockerRunner, connect, reap, reason
 
 # Times the archive's size: the engine unpacks all of it before it unpacks its layers, and gzip
@@ -34,26 +35,19 @@ class Entry:
 
 
 @contextlib.contextmanager
-def runner(
-    machine: Machine,
-    archive: Path,
-    limits: Limits,
-    gpu: Gpu | None,
-    image_mib: int,
-    contract: Contract,
-    check: Check,
-) -> Iterator[Runner]:
-    """Yield what runs an archive's image, which stays loaded while a worker of the machine uses it.
+def runner(machine: Machine, team: Entrant, gpu: Gpu | None, check: Check) -> Iterator[Runner]:
+    """Yield what runs a team's image, which stays loaded while a worker of the machine uses it.
 
-    image_mib: how large an image may be. contract: what it was made for. What loading added to the
-    engine is removed when nobody uses it and nothing is timed here, before the next load at the
-    latest. Raises InputError for what is the team's fault, InfrastructureError for what is the
-    machine's.
+    What loading added to the engine is removed when nobody uses it and nothing is timed here,
+    before the next load at the latest. Raises InputError for what is the team's fault,
+    InfrastructureError for what is the machine's.
     """
+    contract = team.conditions.challenge.contract
     with contextlib.closing(connect()) as client:
         loaded = _Loaded(machine, client)
-        with loaded.used(archive, image_mib, contract, check) as image:
-            yield DockerRunner(client, image, limits, gpu.uuid if gpu else None, contract)
+        with loaded.used(team.archive, team.image_mib, contract, check) as image:
+            uuid = gpu.uuid if gpu else None
+            yield DockerRunner(client, image, team.conditions.limits, uuid, contract)
 
 
 def reap_containers() -> None:
@@ -91,7 +85,7 @@ class _Loaded:
             facts = archive.stat()
         except OSError as error:
             raise InfrastructureError(f"{archive}: cannot be read ({error.strerror})") from error
-        identity = f"{archive} {facts.st_size} {facts.st_mtime_ns} {image_mib} {contract.name}"
+        identity = f"{archive} {facts.st_size} {facts.st_mtime_ns} {image_mib} {contract}"
         path = self.folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
         try:
             with lock(_users(path), check, shared=True):

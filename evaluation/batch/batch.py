@@ -1,6 +1,7 @@
 """A whole batch: every archive of a folder on every case, measured, scored, kept, tabulated."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
@@ -10,11 +11,15 @@ from evaluation.batch import survey
 from evaluation.batch.board import Board
 from evaluation.batch.cluster import Cluster
 from evaluation.batch.dispatch import Dispatch
-from evaluation.batch.job import Team
+from evaluation.batch.messages import Entrant
 from evaluation.cases import Case
 from evaluation.record import Record
+from evaluation.states import State
 from evaluation.store import Store
+from evaluation.tables.markup import plain
 from evaluation.trial import remove
+
+SHOWN = 3  # cases in a line
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Outcome:
 
 
 def evaluate(
-    teams: Sequence[Team],
+    teams: Sequence[Entrant],
     cases: Sequence[Case],
     connect: Callable[[], contextlib.AbstractContextManager[Cluster]],
     patience_s: float,
@@ -47,13 +52,13 @@ def evaluate(
     with contextlib.ExitStack() as held:
         for store in stores.values():
             held.enter_context(store.locked())
-        board = Board(*survey.left(teams, cases), overlap=teams[0].conditions.overlap)
+        board = Board(*survey.left(teams, cases), overlap=teams[0].overlap)
         try:
             if not board.is_over:
                 with connect() as cluster:
                     Dispatch(teams, cases, board, cluster, patience_s, out).all()
         finally:
-            records = {name: tabulate(store, cases) for name, store in stores.items()}
+            records = {team.name: tabulate(team, cases) for team in teams}
         missing = _missing(cases, records, board)
         if not missing:
             for store in stores.values():
@@ -61,10 +66,11 @@ def evaluate(
     return Outcome(records, board.refused, missing)
 
 
-def tabulate(store: Store, cases: Sequence[Case]) -> list[Record]:
+def tabulate(team: Entrant, cases: Sequence[Case]) -> list[Record]:
     """Write the tables of what is complete; return it."""
+    store = Store(team.folder)
     found = [one for case in cases if (one := store.load(case.name)) and one.is_complete]
-    harness.tabulate(store, found)
+    harness.tabulate(store, found, team.conditions.challenge.limits)
     return found
 
 
@@ -78,3 +84,30 @@ def _missing(
             if case.name not in scored and team not in board.refused:
                 missing[team, case.name] = board.given_up[team, case.name]
     return missing
+
+
+def summary(teams: Sequence[Entrant], cases: int, outcome: Outcome) -> str:
+    """Return a table of the teams, and a line for each reason why something is missing."""
+    rows = []
+    for team in teams:
+        states = Counter(one.state for one in outcome.records[team.name] if one.is_scored)
+        scored, ok = states.total(), states.pop(State.OK, 0)
+        failed = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        remark = "refused" if team.name in outcome.refused else failed
+        rows.append((team.name, scored, ok, scored - ok, cases - scored, remark))
+    head = ("team", "scored", "ok", "failed", "missing", "")
+    lines = [plain(head, rows, words=(0, 5))]
+    lines += [f"\nrefused  {name}: {why}" for name, why in sorted(outcome.refused.items())]
+    for (name, why), missing_cases in _by_reason(outcome.missing).items():
+        more = f" and {len(missing_cases) - SHOWN} more" if len(missing_cases) > SHOWN else ""
+        lines.append(f"\nmissing  {name}: {', '.join(missing_cases[:SHOWN])}{more}: {why}")
+    if outcome.missing:
+        lines.append("\nMend that and give the same command again: only what is missing is run.")
+    return "\n".join(lines)
+
+
+def _by_reason(missing: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], list[str]]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for (team, case), why in missing.items():
+        found.setdefault((team, why), []).append(case)
+    return found

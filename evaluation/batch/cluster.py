@@ -17,7 +17,7 @@ import dask
 from distributed import Client, Future, Scheduler, Security, SpecCluster, Worker, get_worker
 
 from evaluation.batch.board import Kind, Place
-from evaluation.batch.job import Answer, Failed, Lost
+from evaluation.batch.messages import Answer, Failed, Lost
 from evaluation.batch.slot import Slot
 from evaluation.errors import EvaluationError
 

@@ -7,7 +7,7 @@ from typing import TextIO
 
 from evaluation.batch.board import Board, Measure, Obstacle, Release, Score, Task
 from evaluation.batch.cluster import Cluster
-from evaluation.batch.job import Answer, Done, Failed, Lost, Refused, Team
+from evaluation.batch.messages import Answer, Done, Entrant, Failed, Lost, Refused
 from evaluation.batch.slot import Slot
 from evaluation.cases import Case
 from evaluation.record import Record
@@ -20,7 +20,7 @@ class Dispatch:
 
     def __init__(
         self,
-        teams: Sequence[Team],
+        teams: Sequence[Entrant],
         cases: Sequence[Case],
         board: Board,
         cluster: Cluster,

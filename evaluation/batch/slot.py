@@ -8,20 +8,19 @@ from typing import Any
 
 from distributed import Worker, WorkerPlugin
 
-from evaluation import harness, host
+from evaluation import harness, host, settings
 from evaluation.batch import archives
-from evaluation.batch.job import Answer, Done, Failed, Lost, Refused, Team
 from evaluation.batch.machine import Machine, lock
+from evaluation.batch.messages import Answer, Done, Entrant, Failed, Lost, Refused
 from evaluation.cases import Case
 from evaluation.errors import EvaluationError
 from evaluation.gpu.devices import Gpu
 from evaluation.pictures import pictures
 from evaluation.record import Record
 from evaluation.runners import InputError
-from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
 from evaluation.store import Store
-from evaluation.trial import Rig, check_disk
+from evaluation.trial import MeasuredRunner, check_disk
 from volumes.files import write_whole
 
 
@@ -34,11 +33,11 @@ class _NotAccepted(Exception):
 
 
 @dataclass(frozen=True)
-class _Bench:
+class _Ready:
     """A team's image, ready on the worker's GPU, until `held` is closed."""
 
-    team: Team
-    rig: Rig
+    team: Entrant
+    runner: MeasuredRunner
     environment: dict[str, Any]  # what records say of machine, engine and submission
     held: contextlib.ExitStack
 
@@ -56,7 +55,7 @@ class Slot(WorkerPlugin):
         self.machine, self.device, self.gpu = machine, device, gpu
         self._stopping = threading.Event()
         self._busy = threading.Lock()
-        self._bench: _Bench | None = None
+        self._ready: _Ready | None = None
 
     def setup(self, worker: Worker) -> None:
         """See `WorkerPlugin`: a worker that was killed may have left its container running."""
@@ -82,7 +81,7 @@ class Slot(WorkerPlugin):
         with self._busy:
             self._leave()
 
-    def measure(self, team: Team, case: Case, attempt: int) -> Answer:
+    def measure(self, team: Entrant, case: Case, attempt: int) -> Answer:
         """Run a case and keep what it came to, unless another worker has done that."""
         with self._busy:
             try:
@@ -100,9 +99,9 @@ class Slot(WorkerPlugin):
                 return Failed(one.message)
         return Done(one)
 
-    def score(self, team: Team, case: Case) -> Answer:
+    def score(self, team: Entrant, case: Case) -> Answer:
         """Hold what a case came to against its reference, and draw it."""
-        store, scoring = Store(team.folder), team.conditions.scoring
+        store, challenge = Store(team.folder), team.conditions.challenge
         try:
             with self._busy, self._machine(team).undisturbing(self._check):
                 check_disk(store.folder)
@@ -110,88 +109,71 @@ class Slot(WorkerPlugin):
                 if one is None:
                     return Failed(f"{store.path(case.name)}: is not there any more")
                 if not one.is_scored:
-                    one = harness.score(one, case, store, PROFILES[scoring])
-                return Done(one, pictures.draw_one(store, case, one, scoring) or "")
+                    one = harness.score(one, case, store, challenge.scoring)
+                return Done(one, pictures.draw_one(store, case, one, challenge) or "")
         except Stopped:
             return Lost()
         except (EvaluationError, OSError) as error:
             return Failed(str(error))
 
-    def _measured(self, store: Store, team: Team, case: Case, attempt: int) -> Record:
+    def _measured(self, store: Store, team: Entrant, case: Case, attempt: int) -> Record:
         # A worker that the scheduler has lost may be at the same case still.
         with lock(store.work / f"{case.name}.lock", self._check):
             known = store.load(case.name)
             if known is not None and known.state is not State.INFRA_ERROR:
                 return known
             check_disk(store.folder)
-            bench = self._ready(store, team)
+            ready = self._made_ready(store, team)
             with self._machine(team).timed(self._check):
                 attempts = range(attempt, attempt + 1)
-                return harness.measure(bench.rig, case, store, bench.environment, attempts)
+                return harness.measure(ready.runner, case, store, ready.environment, attempts)
 
-    def _ready(self, store: Store, team: Team) -> _Bench:
-        if self._bench is None or self._bench.team != team:
+    def _made_ready(self, store: Store, team: Entrant) -> _Ready:
+        if self._ready is None or self._ready.team != team:
             self._leave()
             with contextlib.ExitStack() as held:
-                self._bench = self._open(store, team, held)
-        return self._bench
+                self._ready = self._open(store, team, held)
+        return self._ready
 
-    def _open(self, store: Store, team: Team, held: contextlib.ExitStack) -> _Bench:
-        """Return the team's bench; what it needs is entered into `held`."""
-        conditions = team.conditions
+    def _open(self, store: Store, team: Entrant, held: contextlib.ExitStack) -> _Ready:
+        """Make a team's image ready; what that needs is entered into `held`."""
         folder = held.enter_context(self.machine.device(self.device, self._check))
         try:
             runner = held.enter_context(
-                archives.runner(
-                    self._machine(team),
-                    team.archive,
-                    conditions.limits,
-                    self.gpu,
-                    conditions.image_mib,
-                    conditions.contract,
-                    self._check,
-                )
+                archives.runner(self._machine(team), team, self.gpu, self._check)
             )
         except InputError as error:
             _keep_verdict(team, None, str(error))
             raise _NotAccepted(error) from error
         described = runner.describe()
-        settings = conditions.settings(described, on_gpu=self.gpu is not None)
+        gpu = "each worker's own" if self.gpu else None
+        made_with = settings.settings_of(described, team.conditions, gpu)
         try:
-            harness.check_settings(store, settings, resume=True)
+            settings.check(store, made_with, resume=True)
         except EvaluationError as error:
             raise _NotAccepted(error) from error
-        write_whole(store.settings, json.dumps(settings, indent=2) + "\n")
+        settings.save(store, made_with)
         _keep_verdict(team, str(described["image"]), "")
-        rig = Rig(
-            runner,
-            conditions.limits,
-            conditions.timeout_s,
-            folder,
-            self.gpu,
-            conditions.interval_s,
-            self._check,
-            conditions.contract,
-        )
-        held.enter_context(rig)
+        measured = MeasuredRunner(runner, team.conditions, folder, self.gpu, self._check)
+        held.enter_context(measured)
         environment = described | {"gpu": self.gpu and vars(self.gpu)} | host.facts()
-        return _Bench(team, rig, environment, held.pop_all())
+        return _Ready(team, measured, environment, held.pop_all())
 
     def _leave(self) -> None:
-        bench, self._bench = self._bench, None
-        if bench is not None:
+        ready, self._ready = self._ready, None
+        if ready is not None:
             with contextlib.suppress(EvaluationError):  # an engine that is gone has nothing of ours
-                bench.held.close()
+                ready.held.close()
 
-    def _machine(self, team: Team) -> Machine:
-        return self.machine.when(overlap=team.conditions.overlap)
+    def _machine(self, team: Entrant) -> Machine:
+        return self.machine.when(overlap=team.overlap)
 
     def _check(self) -> None:
         if self._stopping.is_set():
             raise Stopped("stopped")
 
 
-def _keep_verdict(team: Team, image: str | None, message: str) -> None:
+def _keep_verdict(team: Entrant, image: str | None, message: str) -> None:
     verdict = {
         "archive": str(team.archive),
         "image": image,

@@ -2,16 +2,18 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from evaluation import harness
-from evaluation.batch.job import Conditions, Team
+from evaluation import harness, settings
+from evaluation.batch.messages import Entrant
 from evaluation.cases import Case
+from evaluation.conditions import Conditions
 from evaluation.errors import EvaluationError
 from evaluation.parallel import parallel_map
 from evaluation.runners.images import team_of
 from evaluation.scoring.assess import reference_of
-from evaluation.scoring.profiles import PROFILES
+from evaluation.scoring.rules import ScoringRules
 from evaluation.states import State
 from evaluation.store import Store
 from volumes.files import sha256
@@ -19,14 +21,16 @@ from volumes.files import sha256
 SUFFIX = ".tar.gz"
 
 
-def teams_in(folder: Path, output: Path, conditions: Conditions) -> list[Team]:
+def entrants(
+    folder: Path, output: Path, conditions: Conditions, *, image_mib: int, overlap: bool
+) -> list[Entrant]:
     """Return the submissions of a folder, by name; each has a folder of its own in `output`.
 
     Raises EvaluationError when there are none, or two of one name.
     """
     if not folder.is_dir():
         raise EvaluationError(f"{folder}: no such folder")
-    teams: dict[str, Team] = {}
+    teams: dict[str, Entrant] = {}
     for archive in sorted(folder.glob(f"*{SUFFIX}")):
         if archive.name[0] == ".":
             continue
@@ -36,14 +40,15 @@ def teams_in(folder: Path, output: Path, conditions: Conditions) -> list[Team]:
                 f"{folder}: {teams[name].archive.name} and {archive.name} are both team {name};"
                 " rename one, and its image"
             )
-        teams[name] = Team(name, archive.resolve(), (output / name).resolve(), conditions)
+        results = (output / name).resolve()
+        teams[name] = Entrant(name, archive.resolve(), results, conditions, image_mib, overlap)
     if not teams:
         raise EvaluationError(f"{folder}: holds no {SUFFIX} file")
     return list(teams.values())
 
 
 def left(
-    teams: Sequence[Team], cases: Sequence[Case]
+    teams: Sequence[Entrant], cases: Sequence[Case]
 ) -> tuple[Mapping[str, list[str]], Mapping[str, list[str]]]:
     """Return, for each team, the cases that are to be run, and those that only lack their score.
 
@@ -52,7 +57,7 @@ def left(
     checksum = functools.cache(sha256)  # of a scan once, not once a team
     run: dict[str, list[str]] = {team.name: [] for team in teams}
     unscored: dict[str, list[str]] = {team.name: [] for team in teams}
-    wanted: dict[tuple[Path, str], None] = {}
+    wanted: dict[tuple[Path, ScoringRules], None] = {}
     for team in teams:
         store = Store(team.folder)
         _check_settings(store, team.conditions)
@@ -63,7 +68,7 @@ def left(
             again = one is None or one.state is State.INFRA_ERROR
             (run if again else unscored)[team.name].append(case.name)
             assert case.reference is not None
-            wanted[case.reference, team.conditions.scoring] = None
+            wanted[case.reference, team.conditions.challenge.scoring] = None
     for _ in parallel_map(_check_reference, list(wanted)) if wanted else ():
         pass
     return run, unscored
@@ -71,13 +76,10 @@ def left(
 
 def _check_settings(store: Store, conditions: Conditions) -> None:
     """See that results go on as they began; whether the image is the same, a worker will say."""
-    before = harness.settings_in(store)
+    before = settings.load(store)
     if before is not None:
-        settings = conditions.settings({"command": ""}, on_gpu=before.get("gpu") is not None)
-        of_image = {name: before.get(name) for name in ("submission", "source")}
-        harness.check_settings(store, settings | of_image, resume=True)
+        settings.check(store, replace(before, conditions=conditions), resume=True)
 
 
-def _check_reference(wanted: tuple[Path, str]) -> None:
-    reference, scoring = wanted
-    reference_of(reference, PROFILES[scoring])
+def _check_reference(wanted: tuple[Path, ScoringRules]) -> None:
+    reference_of(*wanted)

@@ -51,18 +51,6 @@ def load_or_make(folder: Path) -> Security:
     return load(folder)
 
 
-def add_arguments(parser: argparse._ActionsContainer) -> None:
-    """Add the options that say how a cluster's scheduler is trusted."""
-    parser.add_argument(
-        "--certificates", type=Path, metavar="DIR", help="the folder that the scheduler was given"
-    )
-    parser.add_argument(
-        "--insecure",
-        action="store_true",
-        help="a scheduler without TLS: whoever reaches a port runs programs as this user",
-    )
-
-
 def chosen(address: str, given: argparse.Namespace) -> Security:
     """Return how to talk to a scheduler; raises EvaluationError when that would not be safe."""
     if given.certificates is not None:

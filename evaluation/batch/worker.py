@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from typing import Self
@@ -26,7 +26,7 @@ from distributed import Security, Worker
 from distributed.comm.addressing import get_address_host
 from distributed.utils import get_ip
 
-from evaluation.batch import archives, cluster, machine, trust
+from evaluation.batch import archives, cluster, machine, options, trust
 from evaluation.batch.board import Kind, Place
 from evaluation.batch.slot import Slot
 from evaluation.errors import EvaluationError
@@ -168,8 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     parser.add_argument("scheduler", metavar="ADDRESS", help="tls://HOST:PORT")
-    trust.add_arguments(parser)
-    add_arguments(parser)
+    options.add_trust(parser)
+    options.add_workers(parser)
     given = parser.parse_args(arguments)
     for number in ENDS:
         signal.signal(number, _interrupt)
@@ -190,40 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    for each in ENDS:  # a batch system may say it twice: what is being cleaned up goes on
-        signal.signal(each, signal.SIG_IGN)
+    for end in ENDS:  # a batch system may say it twice: what is being cleaned up goes on
+        signal.signal(end, signal.SIG_IGN)
     raise KeyboardInterrupt
-
-
-def add_arguments(parser: argparse._ActionsContainer) -> None:
-    """Add the options that say which workers a machine has."""
-    parser.add_argument(
-        "--gpu",
-        action="append",
-        default=[],
-        metavar="UUID|none",
-        help="may be repeated; default: every GPU of this machine",
-    )
-    parser.add_argument(
-        "--slots", type=at_least(1), metavar="N", help="use no GPU, and run N submissions at a time"
-    )
-    parser.add_argument(
-        "--scorers",
-        type=at_least(0),
-        metavar="N",
-        help="cases scored at a time (default: one a core)",
-    )
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """Return a parser of whole numbers for argparse."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r}: not a whole number from {least} on")
-        return int(text)
-
-    return parse
 
 
 if __name__ == "__main__":

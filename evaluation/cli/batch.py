@@ -3,22 +3,17 @@
 import argparse
 import contextlib
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from evaluation.batch import survey, trust, worker
-from evaluation.batch.batch import Outcome, evaluate
-from evaluation.batch.cluster import Cluster, embedded
-from evaluation.batch.job import Conditions, Team
-from evaluation.cases import find
+from evaluation.batch.options import add_trust, add_workers, at_least
 from evaluation.cli import options
-from evaluation.cli.score import add_scoring
 from evaluation.errors import EvaluationError
-from evaluation.states import State
-from evaluation.tables.markup import plain
 
-SHOWN = 3  # cases in a line
+if TYPE_CHECKING:
+    from evaluation.batch.cluster import Cluster
+
 PATIENCE_S = 600
 
 
@@ -32,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--image-limit",
-        type=worker.at_least(1),
+        type=at_least(1),
         default=40,
         metavar="GIB",
         help="an image is refused beyond (default 40)",
@@ -44,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--wait",
-        type=worker.at_least(0),
+        type=at_least(0),
         default=PATIENCE_S,
         metavar="S",
         help="for a scheduler or a worker that is not there (default 600)",
@@ -53,33 +48,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--scheduler", metavar="ADDRESS", help="tls://HOST:PORT of evaluation.batch.scheduler"
     )
-    trust.add_arguments(where)
-    worker.add_arguments(where)
-    options.add_contract(parser)
-    options.add_limits(parser)
-    add_scoring(parser)
+    add_trust(where)
+    add_workers(where)
+    options.add_challenge(parser)
+    options.add_conditions(parser)
 
 
 def run(given: argparse.Namespace) -> int:
     """Do a batch; return 0 when every case of every submission has its score, otherwise 1."""
-    contract = options.contract_of(given)
+    from evaluation.batch import survey
+    from evaluation.batch.batch import evaluate, summary
+    from evaluation.cases import find
+
     if given.scheduler and (given.gpu or given.slots is not None or given.scorers is not None):
         raise EvaluationError(
             "--gpu, --slots and --scorers are for this machine: give them to"
             " evaluation.batch.worker, or leave out --scheduler"
         )
-    conditions = Conditions(
-        limits=options.limits_of(given),
-        timeout_s=given.timeout,
-        interval_s=given.interval,
-        scoring=given.scoring,
+    teams = survey.entrants(
+        given.submissions,
+        given.output,
+        options.conditions_of(given),
         image_mib=given.image_limit * 1024,
         overlap=given.overlap,
-        contract=contract,
     )
-    teams = survey.teams_in(given.submissions, given.output, conditions)
     cases = find(given.cases.resolve(), given.labels.resolve())
-    contract.check_cases(cases)
+    given.challenge.contract.check_cases(cases)
     for case in cases:
         if case.remark:
             print(f"notice   {case.remark}")
@@ -90,7 +84,10 @@ def run(given: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _connect(given: argparse.Namespace) -> Iterator[Cluster]:
+def _connect(given: argparse.Namespace) -> Iterator["Cluster"]:
+    from evaluation.batch import trust, worker
+    from evaluation.batch.cluster import Cluster, embedded
+
     if given.scheduler:
         security = trust.chosen(given.scheduler, given)
         with Cluster(given.scheduler, given.wait, security) as cluster:
@@ -106,30 +103,3 @@ def _connect(given: argparse.Namespace) -> Iterator[Cluster]:
         Cluster(address, given.wait, security) as cluster,
     ):
         yield cluster
-
-
-def summary(teams: Sequence[Team], cases: int, outcome: Outcome) -> str:
-    """Return a table of the teams, and a line for each reason why something is missing."""
-    rows = []
-    for team in teams:
-        states = Counter(one.state for one in outcome.records[team.name] if one.is_scored)
-        scored, ok = states.total(), states.pop(State.OK, 0)
-        failed = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-        remark = "refused" if team.name in outcome.refused else failed
-        rows.append((team.name, scored, ok, scored - ok, cases - scored, remark))
-    head = ("team", "scored", "ok", "failed", "missing", "")
-    lines = [plain(head, rows, words=(0, 5))]
-    lines += [f"\nrefused  {name}: {why}" for name, why in sorted(outcome.refused.items())]
-    for (name, why), missing_cases in _by_reason(outcome.missing).items():
-        more = f" and {len(missing_cases) - SHOWN} more" if len(missing_cases) > SHOWN else ""
-        lines.append(f"\nmissing  {name}: {', '.join(missing_cases[:SHOWN])}{more}: {why}")
-    if outcome.missing:
-        lines.append("\nMend that and give the same command again: only what is missing is run.")
-    return "\n".join(lines)
-
-
-def _by_reason(missing: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], list[str]]:
-    found: dict[tuple[str, str], list[str]] = {}
-    for (team, case), why in missing.items():
-        found.setdefault((team, why), []).append(case)
-    return found

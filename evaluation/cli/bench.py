@@ -6,11 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from evaluation.bench import bench
-from evaluation.cases import find
 from evaluation.cli import options
-from evaluation.gpu import devices
-from evaluation.trial import Rig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,22 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Measure, and say so; return 0 when the submission makes its limits."""
-    submission, limits = options.submission_of(given), options.limits_of(given)
+    from evaluation.bench import bench
+    from evaluation.cases import find
+    from evaluation.gpu import devices
+    from evaluation.trial import MeasuredRunner
+
+    submission, conditions = options.submission_of(given), options.conditions_of(given)
     cases = find(given.scans)
-    submission.contract.check_cases(cases)
+    given.challenge.contract.check_cases(cases)
     gpu = devices.find(given.gpu)
     with (
-        contextlib.closing(submission.runner(limits, gpu)) as runner,
+        contextlib.closing(submission.runner(conditions, gpu)) as runner,
         # A container may leave what this user cannot remove.
         tempfile.TemporaryDirectory(prefix="flare-bench-", ignore_cleanup_errors=True) as work,
-        Rig(
-            runner,
-            limits,
-            given.timeout,
-            Path(work),
-            gpu,
-            given.interval,
-            contract=submission.contract,
-        ) as rig,
+        MeasuredRunner(runner, conditions, Path(work), gpu) as measured,
     ):
-        return 0 if bench(rig, cases, given.repeat, sys.stdout) else 1
+        return 0 if bench(measured, cases, given.repeat, sys.stdout) else 1

@@ -4,47 +4,43 @@ import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from evaluation.contracts import (
-    FLARE,
-    INPUT_SOCKET,
-    OUTPUT_SOCKET,
-    Contract,
-    grand_challenge,
-)
+from evaluation import challenges
+from evaluation.challenges import Challenge
+from evaluation.conditions import INTERVAL_S, Conditions
 from evaluation.errors import EvaluationError
-from evaluation.runners import LIMITS, Limits
-from evaluation.submission import Submission
+from evaluation.runners import WITHOUT_SANDBOX, Limits
+
+if TYPE_CHECKING:
+    from evaluation.submission import Submission
 
 
-def submission_of(given: argparse.Namespace) -> Submission:
+def submission_of(given: argparse.Namespace) -> "Submission":
     """Return the submission that the options name."""
-    contract = contract_of(given)
-    if given.command is not None and contract != FLARE:
+    from evaluation.submission import Submission
+
+    contract = given.challenge.contract
+    if given.command is not None and (contract.sockets or contract.command is None):
         raise EvaluationError(
-            f"--command runs in its own folder, and --contract {given.contract} has absolute paths:"
-            " build an image"
+            f"--command runs in its own folder, and {given.challenge.name} calls an image's entry"
+            " point: build an image"
         )
-    return Submission(given.image, given.archive, given.command, contract=contract)
+    return Submission(given.image, given.archive, given.command)
 
 
-def contract_of(given: argparse.Namespace) -> Contract:
-    """Return the contract that the options name."""
-    if given.contract == FLARE.name:
-        if given.input_socket or given.output_socket:
-            raise EvaluationError("sockets are Grand Challenge's: add --contract grand-challenge")
-        return FLARE
-    return grand_challenge(
-        given.input_socket or [INPUT_SOCKET], given.output_socket or OUTPUT_SOCKET
-    )
-
-
-def limits_of(given: argparse.Namespace) -> Limits:
-    """Return the profile's limits with what the options change of them."""
-    limits = LIMITS[given.profile]
+def conditions_of(given: argparse.Namespace) -> Conditions:
+    """Return what the options say of how a submission is run."""
+    challenge = given.challenge
+    limits = Limits() if given.sandbox == "on" else WITHOUT_SANDBOX
     memory_mib = given.memory or limits.memory_mib
-    shm_mib = min(limits.shm_mib, int(memory_mib * contract_of(given).shm_share))
-    return replace(limits, memory_mib=memory_mib, shm_mib=shm_mib)
+    shm_mib = min(limits.shm_mib, int(memory_mib * challenge.contract.shm_share))
+    return Conditions(
+        challenge=challenge,
+        limits=replace(limits, memory_mib=memory_mib, shm_mib=shm_mib),
+        timeout_s=given.timeout or challenge.limits.timeout_s,
+        interval_s=given.interval,
+    )
 
 
 def add_submission(command: argparse.ArgumentParser) -> None:
@@ -58,43 +54,38 @@ def add_submission(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--gpu", metavar="UUID|none", help="default: the only one, if there is one"
     )
-    add_contract(command)
-    add_limits(command)
+    add_challenge(command)
+    add_conditions(command)
 
 
-def add_contract(command: argparse.ArgumentParser) -> None:
-    """Add what says where an image looks for its case."""
+def add_challenge(
+    command: argparse.ArgumentParser, default: str | None = challenges.DEFAULT
+) -> None:
+    """Add which challenge's rules count; None: the results know."""
     command.add_argument(
-        "--contract",
-        choices=(FLARE.name, "grand-challenge"),
-        default=FLARE.name,
-        help="where the image looks for its case, and what is called (default flare)",
-    )
-    command.add_argument(
-        "--input-socket",
-        action="append",
-        metavar="SLUG",
-        help=f"of Grand Challenge, one a channel (default {INPUT_SOCKET})",
-    )
-    command.add_argument(
-        "--output-socket", metavar="SLUG", help=f"of Grand Challenge (default {OUTPUT_SOCKET})"
+        "--challenge",
+        type=_challenge,
+        default=default,
+        metavar="NAME|FILE",
+        help=f"{', '.join(challenges.built_in())}, or a TOML file like these (default:"
+        f" {default or 'what the results were made for'})",
     )
 
 
-def add_limits(command: argparse.ArgumentParser) -> None:
-    """Add what a case may use."""
+def add_conditions(command: argparse.ArgumentParser) -> None:
+    """Add what a case may use, and how it is measured."""
     command.add_argument(
         "--timeout",
         type=positive(float),
-        default=3600.0,
         metavar="S",
-        help="a case's limit (default 3600)",
+        help="a case's limit (default: the challenge's)",
     )
     command.add_argument(
-        "--profile",
-        choices=sorted(LIMITS),
-        default="sandbox",
-        help="sandbox: no network, no capabilities, ...; flare: the organisers' own command line",
+        "--sandbox",
+        choices=("on", "off"),
+        default="on",
+        help="on: no network, no capabilities, ...; off: the organisers' own command line, which"
+        " limits memory alone",
     )
     command.add_argument(
         "--memory",
@@ -105,9 +96,9 @@ def add_limits(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--interval",
         type=positive(float),
-        default=0.02,
+        default=INTERVAL_S,
         metavar="S",
-        help="between GPU samples (0.02)",
+        help=f"between GPU samples ({INTERVAL_S:g})",
     )
 
 
@@ -125,3 +116,10 @@ def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def _challenge(name: str) -> Challenge:
+    try:
+        return challenges.load(name)
+    except EvaluationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -3,26 +3,19 @@
 import argparse
 from pathlib import Path
 
-from evaluation.ranking import tables
-from evaluation.ranking.outcomes import collect
-from evaluation.ranking.profile import built_in, load_profile
-from evaluation.ranking.ranking import rank
-from evaluation.ranking.ranking_file import write_ranking
-from evaluation.tables.csv_file import write_csv
-from evaluation.teams import RANKING, find_teams
-from volumes.files import write_whole
+from msgspec.structs import replace
+
+from evaluation.cli import options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what this command takes."""
     parser.add_argument("results", type=Path, help="folder that holds a folder for each team")
+    options.add_challenge(parser, default=None)
     parser.add_argument(
-        "--profile",
-        default="flare24",
-        metavar="NAME|FILE",
-        help=f"how to rank: {', '.join(built_in())}, or a TOML file like these (default: flare24)",
+        "--without-gpu", action="store_true", help="leave out what is measured of the GPU"
     )
-    parser.add_argument("--output", type=Path, help=f"default: {RANKING}/ in that folder")
+    parser.add_argument("--output", type=Path, help="default: ranking/ in that folder")
     parser.add_argument(
         "--missing",
         choices=("failed", "exclude"),
@@ -31,32 +24,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " (default: it is named, and nothing is ranked)",
     )
     parser.add_argument(
-        "--resamples", type=_positive, default=1000, metavar="N", help="of the cases (default 1000)"
+        "--resamples",
+        type=options.positive(int),
+        default=1000,
+        metavar="N",
+        help="of the cases (default 1000)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the resamples (default 0)")
 
 
 def run(given: argparse.Namespace) -> int:
     """Rank the teams, and say how sure the ranking is."""
-    profile = load_profile(given.profile)
+    from evaluation.ranking import tables
+    from evaluation.ranking.outcomes import collect, without_gpu
+    from evaluation.ranking.ranking import rank
+    from evaluation.ranking.ranking_file import write_ranking
+    from evaluation.tables.csv_file import write_csv
+    from evaluation.teams import RANKING, challenge_of, find_teams
+    from volumes.files import write_whole
+
     teams, others = find_teams(given.results)
     for folder in others:
         print(f"notice: {folder}: holds neither cases/ nor submission.json; left out")
-    outcomes = collect(teams, profile, given.missing)
-    ranking = rank(outcomes, profile, given.resamples, given.seed)
+    challenge = given.challenge or challenge_of(teams)
+    if given.without_gpu:
+        challenge = replace(challenge, ranking=without_gpu(challenge.ranking))
+    outcomes = collect(teams, challenge, given.missing)
+    ranking = rank(outcomes, challenge.ranking, given.resamples, given.seed)
 
     output = given.output or given.results / RANKING
     report = tables.markdown(ranking)
     write_whole(output / "ranking.md", report)
     write_csv(output / "ranking.csv", tables.rows(ranking))
-    write_csv(output / "challenger.csv", tables.challenger_rows(outcomes, profile))
+    write_csv(output / "challenger.csv", tables.challenger_rows(outcomes, challenge.ranking))
     write_ranking(output / "ranking.json", ranking)
     print(f"{report}\nranking  {output}")
     return 0
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be above 0")
-    return value

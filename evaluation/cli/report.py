@@ -5,16 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evaluation.parallel import parallel_map
-from evaluation.report.curves import intervals
-from evaluation.report.document import html
-from evaluation.report.metrics import METRICS
-from evaluation.report.parts import part
-from evaluation.report.standings import read_standings
-from evaluation.teams import find_teams
-from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
+from evaluation.cli import options
 from volumes import VERSION
-from volumes.files import write_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,24 +14,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", type=Path, help="folder that holds a folder for each team")
     parser.add_argument("--output", type=Path, help="default: report.html in that folder")
     parser.add_argument("--title", default="Lesion segmentation in CT: results", help="its heading")
+    options.add_challenge(parser, default=None)
 
 
 def run(given: argparse.Namespace) -> int:
     """Write the file."""
+    from evaluation.parallel import parallel_map
+    from evaluation.report.curves import intervals
+    from evaluation.report.document import html
+    from evaluation.report.metrics import METRICS
+    from evaluation.report.parts import part
+    from evaluation.report.standings import read_standings
+    from evaluation.teams import challenge_of, find_teams
+    from volumes.files import write_whole
+
     teams, others = find_teams(given.results)
     for folder in others:
         print(f"notice: {folder}: holds neither cases/ nor submission.json; left out")
     standings = read_standings(given.results, [team.name for team in teams])
     if standings is None:
         print("notice: no ranking.json, so no places; `python -m evaluation rank` writes it")
+    challenge = given.challenge or challenge_of(teams)
     curves = sum(len(team.cases()) for team in teams)
-    parts = list(parallel_map(part, [(team, intervals(curves)) for team in teams]))
+    parts = list(parallel_map(part, [(team, challenge, intervals(curves)) for team in teams]))
     overview: dict[str, Any] = {
         "title": given.title,
         "made": datetime.now(UTC).isoformat(timespec="minutes"),
         "version": VERSION,
-        "limits": {"time_s": TIME_LIMIT_S, "vram_mib": VRAM_LIMIT_MIB},
-        "metrics": [vars(metric) for metric in METRICS],
+        "limits": {"time_s": challenge.limits.time_s, "vram_mib": challenge.limits.vram_mib},
+        "metrics": [
+            vars(metric) | {"limit": metric.limit_in(challenge.limits)} for metric in METRICS
+        ],
         "standings": standings,
     }
     output = given.output or given.results / "report.html"

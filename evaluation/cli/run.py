@@ -4,11 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from evaluation.cases import find
 from evaluation.cli import options
-from evaluation.cli.score import add_scoring
-from evaluation.harness import Plan, evaluate
-from evaluation.states import State
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,23 +14,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=Path, required=True, help="folder of NAME.nii.gz")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--resume", action="store_true", help="go on with what --output holds")
-    add_scoring(parser)
 
 
 def run(given: argparse.Namespace) -> int:
     """Evaluate the submission; return 0 when every case of it is sound."""
+    from evaluation.cases import find
+    from evaluation.harness import Plan, evaluate
+    from evaluation.states import State
+
     submission = options.submission_of(given)
     cases = find(given.cases, given.labels)
-    submission.contract.check_cases(cases)
+    given.challenge.contract.check_cases(cases)
     plan = Plan(
         submission=submission,
         cases=cases,
         output=given.output,
-        limits=options.limits_of(given),
+        conditions=options.conditions_of(given),
         gpu=given.gpu,
-        timeout_s=given.timeout,
-        interval_s=given.interval,
-        scoring=given.scoring,
         resume=given.resume,
     )
     records = evaluate(plan, sys.stdout)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from evaluation.cases import Case
+from evaluation.challenges import CaseLimits, Challenge
 from evaluation.errors import EvaluationError
 from evaluation.gpu.curve_file import read_curve
 from evaluation.parallel import parallel_map
@@ -12,7 +13,6 @@ from evaluation.pictures import preview
 from evaluation.pictures.focus import Choice
 from evaluation.pictures.plots import vram_curve_png
 from evaluation.record import Record
-from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
 from evaluation.store import Store
 from evaluation.volumes import Volume, read
@@ -21,34 +21,36 @@ from volumes.files import write_whole
 CHOICES: tuple[Choice, ...] = ("worst", "largest")
 
 
-def draw(store: Store, cases: Sequence[Case], records: Sequence[Record], scoring: str) -> list[str]:
+def draw(
+    store: Store, cases: Sequence[Case], records: Sequence[Record], challenge: Challenge
+) -> list[str]:
     """Draw what is missing or older than its record; return what could not be drawn, and why.
 
     plots/NAME.png: the VRAM-time curve. overlays/NAME-worst.png and -largest.png: the scan with
     mask and reference at that lesion (one picture where there is only one).
     """
     by_name = {case.name: case for case in cases}
-    jobs = [(store, by_name[one.case], one, scoring) for one in records if one.usage is not None]
+    jobs = [(store, by_name[one.case], one, challenge) for one in records if one.usage is not None]
     if not jobs:
         return []
     return [problem for problem in parallel_map(_draw, jobs) if problem is not None]
 
 
-def _draw(job: tuple[Store, Case, Record, str]) -> str | None:
+def _draw(job: tuple[Store, Case, Record, Challenge]) -> str | None:
     return draw_one(*job)
 
 
-def draw_one(store: Store, case: Case, one: Record, scoring: str) -> str | None:
+def draw_one(store: Store, case: Case, one: Record, challenge: Challenge) -> str | None:
     """Draw what is missing of one case, which was run; return what could not be drawn, and why."""
     try:
-        _plot(store, one)
-        _overlays(store, case, one, scoring)
+        _plot(store, one, challenge.limits)
+        _overlays(store, case, one, challenge.scoring.lesion_label)
     except (EvaluationError, OSError, ValueError) as error:
         return f"no picture of {case.name}: {error}"
     return None
 
 
-def _plot(store: Store, one: Record) -> None:
+def _plot(store: Store, one: Record, limits: CaseLimits) -> None:
     path = store.picture("plots", one.case)
     if one.vram is None or one.usage is None or _is_new(path, store, one):
         return
@@ -61,11 +63,12 @@ def _plot(store: Store, one: Record) -> None:
         runtime_s=one.usage.runtime_s,
         peak_mib=one.vram.peak_vram_mib,
         area_mib_s=one.vram.area_mib_s,
+        limits=limits,
     )
     write_whole(path, png)
 
 
-def _overlays(store: Store, case: Case, one: Record, scoring: str) -> None:
+def _overlays(store: Store, case: Case, one: Record, label: int) -> None:
     if one.state is not State.OK or one.accuracy is None or case.reference is None:
         return
     choices = CHOICES if one.accuracy.lesion_count > 1 else CHOICES[1:]
@@ -73,7 +76,6 @@ def _overlays(store: Store, case: Case, one: Record, scoring: str) -> None:
     missing = {choice: path for choice, path in paths.items() if not _is_new(path, store, one)}
     if not missing:
         return
-    label = PROFILES[scoring].lesion_label
     scan = read(case.scans[0])
     mask, reference = (_only(read(path), label) for path in (store.mask(one.case), case.reference))
     for choice, path in missing.items():

@@ -1,4 +1,4 @@
-"""One picture of a case's GPU memory over time, with what FLARE tolerates and what it counts."""
+"""One picture of a case's GPU memory over time, with a challenge's limits and what it counts."""
 
 import io
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 from numpy.typing import ArrayLike, NDArray
 
-from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
+from evaluation.challenges import CaseLimits, as_gb
 
 COLUMNS = 1000  # about the width of the drawing in pixels
 COLOUR, GREY = "#1f5fa8", "#555555"
@@ -28,13 +28,14 @@ def vram_curve_png(
     runtime_s: float,
     peak_mib: float,
     area_mib_s: float,
+    limits: CaseLimits,
 ) -> bytes:
     """Draw a GPU's memory before, during and after one run, as a PNG.
 
     t_s, used_mib: (n,) samples in the order of time; seconds since the container started, at 0, and
     MiB in use on the whole GPU. baseline_mib: in use before. runtime_s: from start to finish.
     peak_mib, area_mib_s: what the run used above the baseline, written as they are given.
-    The limits of FLARE24, 45 s and 4 GB above the baseline, are drawn where they are in view.
+    limits: of time, and of memory above the baseline, are drawn where they are in view.
     Raises ValueError unless there are as many times as memory values, and at least one.
     """
     figure = draw(
@@ -45,6 +46,7 @@ def vram_curve_png(
         runtime_s=runtime_s,
         peak_mib=peak_mib,
         area_mib_s=area_mib_s,
+        limits=limits,
     )
     png = io.BytesIO()
     FigureCanvasAgg(figure).print_png(png)
@@ -60,6 +62,7 @@ def draw(
     runtime_s: float,
     peak_mib: float,
     area_mib_s: float,
+    limits: CaseLimits,
 ) -> Figure:
     """Return what `vram_curve_png` renders: a figure with one axes."""
     times, memory = np.asarray(t_s, np.float64), np.asarray(used_mib, np.float64)
@@ -77,9 +80,9 @@ def draw(
     axes.set_xlim(min(times[0], 0.0), max(times[-1], runtime_s) * 1.02)
     # Room for words: above the curve, and above the limit where that is in view.
     top_mib = 1.25 * max(float(memory.max()), baseline_mib, 1.0)
-    limit_mib = baseline_mib + VRAM_LIMIT_MIB
+    limit_mib = baseline_mib + (limits.vram_mib or np.inf)
     _memory_axis(axes, max(top_mib, 1.15 * limit_mib) if limit_mib < top_mib else top_mib)
-    _mark_levels(axes, baseline_mib, runtime_s)
+    _mark_levels(axes, baseline_mib, runtime_s, limits)
     _mark_peak(axes, during, peak_mib)
     axes.set_xlabel("seconds since the container started")
     figure.text(0.085, 0.945, name, fontsize=13, weight="bold", va="center", parse_math=False)
@@ -128,7 +131,7 @@ def _memory_axis(axes: Axes, top_mib: float) -> None:
     axes.spines["top"].set_visible(False)
 
 
-def _mark_levels(axes: Axes, baseline_mib: float, runtime_s: float) -> None:
+def _mark_levels(axes: Axes, baseline_mib: float, runtime_s: float, limits: CaseLimits) -> None:
     """Draw baseline, start, finish and limits, each with a line style and words of its own."""
     (left, right), (_, top) = axes.get_xlim(), axes.get_ylim()
 
@@ -144,11 +147,12 @@ def _mark_levels(axes: Axes, baseline_mib: float, runtime_s: float) -> None:
     across(baseline_mib, "dotted", f"baseline {baseline_mib:.0f} MiB", right, "right")
     down(0.0, "dashdot", "start", 3)
     down(runtime_s, "dashdot", "finish", 3)
-    if baseline_mib + VRAM_LIMIT_MIB < top:
-        text = "4 GB above the baseline"
-        across(baseline_mib + VRAM_LIMIT_MIB, "dashed", text, max(left, 0.0), "left")
-    if right > TIME_LIMIT_S:
-        down(TIME_LIMIT_S, "dashed", "45 s", -12)  # lower, as it may be near start or finish
+    if limits.vram_mib is not None and baseline_mib + limits.vram_mib < top:
+        text = f"{as_gb(limits.vram_mib)} above the baseline"
+        across(baseline_mib + limits.vram_mib, "dashed", text, max(left, 0.0), "left")
+    if limits.time_s is not None and right > limits.time_s:
+        # Lower, as it may be near start or finish.
+        down(limits.time_s, "dashed", f"{limits.time_s:g} s", -12)
 
 
 def _mark_peak(axes: Axes, during: tuple[Floats, Floats], peak_mib: float) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.ranking.places import ROUNDING, Floats, average_ranks
-from evaluation.ranking.profile import Method
+from evaluation.ranking.rules import Method
 from evaluation.ranking.signed_rank import holm, one_sided_p
 
 Counts = NDArray[np.int64]

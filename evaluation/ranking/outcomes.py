@@ -1,28 +1,26 @@
 """What all teams came to in all cases, as arrays: nothing mixed, nothing dropped in silence."""
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.challenges import CaseLimits, Challenge
 from evaluation.errors import EvaluationError
 from evaluation.gpu.curve import area_above
 from evaluation.gpu.curve_file import read_curve
-from evaluation.ranking.profile import Profile, profiles_without
 from evaluation.ranking.ranking_file import Excluded
-from evaluation.record import Record, row
-from evaluation.scoring.profiles import PROFILES
+from evaluation.ranking.rules import RankingRules
+from evaluation.record import AREA_ABOVE, Record, Vram, row
 from evaluation.states import State
 from evaluation.teams import Team
 
 Missing = Literal["refuse", "failed", "exclude"]
 Records = dict[str, dict[str, Record]]  # by team, then case
 
-AREA_ABOVE = re.compile(r"area_above_(\d+)_mib_s")
 SHOWN = 3  # gaps named in a message
 
 
@@ -53,7 +51,22 @@ class Outcomes:
         )
 
 
-def collect(teams: Sequence[Team], profile: Profile, missing: Missing) -> Outcomes:
+def without_gpu(rules: RankingRules) -> RankingRules:
+    """Return a ranking without what is measured of the GPU.
+
+    Raises EvaluationError when nothing is left.
+    """
+    metrics = tuple(metric for metric in rules.metrics if not _is_of_gpu(metric.column))
+    if not metrics:
+        raise EvaluationError(f"{rules.name} ranks by GPU memory alone: leave out --without-gpu")
+    return RankingRules(f"{rules.name}-without-gpu", rules.method, metrics, rules.alpha)
+
+
+def _is_of_gpu(column: str) -> bool:
+    return bool(AREA_ABOVE.fullmatch(column)) or column in {one.name for one in fields(Vram)}
+
+
+def collect(teams: Sequence[Team], challenge: Challenge, missing: Missing) -> Outcomes:
     """Read every record and see that they can be ranked together.
 
     missing: what becomes of a case that a team has no result of, though another has: "refuse" it,
@@ -62,7 +75,7 @@ def collect(teams: Sequence[Team], profile: Profile, missing: Missing) -> Outcom
     a metric that was not measured.
     """
     records = {team.name: {one.case: one for one in _records(team)} for team in teams}
-    scoring = _scoring(records)
+    _check_scoring(teams, records, challenge)
     _check_files(records)
     cases = sorted({case for results in records.values() for case in results})
     gaps = [gap for team in teams if not team.is_refused for gap in _gaps(team, records, cases)]
@@ -73,16 +86,16 @@ def collect(teams: Sequence[Team], profile: Profile, missing: Missing) -> Outcom
     if not kept:
         raise EvaluationError("no case is left that every team has a result of; --missing failed")
     table = [[_result(records, team, case) for case in kept] for team in teams]
-    columns = [metric.column for metric in profile.metrics]
+    columns = [metric.column for metric in challenge.ranking.metrics]
     values = np.array(
         [
-            [_measured(team, one, columns) for one in line]
+            [_measured(team, one, columns, challenge.limits) for one in line]
             for team, line in zip(teams, table, strict=True)
         ]
     )
     missing_of = {(gap.team, gap.case) for gap in gaps}
     return Outcomes(
-        scoring=scoring,
+        scoring=challenge.name,
         teams=tuple(teams),
         cases=tuple(kept),
         values=np.moveaxis(values, 2, 0),
@@ -100,23 +113,26 @@ def _every(records: Records) -> Iterable[tuple[str, Record]]:
     return ((team, one) for team, results in records.items() for one in results.values())
 
 
-def _scoring(records: Records) -> str:
-    """Return the scoring profile's name, which a record tells by the classes it has scores of."""
-    known = {frozenset(one.name for one in p.classes): p.name for p in PROFILES.values()}
-    found: dict[str, str] = {}
-    for team, one in _every(records):
-        if one.accuracy is not None:
-            classes = frozenset(one.accuracy.classes)
-            found.setdefault(known.get(classes, ", ".join(sorted(classes))), f"{team}, {one.case}")
-    if not found:
+def _check_scoring(teams: Sequence[Team], records: Records, challenge: Challenge) -> None:
+    """See that every case was scored as the challenge has it."""
+    for team in teams:
+        own = team.challenge()
+        if own is not None and own.scoring != challenge.scoring:
+            raise EvaluationError(
+                f"{team.name} was scored by {own.name}, whose rules are not those of"
+                f" {challenge.name}; score all teams by the same --challenge"
+            )
+    names = {one.name for one in challenge.scoring.classes}
+    scored = [(team, one) for team, one in _every(records) if one.accuracy is not None]
+    if not scored:
         raise EvaluationError("no team has a case that was scored; nothing can be ranked")
-    if len(found) > 1:
-        (rules, here), (others, there), *_ = found.items()
-        raise EvaluationError(
-            f"scored by different rules: {here} by {rules}, {there} by {others}; score all teams by"
-            " the same --scoring"
-        )
-    return next(iter(found))
+    for name, one in scored:
+        if one.accuracy and one.accuracy.classes.keys() != names:
+            raise EvaluationError(
+                f"{name}, {one.case} has scores of {', '.join(sorted(one.accuracy.classes))}, and"
+                f" {challenge.name} has {', '.join(sorted(names))}; give the --challenge that all"
+                " teams were scored by"
+            )
 
 
 def _check_files(records: Records) -> None:
@@ -169,31 +185,34 @@ def _has_failed(one: Record | None) -> bool:
     return one is None or one.state is not State.OK
 
 
-def _measured(team: Team, one: Record | None, columns: Sequence[str]) -> list[float]:
+def _measured(
+    team: Team, one: Record | None, columns: Sequence[str], limits: CaseLimits
+) -> list[float]:
     """Return the columns of a case, NaN where it failed; raises EvaluationError for a gap."""
     if one is None or _has_failed(one):
         return [math.nan] * len(columns)
-    known = row(one)
+    known = row(one, limits)
     return [_value(column, known, team, one) for column in columns]
 
 
 def _value(column: str, known: Mapping[str, object], team: Team, one: Record) -> float:
     above = AREA_ABOVE.fullmatch(column)
-    if above and column not in known and one.vram and one.usage:
+    if above and known.get(column) is None and one.vram and one.usage:
         curve = read_curve(team.store.curve(one.case))
         level_mib = float(above.group(1))
         return area_above(curve, 0.0, one.usage.runtime_s, one.vram.baseline_mib, level_mib)
     if column not in known and not above:
         raise EvaluationError(
-            f"the profile ranks {column!r}, which is no column of results.csv; there are"
+            f"the challenge ranks by {column!r}, which is no column of results.csv; there are"
             f" {', '.join(known)}"
         )
     value = known.get(column)
     if not isinstance(value, int | float):
         finding = "was not measured" if value is None else f"is {value!r}, no number"
-        known_by_name = "".join(f"{name}, or " for name in profiles_without(column))
-        raise EvaluationError(
-            f"{team.name}, {one.case}: {column} {finding}; rank by a --profile without it:"
-            f" {known_by_name}a file of your own"
+        remedy = (
+            "add --without-gpu"
+            if _is_of_gpu(column)
+            else "rank by a --challenge without it, a file of your own"
         )
+        raise EvaluationError(f"{team.name}, {one.case}: {column} {finding}; {remedy}")
     return float(value)

@@ -4,7 +4,7 @@ Its one owner: `Ranking` and the classes in it are the schema, field by field. `
 the classes back.
 
     {"format": 1,
-     "scoring": "flare24",                      # the scoring profile of every result
+     "scoring": "flare24",                      # whose rules scored every result
      "profile": {"name": "flare24", "method": "rank-then-aggregate", "alpha": 0.05,
                  "metrics": [{"column": "dsc", "name": "DSC", "better": "larger", "failed": 0.0,
                               "weight": 1.0, "tolerance": 0.0}, ...]},
@@ -21,8 +21,8 @@ the classes back.
      "significance": {"dsc": [[1.0, 0.003, ...], ...], ...}}
 
 Whatever is one number a team is in the order of `teams`, which is that of the places of the
-profile's own method, names within a shared place in alphabetical order. Dictionaries by metric have
-its column as the key, dictionaries by method its name.
+challenge's own method, names within a shared place in alphabetical order. Dictionaries by metric
+have its column as the key, dictionaries by method its name.
 """
 
 from dataclasses import dataclass
@@ -31,14 +31,14 @@ from typing import Literal
 
 from evaluation import json_file
 from evaluation.errors import EvaluationError
-from evaluation.ranking.profile import Method, Profile
+from evaluation.ranking.rules import Method, RankingRules
 
 
 @dataclass(frozen=True)
-class Team:
+class RankedTeam:
     """One submission over all cases.
 
-    failed: how many of the cases count with the profile's penalties, `missing` ones among them:
+    failed: how many of the cases count with the challenge's penalties, `missing` ones among them:
     those without a result, which count as failed because --missing failed asks for it. A refused
     team has failed in all. means: of each metric, of what was ranked: penalties in the place of
     failed cases, tolerances subtracted.
@@ -95,12 +95,12 @@ class Ranking:
 
     format: Literal[1] = 1
     scoring: str
-    profile: Profile
+    profile: RankingRules
     resamples: int
     seed: int
     cases: tuple[str, ...]
     excluded: tuple[Excluded, ...]
-    teams: tuple[Team, ...]
+    teams: tuple[RankedTeam, ...]
     methods: dict[Method, Standing]
     case_ranks: dict[str, tuple[tuple[float, ...], ...]]
     significance: dict[str, tuple[tuple[float, ...], ...]]

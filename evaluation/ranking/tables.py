@@ -3,9 +3,9 @@
 import numpy as np
 
 from evaluation.ranking.outcomes import Outcomes
-from evaluation.ranking.profile import Profile
 from evaluation.ranking.ranking import ranked_values
 from evaluation.ranking.ranking_file import Ranking, Standing
+from evaluation.ranking.rules import RankingRules
 from evaluation.ranking.stability import interval
 from evaluation.tables.markup import Table
 from evaluation.tables.markup import markdown as table_as_markdown
@@ -18,7 +18,7 @@ METHOD = (
     " place (=), and the next are counted from all before them."
 )
 FAILED = (
-    "A failed case counts with the profile's penalty in every metric, whatever it used before it"
+    "A failed case counts with the challenge's penalty in every metric, whatever it used before it"
     " failed; no value counts as worse than that. A refused team has failed in every case."
 )
 RESAMPLES = (
@@ -69,14 +69,14 @@ def rows(ranking: Ranking) -> list[dict[str, object]]:
     ]
 
 
-def challenger_rows(outcomes: Outcomes, profile: Profile) -> list[dict[str, object]]:
+def challenger_rows(outcomes: Outcomes, rules: RankingRules) -> list[dict[str, object]]:
     """Return challenger.csv: one row a team and case, with what is ranked of every metric.
 
     In R, one metric at a time: as.challenge(data, by = "task", algorithm = "algorithm",
     case = "case", value = "dsc", smallBetter = FALSE).
     """
-    values = ranked_values(outcomes, profile)
-    columns = [metric.column for metric in profile.metrics]
+    values = ranked_values(outcomes, rules)
+    columns = [metric.column for metric in rules.metrics]
     return [
         {"task": outcomes.scoring, "case": case, "algorithm": team.name}
         | dict(zip(columns, values[:, i, j].tolist(), strict=True))

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
+from evaluation.challenges import CaseLimits
 
 Floats = NDArray[np.float64]
 Row = Mapping[str, object]
@@ -18,7 +19,7 @@ DIGITS = 7  # significant ones of a number in the page
 class Metric:
     """A column of results.csv that teams are compared by; shown is its value times `factor`.
 
-    limit: what FLARE tolerates of it, in the column's own unit.
+    limit: the challenge's of it, by its name in CaseLimits.
     """
 
     column: str
@@ -28,7 +29,11 @@ class Metric:
     decimals: int
     is_higher_better: bool
     note: str
-    limit: float | None = None
+    limit: Literal["time_s", "vram_mib"] | None = None
+
+    def limit_in(self, limits: CaseLimits) -> float | None:
+        """Return a challenge's limit of it, in the column's own unit."""
+        return getattr(limits, self.limit) if self.limit else None
 
 
 METRICS = (
@@ -43,7 +48,7 @@ METRICS = (
         1,
         False,
         "wall time around the whole container, as the organisers count",
-        TIME_LIMIT_S,
+        "time_s",
     ),
     Metric(
         "peak_vram_mib",
@@ -53,7 +58,7 @@ METRICS = (
         0,
         False,
         "highest GPU memory above the baseline; a lower bound",
-        VRAM_LIMIT_MIB,
+        "vram_mib",
     ),
     Metric(
         "area_mib_s",

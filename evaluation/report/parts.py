@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from evaluation.challenges import CaseLimits, Challenge
 from evaluation.gpu.curve_file import read_curve
 from evaluation.record import Record, row
 from evaluation.report.curves import packed
 from evaluation.report.metrics import METRICS, brief, distribution, values
 from evaluation.report.overlays import Overlay, overlays
-from evaluation.scoring.profiles import PROFILES
 from evaluation.states import State
 from evaluation.teams import Team
 
@@ -72,11 +72,11 @@ class Part:
     overlays: list[Overlay]
 
 
-def part(job: tuple[Team, int]) -> Part:
+def part(job: tuple[Team, Challenge, int]) -> Part:
     """Pack a team, its curves into so many intervals each."""
-    team, columns = job
+    team, challenge, columns = job
     records = team.records()
-    rows = [row(one) for one in records]
+    rows = [row(one, challenge.limits) for one in records]
     details = {
         "columns": {name: [brief(one.get(name)) for one in rows] for name in COLUMNS},
         "logs": {
@@ -93,10 +93,10 @@ def part(job: tuple[Team, int]) -> Part:
     summary = {
         "name": team.name,
         "entry": asdict(team.entry) if team.entry else None,
-        "lesion_label": _lesion_label(records),
+        "lesion_label": (team.challenge() or challenge).scoring.lesion_label,
         "cases": len(records),
         "states": Counter(one.state.value for one in records),
-        "figures": _figures(rows),
+        "figures": _figures(rows, challenge.limits),
         "contaminated": sum(bool(one.vram and one.vram.contaminated) for one in records),
         "facts": _facts(records),
         "first": min((one.started for one in records), default=None),
@@ -110,24 +110,15 @@ def zipped(content: bytes) -> str:
     return base64.b64encode(gzip.compress(content, mtime=0)).decode()
 
 
-def _figures(rows: Sequence[dict[str, object]]) -> dict[str, dict[str, object]]:
+def _figures(rows: Sequence[dict[str, object]], limits: CaseLimits) -> dict[str, dict[str, object]]:
     figures = {}
     for metric in METRICS:
         measured = values(rows, metric.column)
         if measured.size:
             figures[metric.column] = distribution(measured)
-            if metric.limit is not None:
-                figures[metric.column]["beyond"] = int((measured > metric.limit).sum())
+            if (limit := metric.limit_in(limits)) is not None:
+                figures[metric.column]["beyond"] = int((measured > limit).sum())
     return figures
-
-
-def _lesion_label(records: Sequence[Record]) -> int:
-    """Return the label of lesions in the masks: records tell the scoring by its classes."""
-    classes = {name for one in records if one.accuracy for name in one.accuracy.classes}
-    for profile in PROFILES.values():
-        if classes == {one.name for one in profile.classes}:
-            return profile.lesion_label
-    return 1  # nothing was scored, so there is no mask to show
 
 
 def _facts(records: Sequence[Record]) -> dict[str, list[str]]:

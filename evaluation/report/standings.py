@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from evaluation.errors import EvaluationError
-from evaluation.ranking.profile import Profile
 from evaluation.ranking.ranking_file import Standing, read_ranking
 from evaluation.ranking.stability import interval
 from evaluation.report.metrics import brief
@@ -34,7 +34,7 @@ def read_standings(results: Path, teams: Sequence[str]) -> dict[str, Any] | None
     own = ranking.methods[ranking.profile.method]
     return {
         "scoring": ranking.scoring,
-        "profile": _profile(ranking.profile),
+        "profile": msgspec.to_builtins(ranking.profile),
         "cases": len(ranking.cases),
         "excluded": [vars(one) for one in ranking.excluded],
         "teams": [team.name for team in ranking.teams],
@@ -51,10 +51,6 @@ def read_standings(results: Path, teams: Sequence[str]) -> dict[str, Any] | None
             for column, rows in ranking.significance.items()
         },
     }
-
-
-def _profile(profile: Profile) -> dict[str, Any]:
-    return {**vars(profile), "metrics": [vars(metric) for metric in profile.metrics]}
 
 
 def _taus(standing: Standing) -> dict[str, object] | None:

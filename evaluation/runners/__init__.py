@@ -28,24 +28,20 @@ class Limits:
     """What a submission may use.
 
     output_mib bounds what outputs/ shows, looked at five times a second; the container's own root
-    file system is bounded by the engine's storage alone.
+    file system is bounded by the engine's storage alone. sandboxed: no network, no capabilities, no
+    new privileges, no swap, inputs read-only.
     """
 
-    profile: str
     memory_mib: int = 28 * 1024
     shm_mib: int = 28 * 1024  # counts as memory as well
     pids: int | None = 4096  # threads count
     tmp_mib: int | None = 8 * 1024  # of /tmp, which is memory; None: the image's own /tmp
     output_mib: int = 4 * 1024
-    # No network, no capabilities, no new privileges, no swap, inputs read-only.
-    locked_down: bool = True
+    sandboxed: bool = True
 
 
-# flare: the organisers' own command line, which limits memory alone.
-LIMITS = {
-    "sandbox": Limits("sandbox"),
-    "flare": Limits("flare", pids=None, tmp_mib=None, locked_down=False),
-}
+# The FLARE organisers' own command line limits memory alone.
+WITHOUT_SANDBOX = Limits(pids=None, tmp_mib=None, sandboxed=False)
 
 
 @dataclass(frozen=True)

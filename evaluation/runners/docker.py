@@ -18,7 +18,7 @@ import requests
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig, Mount
 
-from evaluation.contracts import FLARE, Contract
+from evaluation.contracts import Contract
 from evaluation.runners import (
     MEMORY,
     InfrastructureError,
@@ -99,7 +99,7 @@ class DockerRunner:
         image: str,
         limits: Limits,
         gpu: str | None,
-        contract: Contract = FLARE,
+        contract: Contract,
     ) -> None:
         self.client, self.limits, self.gpu, self.contract = client, limits, gpu, contract
         try:
@@ -120,7 +120,6 @@ class DockerRunner:
             "runner": "docker",
             "image": self.name,
             "image_digest": self.image.id,
-            "contract": self.contract.name,
             "engine": _engine(self.client),
             "limits": vars(self.limits) | {"not_enforced": self._not_enforced},
         }
@@ -173,7 +172,7 @@ class DockerRunner:
             "shm_size": f"{limits.shm_mib}m",
             # Not "volumes", whose text knows no path with a colon.
             "mounts": [
-                _mount(job.work / "inputs", self.contract.inputs, limits.locked_down),
+                _mount(job.work / "inputs", self.contract.inputs, limits.sandboxed),
                 _mount(job.work / "outputs", self.contract.outputs, False),
             ],
             "labels": {OWNER_LABEL: owner.token(), CASE_LABEL: job.name},
@@ -188,7 +187,7 @@ class DockerRunner:
         if limits.tmp_mib is not None:
             # exec, which is not the default: compilers of GPU kernels load what they write there.
             options["tmpfs"] = {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={limits.tmp_mib}m"}
-        if limits.locked_down:
+        if limits.sandboxed:
             options |= {
                 "memswap_limit": memory,
                 "network_mode": "none",

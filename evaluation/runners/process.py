@@ -62,7 +62,7 @@ class ProcessRunner:
             "CUDA_VISIBLE_DEVICES": gpu or "",
             OWNER_VARIABLE: owner.token(),
         }
-        self._offline = limits.locked_down and _can_go_offline()
+        self._offline = limits.sandboxed and _can_go_offline()
         self._enclosure: _Enclosure | None = None
         self._session: int | None = None
 
@@ -72,7 +72,7 @@ class ProcessRunner:
         # Without a group memory is watched, but what clears its environment escapes.
         not_enforced = ["shm_mib", "tmp_mib"] + ([] if probe.group else ["pids", "memory_mib"])
         probe.end()
-        if self.limits.locked_down:
+        if self.limits.sandboxed:
             not_enforced += ["capabilities", "privileges", "read-only inputs"]
             not_enforced += [] if self._offline else ["network"]
         return {

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.errors import EvaluationError
+from evaluation.scoring.classes import Scores, score
 from evaluation.scoring.lesions import detect
-from evaluation.scoring.profiles import Profile, Scores, score
+from evaluation.scoring.rules import ScoringRules
 from evaluation.states import State
 from evaluation.volumes import Header, Volume, grid_difference, read, read_header
 
@@ -18,7 +19,7 @@ from evaluation.volumes import Header, Volume, grid_difference, read, read_heade
 class Accuracy:
     """Agreement with the reference; a case without a sound mask has 0 and finds no lesion.
 
-    Of lesions, the class that the profile ranks. None: undefined, as sensitivity without lesions.
+    Of lesions, the class that the challenge ranks. None: undefined, as sensitivity without lesions.
     """
 
     dsc: float
@@ -34,7 +35,7 @@ class Accuracy:
     false_negative_ml: float
 
 
-def check(path: Path, grid: Header, profile: Profile) -> Volume:
+def check(path: Path, grid: Header, rules: ScoringRules) -> Volume:
     """Return a mask that the challenge accepts.
 
     grid: the header that the mask must agree with. Raises EvaluationError that names the file, what
@@ -44,45 +45,45 @@ def check(path: Path, grid: Header, profile: Profile) -> Volume:
     difference = grid_difference(grid, header)
     if difference is not None:
         raise EvaluationError(f"{path.name}: not on the scan's grid: its {difference}")
-    return _labels(read(path), profile, path.name)
+    return _labels(read(path), rules, path.name)
 
 
-def reference_of(path: Path, profile: Profile) -> Volume:
+def reference_of(path: Path, rules: ScoringRules) -> Volume:
     """Return a reference mask; raises EvaluationError when it is damaged or has other labels."""
-    return _labels(read(path), profile, str(path))
+    return _labels(read(path), rules, str(path))
 
 
 def assess(
-    mask: Path | None, reference: Path, grid: Header, profile: Profile
+    mask: Path | None, reference: Path, grid: Header, rules: ScoringRules
 ) -> tuple[State, str, Accuracy]:
     """Judge a mask (None: there is none, for whatever reason) against its reference.
 
     Returns the state (ok, no_output, bad_output), one line where it is not ok, and the accuracy.
     Raises EvaluationError when the reference cannot be used.
     """
-    expected = reference_of(reference, profile)
+    expected = reference_of(reference, rules)
     if mask is None:
-        return State.NO_OUTPUT, "no mask", failed(expected, profile)
+        return State.NO_OUTPUT, "no mask", failed(expected, rules)
     try:
-        predicted = check(mask, grid, profile)
+        predicted = check(mask, grid, rules)
     except EvaluationError as error:
-        return State.BAD_OUTPUT, str(error), failed(expected, profile)
-    scores = score(profile, predicted.voxels_zyx, expected.voxels_zyx, expected.header.spacing_zyx)
-    return State.OK, "", _accuracy(scores, predicted.voxels_zyx, expected, profile)
+        return State.BAD_OUTPUT, str(error), failed(expected, rules)
+    scores = score(rules, predicted.voxels_zyx, expected.voxels_zyx, expected.header.spacing_zyx)
+    return State.OK, "", _accuracy(scores, predicted.voxels_zyx, expected, rules)
 
 
-def failed(expected: Volume, profile: Profile) -> Accuracy:
+def failed(expected: Volume, rules: ScoringRules) -> Accuracy:
     """Return the accuracy of a case without a sound mask: no lesion found, and all scores 0."""
     nothing = np.zeros(expected.header.shape_zyx, np.uint8)
-    worst = Scores(0.0, 0.0, {scored.name: (0.0, 0.0) for scored in profile.classes})
-    return _accuracy(worst, nothing, expected, profile)
+    worst = Scores(0.0, 0.0, {scored.name: (0.0, 0.0) for scored in rules.classes})
+    return _accuracy(worst, nothing, expected, rules)
 
 
 def _accuracy(
-    scores: Scores, predicted_zyx: NDArray[Any], expected: Volume, profile: Profile
+    scores: Scores, predicted_zyx: NDArray[Any], expected: Volume, rules: ScoringRules
 ) -> Accuracy:
-    prediction = predicted_zyx == profile.lesion_label
-    reference = expected.voxels_zyx == profile.lesion_label
+    prediction = predicted_zyx == rules.lesion_label
+    reference = expected.voxels_zyx == rules.lesion_label
     found = detect(prediction, reference, expected.header.spacing_zyx)
     voxel_ml = expected.header.voxel_ml
     return Accuracy(
@@ -100,8 +101,8 @@ def _accuracy(
     )
 
 
-def _labels(mask: Volume, profile: Profile, name: str) -> Volume:
-    allowed = profile.label_values
+def _labels(mask: Volume, rules: ScoringRules, name: str) -> Volume:
+    allowed = rules.label_values
     if mask.voxels_zyx.dtype.kind not in "ui":
         some = "" if np.isfinite(mask.voxels_zyx).all() else ", some of them not finite"
         raise EvaluationError(
@@ -110,7 +111,7 @@ def _labels(mask: Volume, profile: Profile, name: str) -> Volume:
     lowest, highest = mask.voxels_zyx.min(), mask.voxels_zyx.max()
     if lowest < min(allowed) or highest > max(allowed):
         raise EvaluationError(
-            f"{name}: holds labels from {lowest} to {highest}; {profile.name} allows"
-            f" {min(allowed)} to {max(allowed)}"
+            f"{name}: holds labels from {lowest} to {highest}; allowed are {min(allowed)} to"
+            f" {max(allowed)}"
         )
     return mask

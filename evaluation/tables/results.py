@@ -4,14 +4,14 @@ A row is a case as results.csv has it; None is what was not measured, which no t
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from evaluation.challenges import CaseLimits, as_gb
 from evaluation.scoring.lesions import healthy_false_positive_rate
 from evaluation.tables import markup
 from evaluation.tables.markup import Table
-from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
 
 Row = Mapping[str, object]
 
@@ -34,11 +34,6 @@ SUMMARY = (
     ("Organisers' running time (s)", "flare_time_s", 1.0, 2),
     ("Organisers' max GPU (MB)", "flare_max_gpu_mb", 1.0, 1),
     ("Organisers' total GPU (MB)", "flare_auc_gpu_time", 1.0, 1),
-)
-LIMITS = (
-    ("Beyond 45 s (organisers' running time)", "flare_time_s", TIME_LIMIT_S),
-    ("Beyond 4 GB (peak above the baseline, 4096 MiB)", "peak_vram_mib", VRAM_LIMIT_MIB),
-    ("Beyond 4 GB (organisers' max GPU, 4096 MB)", "flare_max_gpu_mb", VRAM_LIMIT_MIB),
 )
 
 ORGANISERS = (
@@ -68,7 +63,7 @@ INFRA_ERROR = (
 )
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[Row], limits: CaseLimits) -> str:
     """Return the tables as GitHub's Markdown: one of the cases, a summary, and what went wrong.
 
     rows: one mapping a case, with `case`, `status`, `dsc` and `nsd`; and, where it was run,
@@ -76,20 +71,20 @@ def markdown(rows: Sequence[Row]) -> str:
     of the rows knows of is left out.
     """
     return "\n".join(
-        markup.markdown(table, number) for number, table in enumerate(_tables(rows), 1)
+        markup.markdown(table, number) for number, table in enumerate(_tables(rows, limits), 1)
     )
 
 
-def latex(rows: Sequence[Row]) -> str:
+def latex(rows: Sequence[Row], limits: CaseLimits) -> str:
     """Return the tables of `markdown` in LaTeX, with the packages booktabs and longtable."""
     head = "% needs \\usepackage{booktabs,longtable}\n"
-    return "\n".join([head, *(markup.latex(table) for table in _tables(rows))])
+    return "\n".join([head, *(markup.latex(table) for table in _tables(rows, limits))])
 
 
-def _tables(rows: Sequence[Row]) -> list[Table]:
+def _tables(rows: Sequence[Row], limits: CaseLimits) -> list[Table]:
     known = {name for row in rows for name in row}
     cases = [_cases(rows)] if "flare_time_s" in known else []
-    return [*cases, _summary(rows, known), _counts(rows, known)]
+    return [*cases, _summary(rows, known), _counts(rows, known, limits)]
 
 
 def _cases(rows: Sequence[Row]) -> Table:
@@ -125,11 +120,11 @@ def _summary(rows: Sequence[Row], known: set[str]) -> Table:
     return Table(f"Summary of {cases}.", head, tuple(lines), tuple(notes))
 
 
-def _counts(rows: Sequence[Row], known: set[str]) -> Table:
+def _counts(rows: Sequence[Row], known: set[str], limits: CaseLimits) -> Table:
     failures = Counter(str(row["status"]) for row in rows if row["status"] != OK)
     lines = [("All", str(len(rows))), ("Failed", str(failures.total()))]
     lines += [(f"Failed: {state}", str(count)) for state, count in sorted(failures.items())]
-    for label, column, limit in LIMITS:
+    for label, column, limit in _limits(limits):
         if column in known:
             values = _values(rows, column)
             lines.append((label, _share(int(np.count_nonzero(values > limit)), values.size)))
@@ -141,6 +136,20 @@ def _counts(rows: Sequence[Row], known: set[str]) -> Table:
         lines.append(("Contaminated measurements of the GPU", _share(marked, len(measured))))
     notes = (INFRA_ERROR,) if "infra_error" in failures else ()
     return Table("Cases that failed or were beyond a limit.", ("", "Cases"), tuple(lines), notes)
+
+
+def _limits(limits: CaseLimits) -> Iterator[tuple[str, str, float]]:
+    """Yield what a limit is called, the column that it is of, and its value."""
+    if limits.time_s is not None:
+        yield (
+            f"Beyond {limits.time_s:g} s (organisers' running time)",
+            "flare_time_s",
+            limits.time_s,
+        )
+    if (mib := limits.vram_mib) is not None:
+        beyond = f"Beyond {as_gb(mib)}"
+        yield f"{beyond} (peak above the baseline, {mib:g} MiB)", "peak_vram_mib", mib
+        yield f"{beyond} (organisers' max GPU, {mib:g} MB)", "flare_max_gpu_mb", mib
 
 
 def _healthy(rows: Sequence[Row]) -> str:

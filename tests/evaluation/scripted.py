@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from evaluation.conditions import Conditions
 from evaluation.gpu.devices import Gpu
-from evaluation.runners import Job, Limits, Outcome, Runner
+from evaluation.runners import Job, Outcome, Runner
 from evaluation.submission import Submission
 from tests.submissions import lesion, save
 
@@ -59,7 +60,7 @@ class Scenario(Submission):
 
     by: Runner | None = None
 
-    def runner(self, limits: Limits, gpu: Gpu | None) -> Runner:
+    def runner(self, conditions: Conditions, gpu: Gpu | None) -> Runner:
         assert self.by is not None
         return self.by
 

@@ -18,6 +18,7 @@ from evaluation.pictures import pictures
 from evaluation.record import Record
 from evaluation.runners import InfrastructureError, InputError, Job
 from evaluation.states import State
+from tests.evaluation.challenges import CONDITIONS
 from tests.evaluation.scripted import Act, Scenario, Scripted, write_mask
 from tests.submissions import SHAPE, save, write_cases
 
@@ -39,6 +40,7 @@ class Evaluation:
             submission=Scenario(by=runner),
             cases=find(self.scans, self.labels),
             output=self.output,
+            conditions=CONDITIONS,
             gpu="none",
             resume=resume,
         )

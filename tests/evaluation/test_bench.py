@@ -13,13 +13,14 @@ import pytest
 from evaluation import __main__ as command_line
 from evaluation.bench import TINY, bench, spread
 from evaluation.cases import Case, find
+from evaluation.conditions import Conditions
 from evaluation.gpu.devices import Gpu
 from evaluation.record import Vram
-from evaluation.runners import LIMITS, InfrastructureError, Job, Limits, Outcome, Runner
+from evaluation.runners import InfrastructureError, Job, Limits, Outcome, Runner
 from evaluation.states import State
 from evaluation.submission import Submission
-from evaluation.tolerances import TIME_LIMIT_S, VRAM_LIMIT_MIB
-from evaluation.trial import Rig, Trial
+from evaluation.trial import MeasuredRunner, Trial
+from tests.evaluation.challenges import CONDITIONS
 from tests.evaluation.records import VRAM
 from tests.evaluation.scripted import ENDED_WELL, Scripted, write_mask
 from tests.submissions import write_cases
@@ -53,7 +54,10 @@ def playing(left: Mapping[str, list[Outcome | Exception]]) -> Scripted:
 
 
 def measured(
-    folder: Path, script: Mapping[str, Sequence[Outcome | Exception]], repeat: int
+    folder: Path,
+    script: Mapping[str, Sequence[Outcome | Exception]],
+    repeat: int,
+    conditions: Conditions = CONDITIONS,
 ) -> tuple[bool, str]:
     """Run the bench on the script's cases; return whether they passed, and what was printed."""
     cases = find(write_cases(folder, [name for name in script if name != TINY])[0])
@@ -61,8 +65,8 @@ def measured(
     left = {name: list(outcomes) for name, outcomes in script.items()}
     work = folder / "work"
     work.mkdir()
-    with Rig(playing(left), LIMITS["sandbox"], 3600.0, work) as rig:
-        passed = bench(rig, cases, repeat, out)
+    with MeasuredRunner(playing(left), conditions, work) as runner:
+        passed = bench(runner, cases, repeat, out)
     assert not any(left.values())  # each run `repeat` times, the tiny scan as well
     assert not any(work.iterdir())
     return passed, out.getvalue()
@@ -100,9 +104,7 @@ def test_times_are_medians_of_the_runs_with_their_spread(tmp_path: Path) -> None
     assert text.endswith("GPU memory was not measured: no GPU was used.\n")
 
 
-@pytest.mark.parametrize(
-    ("slowest", "passes"), [(TIME_LIMIT_S, True), (TIME_LIMIT_S + 0.01, False)]
-)
+@pytest.mark.parametrize(("slowest", "passes"), [(45.0, True), (45.01, False)])
 def test_the_slowest_run_decides(tmp_path: Path, slowest: float, passes: bool) -> None:
     passed, text = measured(tmp_path, {TINY: walls(1, 1, 1), "a": walls(9, slowest, 9)}, 3)
     assert passed == passes
@@ -158,8 +160,8 @@ def test_start_up_is_not_measured_where_a_tiny_scan_fails(tmp_path: Path) -> Non
     assert line(text, "a")["start-up"] == "not measured"
 
 
-class MeasuredRig(Rig):
-    """A rig whose runs have used what `vrams` says of the GPU; each takes 10 s."""
+class Played(MeasuredRunner):
+    """Its runs have used what `vrams` says of the GPU; each takes 10 s."""
 
     vrams: Sequence[Vram] = ()
 
@@ -173,20 +175,20 @@ class MeasuredRig(Rig):
 
 @pytest.mark.parametrize(
     ("peak_mib", "verdict"),
-    [(VRAM_LIMIT_MIB, "pass: memory 4 GB"), (VRAM_LIMIT_MIB + 0.5, "FAIL: memory 4 GB")],
+    [(4096.0, "pass: memory 4 GB"), (4096.5, "FAIL: memory 4 GB")],
 )
 def test_the_largest_peak_of_gpu_memory_decides(
     tmp_path: Path, peak_mib: float, verdict: str
 ) -> None:
     clean = replace(VRAM, contaminated=())
-    rig = MeasuredRig(playing({}), LIMITS["sandbox"], 3600.0, tmp_path, GPU)
-    rig.vrams = [
-        replace(clean, peak_vram_mib=1000.0, area_mib_s=8000.0, area_above_4096_mib_s=0.0),
-        replace(clean, peak_vram_mib=peak_mib, area_mib_s=10000.0, area_above_4096_mib_s=500.0),
-        replace(clean, peak_vram_mib=2000.0, area_mib_s=12000.0, area_above_4096_mib_s=600.0),
+    runner = Played(playing({}), CONDITIONS, tmp_path, GPU)
+    runner.vrams = [
+        replace(clean, peak_vram_mib=1000.0, area_mib_s=8000.0, area_above_limit_mib_s=0.0),
+        replace(clean, peak_vram_mib=peak_mib, area_mib_s=10000.0, area_above_limit_mib_s=500.0),
+        replace(clean, peak_vram_mib=2000.0, area_mib_s=12000.0, area_above_limit_mib_s=600.0),
     ]
     out = io.StringIO()
-    passed = bench(rig, find(write_cases(tmp_path, ["a"])[0]), 3, out)
+    passed = bench(runner, find(write_cases(tmp_path, ["a"])[0]), 3, out)
     assert passed == verdict.startswith("pass")
     found = line(out.getvalue(), "a")
     assert found["peak"] == f"2000 (1000 to {peak_mib:.0f})"
@@ -198,11 +200,11 @@ def test_the_largest_peak_of_gpu_memory_decides(
 
 
 def test_an_idle_gpu_is_measured_and_another_process_is_said(tmp_path: Path) -> None:
-    idle = replace(VRAM, peak_vram_mib=0.0, area_mib_s=0.0, area_above_4096_mib_s=0.0)
-    rig = MeasuredRig(playing({}), LIMITS["sandbox"], 3600.0, tmp_path, GPU)
-    rig.vrams = [replace(idle, contaminated=()), idle]
+    idle = replace(VRAM, peak_vram_mib=0.0, area_mib_s=0.0, area_above_limit_mib_s=0.0)
+    runner = Played(playing({}), CONDITIONS, tmp_path, GPU)
+    runner.vrams = [replace(idle, contaminated=()), idle]
     out = io.StringIO()
-    assert bench(rig, find(write_cases(tmp_path, ["a"])[0]), 2, out)
+    assert bench(runner, find(write_cases(tmp_path, ["a"])[0]), 2, out)
     found = line(out.getvalue(), "a")
     assert (found["peak"], found["over 4 GB"]) == ("0 (0 to 0)", "0 MiB s (0%)")
     assert found["verdict"].endswith("pass: memory 4 GB; contaminated by another process")
@@ -219,8 +221,8 @@ def test_the_verdict_is_the_exit_code(
     runner = playing({TINY: [*walls(1)], "a": [*walls(wall_s)]})
     asked: list[Limits] = []
 
-    def scripted(self: Submission, limits: Limits, gpu: Gpu | None) -> Runner:
-        asked.append(limits)
+    def scripted(self: Submission, conditions: Conditions, gpu: Gpu | None) -> Runner:
+        asked.append(conditions.limits)
         return runner
 
     monkeypatch.setattr(Submission, "runner", scripted)

@@ -104,13 +104,12 @@ MISUSE = {
     "run --command './absent.sh'": "no such script in {0}/submission",
     "run --command ''": "no such script in {0}/submission",
     """run --command 'sh "predict.sh'""": "No closing quotation",
-    # Contracts.
-    f"run {PROCESS} --contract grand-challenge": "has absolute paths: build an image",
-    "run --image x --input-socket ct": "sockets are Grand Challenge's",
-    "bench --image x --output-socket ct": "sockets are Grand Challenge's",
-    "run --image x --contract grand-challenge --input-socket CT": "'CT': not a socket's slug",
-    "run --image x --contract grand-challenge --input-socket a --input-socket b": "has 1 channel",
-    "run --image x --contract tcia": "argument --contract: invalid choice: 'tcia'",
+    # Challenges.
+    f"run {PROCESS} --challenge autopet": "autopet calls an image's entry point: build an image",
+    "run --image x --challenge autopet": "has 1 channel(s), and there are 2 socket(s)",
+    f"run {PROCESS} --challenge flare22": "argument --challenge: flare22: no such file, and no ch",
+    "bench --image x --challenge {0}/file": "argument --challenge: {0}/file: not a challenge: Obj",
+    "score --challenge flare22": "argument --challenge: flare22: no such file, and no challenge of",
     # Folders and files.
     f"run {PROCESS} --cases {{0}}/absent": "{0}/absent: no such folder",
     f"run {PROCESS} --labels {{0}}/absent": "{0}/absent: no such folder",
@@ -136,9 +135,7 @@ MISUSE = {
     f"bench {PROCESS} --repeat 1.5": "argument --repeat: '1.5': not a whole number",
     f"run {PROCESS} --gpu GPU-absent": "GPU GPU-absent is not here: ",
     f"bench {PROCESS} --gpu GPU-absent": "GPU GPU-absent is not here: ",
-    f"run {PROCESS} --scoring flare22": "argument --scoring: invalid choice: 'flare22'",
-    "score --scoring flare22": "argument --scoring: invalid choice: 'flare22'",
-    f"run {PROCESS} --profile open": "argument --profile: invalid choice: 'open'",
+    f"run {PROCESS} --sandbox open": "argument --sandbox: invalid choice: 'open'",
     "judge": "invalid choice: 'judge' (choose from 'run', 'batch', 'rank', 'report',"
     " 'score', 'bench')",
 }
@@ -149,6 +146,32 @@ def test_misuse_is_one_line(place: Place, words: str) -> None:
     (place.folder / "empty").mkdir()
     (place.folder / "file").touch()
     assert MISUSE[words].format(place.folder) in place.refused(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "now"),
+    [
+        (f"run {PROCESS} --scoring flare23", "--scoring is replaced by --challenge NAME"),
+        ("score --scoring=flare23", "--scoring is replaced by --challenge NAME"),
+        ("bench --image x --contract flare", "--contract is replaced by --challenge NAME"),
+        (
+            "run --image x --input-socket ct",
+            "--input-socket is replaced by input_sockets in a --ch",
+        ),
+        ("run --image x --output-socket a", "--output-socket is replaced by output_socket in a"),
+        (f"bench {PROCESS} --profile sandbox", "--profile is replaced by --sandbox on, or off"),
+        ("batch x --profile flare", "--profile is replaced by --sandbox on, or off"),
+        ("rank x --profile flare24-without-gpu", "--profile is replaced by --challenge NAME"),
+        ("run --runner process", "--runner is replaced by --command"),
+    ],
+)
+def test_an_option_of_earlier_versions_names_the_new_one(
+    place: Place, words: str, now: str
+) -> None:
+    code, out, said = place.call(words)
+    assert (code, out) == (2, "")
+    assert said.startswith(f"error: {now}")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("submission", ["--image x", "--archive {0}/labels/a.nii.gz"])
@@ -202,7 +225,7 @@ def shrink(path: Path) -> None:
     ("spoil", "says"),
     [
         (truncate, "truncated"),
-        (relabel, "holds labels from 0 to 3; flare24 allows 0 to 1"),
+        (relabel, "holds labels from 0 to 3; allowed are 0 to 1"),
         (shrink, f"has (23, 20, 10) voxels (x, y, z), its scan {{}} has {SHAPE}"),
         (Path.unlink, "b.nii.gz"),
     ],
@@ -252,7 +275,7 @@ def test_damaged_settings_stop_a_resumed_run(place: Place, content: str) -> None
     (place.output / "run.json").write_text(content)
     code, _, said = place.call(f"run {PROCESS} --resume")
     assert code == 1
-    assert said.startswith(f"error: {place.output}/run.json: damaged (")
+    assert said.startswith(f"error: {place.output}/run.json: not what a run writes (")
     assert said.count("\n") == 1
 
 

@@ -10,24 +10,28 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from msgspec.structs import replace
 
+from evaluation import challenges
 from evaluation.cases import Case, find
-from evaluation.contracts import FLARE, Contract, grand_challenge
+from evaluation.contracts import Contract
 from evaluation.errors import EvaluationError
-from evaluation.runners import LIMITS, Job
+from evaluation.runners import Job
 from evaluation.scoring.assess import assess
-from evaluation.scoring.profiles import FLARE24
 from evaluation.staging import collect, stage
 from evaluation.states import State
-from evaluation.trial import Rig
+from evaluation.trial import MeasuredRunner
+from tests.evaluation.challenges import FLARE24, GRAND_CHALLENGE, ONE_SOCKET
 from tests.evaluation.scripted import Scripted
 from tests.submissions import lesion, save, write_cases
 
-GRAND_CHALLENGE = grand_challenge()
+FLARE = FLARE24.contract
+TWO_SOCKETS = challenges.load("autopet").contract
 MASKS = "images/tumor-lesion-segmentation"
 
 
@@ -37,7 +41,7 @@ def one_case(folder: Path, name: str = "a") -> Case:
     return case
 
 
-def staged(case: Case, folder: Path, contract: Contract = GRAND_CHALLENGE) -> Path:
+def staged(case: Case, folder: Path, contract: Contract = ONE_SOCKET) -> Path:
     work = folder / "work"
     work.mkdir()
     stage(case, work, contract)
@@ -61,7 +65,7 @@ def test_grand_challenge_gets_a_folder_for_each_socket(tmp_path: Path) -> None:
     (case,) = find(tmp_path / "scans")
     before = os.umask(0o077)
     try:
-        work = staged(case, tmp_path, grand_challenge(["ct", "pet"]))
+        work = staged(case, tmp_path, TWO_SOCKETS)
     finally:
         os.umask(before)
     sockets = [work / "inputs" / "images" / slug for slug in ("ct", "pet")]
@@ -92,9 +96,9 @@ def test_a_mask_comes_back_with_the_scans_own_header(tmp_path: Path) -> None:
     work = staged(case, tmp_path)
     answer(work)
     mask = tmp_path / "mask.nii.gz"
-    assert collect(case, work / "outputs", mask, GRAND_CHALLENGE) == (State.OK, "")
+    assert collect(case, work / "outputs", mask, ONE_SOCKET) == (State.OK, "")
     assert case.reference is not None
-    state, message, accuracy = assess(mask, case.reference, case.header, FLARE24)
+    state, message, accuracy = assess(mask, case.reference, case.header, FLARE24.scoring)
     assert (state, message) == (State.OK, "")
     assert accuracy.dsc == accuracy.nsd == 1.0
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -117,7 +121,7 @@ def test_a_mask_on_the_scans_grid_is_found_to_be_on_it(
     work = staged(case, tmp_path)
     answer(work)
     mask = tmp_path / "mask.nii.gz"
-    assert collect(case, work / "outputs", mask, GRAND_CHALLENGE) == (State.OK, "")
+    assert collect(case, work / "outputs", mask, ONE_SOCKET) == (State.OK, "")
     np.testing.assert_array_equal(np.asarray(nibabel.load(mask).dataobj), lesion())  # type: ignore[attr-defined]
     assert nibabel.load(mask).get_data_dtype() == np.uint8  # type: ignore[attr-defined]
 
@@ -209,9 +213,8 @@ def test_what_an_algorithm_may_leave(
 
     (tmp_path / "rig").mkdir()
     mask = tmp_path / "predictions" / "a.nii.gz"
-    limits = LIMITS["sandbox"]
-    with Rig(Scripted(act), limits, 20.0, tmp_path / "rig", contract=GRAND_CHALLENGE) as rig:
-        trial = rig.run(case, mask)
+    with MeasuredRunner(Scripted(act), GRAND_CHALLENGE, tmp_path / "rig") as runner:
+        trial = runner.run(case, mask)
     assert trial.state is state
     assert trial.message.startswith(says)
     assert (trial.message == "") == (state is State.OK)
@@ -229,9 +232,9 @@ def test_a_name_is_no_pattern(tmp_path: Path, name: str) -> None:
     (work / "outputs" / "ab.nii.gz").touch()
     mask = tmp_path / "mask.nii.gz"
     said = f"no {name}.nii.gz in outputs/; not asked for: ab.nii.gz"
-    assert collect(case, work / "outputs", mask) == (State.NO_OUTPUT, said)
+    assert collect(case, work / "outputs", mask, FLARE) == (State.NO_OUTPUT, said)
     save(work / "outputs" / f"{name}.nii.gz", lesion())
-    assert collect(case, work / "outputs", mask) == (State.OK, "not asked for: ab.nii.gz")
+    assert collect(case, work / "outputs", mask, FLARE) == (State.OK, "not asked for: ab.nii.gz")
 
 
 def test_channels_without_a_socket_are_refused_before_anything_runs(tmp_path: Path) -> None:
@@ -239,29 +242,34 @@ def test_channels_without_a_socket_are_refused_before_anything_runs(tmp_path: Pa
         save(tmp_path / f"{channel}.nii.gz", lesion())
     cases = find(tmp_path)
     FLARE.check_cases(cases)
-    grand_challenge(["ct", "pet"]).check_cases(cases)
+    TWO_SOCKETS.check_cases(cases)
     with pytest.raises(EvaluationError, match=r"case a has 2 channel.*1 socket.*images/ct"):
-        GRAND_CHALLENGE.check_cases(cases)
+        ONE_SOCKET.check_cases(cases)
 
 
 @pytest.mark.parametrize("slug", ["", "CT", "a/b", "..", "a b", "-a"])
 def test_what_is_no_slug_is_refused(slug: str) -> None:
-    with pytest.raises(EvaluationError, match="not a socket's slug"):
-        grand_challenge([slug])
-    with pytest.raises(EvaluationError, match="not a socket's slug"):
-        grand_challenge(output=slug)
+    for change in ({"input_sockets": [slug]}, {"output_socket": slug}):
+        with pytest.raises(msgspec.ValidationError, match=r"matching regex"):
+            msgspec.convert(msgspec.to_builtins(ONE_SOCKET) | change, Contract)
+
+
+@pytest.mark.parametrize("change", [{"input_sockets": ()}, {"output_socket": None}])
+def test_sockets_go_both_ways(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="need each other"):
+        replace(ONE_SOCKET, **change)
 
 
 @pytest.mark.parametrize("user", ["", "root", "0", "0:0", "root:users", None])
 def test_grand_challenge_refuses_root(user: str | None) -> None:
     with pytest.raises(EvaluationError, match=r"team:latest: runs as root.*add USER"):
-        GRAND_CHALLENGE.check_image("team:latest", {"User": user, "Cmd": ["sh"]})
+        ONE_SOCKET.check_image("team:latest", {"User": user, "Cmd": ["sh"]})
     FLARE.check_image("team:latest", {"User": user})
 
 
 def test_grand_challenge_needs_an_entry_point() -> None:
-    GRAND_CHALLENGE.check_image("team", {"User": "1000", "Entrypoint": ["run"], "Cmd": None})
-    GRAND_CHALLENGE.check_image("team", {"User": "1000", "Entrypoint": None, "Cmd": ["run"]})
+    ONE_SOCKET.check_image("team", {"User": "1000", "Entrypoint": ["run"], "Cmd": None})
+    ONE_SOCKET.check_image("team", {"User": "1000", "Entrypoint": None, "Cmd": ["run"]})
     with pytest.raises(EvaluationError, match="team: has no entry point"):
-        GRAND_CHALLENGE.check_image("team", {"User": "1000", "Entrypoint": None, "Cmd": None})
+        ONE_SOCKET.check_image("team", {"User": "1000", "Entrypoint": None, "Cmd": None})
     FLARE.check_image("team", {"User": "1000"})

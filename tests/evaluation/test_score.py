@@ -146,7 +146,7 @@ def test_the_table_has_these_columns(folders: Folders) -> None:
     main(folders.command())
     for row in folders.rows():
         assert list(row) == ["case", "status", *SCORES, *SIZE, "message"]
-    main(folders.command("--scoring", "flare23"))
+    main(folders.command("--challenge", "flare23"))
     classes = [f"{score}_{organ}" for organ in ORGANS for score in ("dsc", "nsd")]
     for row in folders.rows():
         assert list(row) == ["case", "status", *SCORES, *classes, *SIZE, "message"]
@@ -158,7 +158,7 @@ def test_each_class_is_scored_and_the_lesion_ranks(folders: Folders) -> None:
     predicted[:4], predicted[12:20, 5:10, 2:8], predicted[22:] = 1, 14, 2
     folders.add("a", predicted, expected)
     folders.add("b", predicted * 2, expected)
-    assert main(folders.command("--scoring", "flare23")) == 1
+    assert main(folders.command("--challenge", "flare23")) == 1
     a, b = folders.rows()
     assert (a["dsc_Liver"], a["nsd_Liver"]) == ("1.0", "1.0")
     assert (a["dsc_Stomach"], a["dsc_RK"]) == ("0.0", "0.0")  # missed; made up
@@ -167,7 +167,7 @@ def test_each_class_is_scored_and_the_lesion_ranks(folders: Folders) -> None:
     assert a["nsd"] == a["nsd_Lesion"] != "0.0"
     assert (a["lesion_count"], a["lesion_f1"]) == ("1", "1.0")
     assert float(a["predicted_ml"]) == pytest.approx(240 * VOXEL_ML)  # of lesion only
-    assert b["message"] == "b.nii.gz: holds labels from 0 to 28; flare23 allows 0 to 14"
+    assert b["message"] == "b.nii.gz: holds labels from 0 to 28; allowed are 0 to 14"
     assert {b[f"dsc_{organ}"] for organ in ORGANS} == {"0.0"}
 
 
@@ -223,7 +223,7 @@ def spoil_spacing(path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("values", "holds labels from 0 to 3; flare24 allows 0 to 1"),
+        ("values", "holds labels from 0 to 3; allowed are 0 to 1"),
         ("damaged", "truncated"),
         ("spacing", "its voxels cannot measure (nan, "),
     ],

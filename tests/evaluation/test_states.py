@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.runners import LIMITS, MEMORY, TIMEOUT
+from evaluation.runners import MEMORY, TIMEOUT, WITHOUT_SANDBOX
 from evaluation.states import State, of_outcome
 from tests.evaluation.scripted import ENDED_WELL
 
-LIMIT = LIMITS["flare"]
+LIMIT = WITHOUT_SANDBOX
 CLEAN = replace(ENDED_WELL, log="loading\nwent wrong\n\n")
 
 

@@ -1,4 +1,5 @@
 import multiprocessing
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,12 +31,12 @@ def test_a_record_comes_back_as_it_was_saved(tmp_path: Path, one: Record) -> Non
     assert store.load("case_2") is None
 
 
-def test_a_record_of_the_first_version_is_read_and_written_as_it_was(tmp_path: Path) -> None:
-    """STORED was written before the classes were read by a library."""
-    store = Store(tmp_path)
-    store.save(RECORD)
-    assert store.path("case_1").read_bytes() == STORED.read_bytes()
-    assert store.load("case_1") == RECORD
+def test_a_record_of_the_first_version_is_read(tmp_path: Path) -> None:
+    """STORED was written when a field's name had the limit of GPU memory in it."""
+    path = Store(tmp_path).path("case_1")
+    path.parent.mkdir()
+    shutil.copyfile(STORED, path)
+    assert Store(tmp_path).load("case_1") == RECORD
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import pytest
 
 from evaluation.cases import find
 from evaluation.runners import (
-    LIMITS,
     InfrastructureError,
     InputError,
     Job,
@@ -27,8 +26,9 @@ from evaluation.runners.docker import DockerRunner, connect
 from evaluation.runners.process import ProcessRunner
 from evaluation.staging import stage
 from evaluation.states import State
-from evaluation.trial import Rig, Trial
+from evaluation.trial import MeasuredRunner, Trial
 from tests import engine
+from tests.evaluation.challenges import CONDITIONS, FLARE24
 from tests.evaluation.scripted import ENDED_WELL, Scripted, write_mask
 from tests.submissions import (
     BEHAVIOURS,
@@ -41,13 +41,14 @@ from tests.submissions import (
 )
 
 
-def one_run(folder: Path, runner: Runner, limits: Limits = LIMITS["sandbox"]) -> Trial:
+def one_run(folder: Path, runner: Runner, limits: Limits = CONDITIONS.limits) -> Trial:
     """Run case "a"; its mask goes to folder/mask.nii.gz."""
     work = folder / "work"
     work.mkdir(exist_ok=True)
     (case,) = find(write_cases(folder / "data", ["a"])[0])
-    with Rig(runner, limits, 20.0, work) as rig:
-        trial = rig.run(case, folder / "mask.nii.gz")
+    conditions = replace(CONDITIONS, limits=limits, timeout_s=20.0)
+    with MeasuredRunner(runner, conditions, work) as measured:
+        trial = measured.run(case, folder / "mask.nii.gz")
     assert list(work.iterdir()) == []
     assert (trial.mask is not None) == (folder / "mask.nii.gz").exists()
     return trial
@@ -67,7 +68,7 @@ def test_a_case_is_laid_out_the_same_whatever_the_umask(tmp_path: Path) -> None:
         (tmp_path / "scans" / f"{name}.nii.gz").chmod(0o400)
     work = tmp_path / "work"
     work.mkdir()
-    stage(find(tmp_path / "scans")[0], work)
+    stage(find(tmp_path / "scans")[0], work, FLARE24.contract)
     found = {
         str(path.relative_to(tmp_path)): oct(stat.S_IMODE(path.stat().st_mode))
         for path in (work, *work.rglob("*"))
@@ -93,7 +94,7 @@ def test_what_a_submission_does_to_its_scan_stays_with_it(tmp_path: Path, linked
     before = scan.read_bytes()
     work = tmp_path / "work"
     work.mkdir()
-    stage(find(scan.parent)[0], work)
+    stage(find(scan.parent)[0], work, FLARE24.contract)
     copy = work / "inputs" / scan.name
     assert copy.read_bytes() == before
     assert stat.S_ISREG(copy.lstat().st_mode)
@@ -208,7 +209,7 @@ def test_folders_nested_deeper_than_python_recurses_are_removed(
         subprocess.run(["rm", "-rf", "--", tmp_path / "work"], check=True)
 
 
-LIMITED = replace(LIMITS["sandbox"], memory_mib=128, shm_mib=32, tmp_mib=16, output_mib=2)
+LIMITED = replace(Limits(), memory_mib=128, shm_mib=32, tmp_mib=16, output_mib=2)
 COUNT = 'i=0; while [ $i -lt 1100 ]; do {}; i=$((i+1)); done; echo "$i"'
 WRITERS = {
     "much": Behaviour("", f"{COPY}; head -c 3M /dev/zero > outputs/x; sleep 60"),
@@ -256,12 +257,12 @@ def run_named(
     runner: Runner = (
         ProcessRunner("sh predict.sh", source, LIMITED, None, dict(os.environ))
         if image is None
-        else DockerRunner(connect(), image.name, LIMITED, None)
+        else DockerRunner(connect(), image.name, LIMITED, None, FLARE24.contract)
     )
     (case,) = find(write_cases(folder / "data", [name])[0])
     try:
-        with Rig(runner, LIMITED, 30.0, work) as rig:
-            trial = rig.run(case, mask)
+        with MeasuredRunner(runner, replace(CONDITIONS, limits=LIMITED), work) as measured:
+            trial = measured.run(case, mask)
         assert list(work.iterdir()) == []
     finally:
         runner.close()

@@ -29,14 +29,16 @@ from app.model import (
 )
 from app.predict import Options, Predictor
 from app.preprocess import prepare
+from evaluation import challenges
 from evaluation.__main__ import main as evaluation
-from evaluation.scoring.profiles import FLARE24, Scores, score
+from evaluation.scoring.classes import Scores, score
 from tests.app.small_model import CONFIG, NETWORK, write_model
 from tests.nnunet_models import ROOT, crop_scan, smooth_noise, write_scan
 from training.lesion_filter import FILTERS, Judged, judge, main
 from volumes.files import sha256
 
 CPU = torch.device("cpu")
+RULES = challenges.load("flare24").scoring
 SHAPE, SPACING = (24, 60, 56), (2.5, 1.5, 1.5)
 TRUE = LesionFilter(1.0, 0.0, "")  # what the cases below call a lesion
 SOME = (*FILTERS[::9], LesionFilter(1e6, 0.0, ""))  # the last takes everything out
@@ -112,7 +114,7 @@ def said_and_done(folder: Path, file: Path, reference: NDArray[np.uint8]) -> lis
     done = []
     for rule, one in zip(SOME, said, strict=True):
         mask = segmented(folder, file, rule)
-        done.append(score(FLARE24, mask, reference, scan.spacing_zyx))
+        done.append(score(RULES, mask, reference, scan.spacing_zyx))
         assert (done[-1].dsc, done[-1].nsd) == (one.dsc, one.nsd)
     return done
 

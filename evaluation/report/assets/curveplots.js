@@ -7,7 +7,10 @@ import { fixed } from "./words.js";
 
 const HEIGHT = 300;
 const EDGE = { left: 62, right: 14, top: 26, bottom: 40 };
+// The challenge's limits, each null where it has none.
 const { time_s: TIME_LIMIT_S, vram_mib: VRAM_LIMIT_MIB } = overview.limits;
+const TIME_LIMIT = TIME_LIMIT_S === null ? null : `${TIME_LIMIT_S} s`;
+const VRAM_LIMIT = VRAM_LIMIT_MIB === null ? null : `${VRAM_LIMIT_MIB / 1024} GB`;
 
 // { t_s, mib } of a curve as Python's `packed` wrote it.
 export function unpacked(curve) {
@@ -20,8 +23,8 @@ export function caseCurve(curve, row) {
   const { t_s, mib } = unpacked(curve);
   const [peak, area] = [row.peak_vram_mib, row.area_mib_s].map((value) => fixed(value, 0));
   const caption = `GPU memory in use on the whole GPU. Above the baseline of ${fixed(row.baseline_mib, 0)}`
-    + ` MiB (dotted): peak ${peak} MiB, area ${area} MiB·s (hatched, from start to finish). Dashed: 45 s,`
-    + " and 4 GB above the baseline, where in view.";
+    + ` MiB (dotted): peak ${peak} MiB, area ${area} MiB·s (hatched, from start to finish).`
+    + joined(" Dashed: ", ", and ", [TIME_LIMIT, VRAM_LIMIT && `${VRAM_LIMIT} above the baseline`], ", where in view.");
   const label = `Memory over time of case ${row.case}: peak ${peak} MiB above the baseline,`
     + ` ${fixed(row.runtime_s, 1)} s from start to finish.`;
   return figure(caption, (width) => {
@@ -43,7 +46,7 @@ export function caseCurve(curve, row) {
 // curves: [{ curve, row }]
 export function teamCurves(curves) {
   const caption = "Memory above the baseline in all cases of the team, from each start; dashed: cases "
-    + "that failed, and FLARE's 45 s and 4 GB.";
+    + `that failed${joined(", and the challenge's ", " and ", [TIME_LIMIT, VRAM_LIMIT])}.`;
   const all = curves.map(({ curve, row }) => {
     const { t_s, mib } = unpacked(curve);
     return { t_s, mib: mib.map((value) => value - row.baseline_mib), row };
@@ -80,10 +83,16 @@ function frame(width, from, to, high) {
 
 function limits(axes, baseline) {
   return [
-    axes.y.high > baseline + VRAM_LIMIT_MIB
-      ? across(axes, baseline + VRAM_LIMIT_MIB, "limit", "4 GB") : null,
-    axes.x.high > TIME_LIMIT_S ? down(axes, TIME_LIMIT_S, "limit", "45 s") : null,
+    VRAM_LIMIT && axes.y.high > baseline + VRAM_LIMIT_MIB
+      ? across(axes, baseline + VRAM_LIMIT_MIB, "limit", VRAM_LIMIT) : null,
+    TIME_LIMIT && axes.x.high > TIME_LIMIT_S ? down(axes, TIME_LIMIT_S, "limit", TIME_LIMIT) : null,
   ];
+}
+
+// What there is of parts with words around it, or nothing.
+function joined(before, between, parts, after = "") {
+  const there = parts.filter(Boolean);
+  return there.length ? `${before}${there.join(between)}${after}` : "";
 }
 
 function across(axes, mib, kind, words = "") {

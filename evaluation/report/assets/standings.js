@@ -15,7 +15,7 @@ export function method(standings) {
     const weight = one.weight === 1 ? "" : ` (weight ${one.weight})`;
     return `${one.name}${weight}`;
   });
-  return `Ranked by ${profile.method} (profile ${profile.name}) over ${count(standings.cases, "case")}: `
+  return `Ranked by ${profile.method} (challenge ${profile.name}) over ${count(standings.cases, "case")}: `
     + `${metrics.join(", ")}. The score is the weighted mean of ranks.`;
 }
 

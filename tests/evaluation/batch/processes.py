@@ -11,32 +11,25 @@ import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from evaluation.batch import archives
 from evaluation.batch.machine import Check, Machine
-from evaluation.contracts import Contract
+from evaluation.batch.messages import Entrant
 from evaluation.gpu.devices import Gpu
-from evaluation.runners import InputError, Limits, Runner
+from evaluation.runners import InputError, Runner
 from evaluation.runners.process import ProcessRunner
 
 
 @contextmanager
-def runner(
-    machine: Machine,
-    archive: Path,
-    limits: Limits,
-    gpu: Gpu | None,
-    image_mib: int,
-    contract: Contract,
-    check: Check,
-) -> Iterator[Runner]:
-    source = machine.folder / f"source-{os.getpid()}" / archive.name
-    with tarfile.open(archive) as tar:
+def runner(machine: Machine, team: Entrant, gpu: Gpu | None, check: Check) -> Iterator[Runner]:
+    source = machine.folder / f"source-{os.getpid()}" / team.archive.name
+    with tarfile.open(team.archive) as tar:
         tar.extractall(source, filter="data")
     if not (source / "predict.sh").exists():
-        raise InputError(f"{archive}: no predict.sh")
-    yield _Named("sh predict.sh", source, limits, gpu.uuid if gpu else None, os.environ)
+        raise InputError(f"{team.archive}: no predict.sh")
+    yield _Named(
+        "sh predict.sh", source, team.conditions.limits, gpu.uuid if gpu else None, os.environ
+    )
 
 
 class _Named(ProcessRunner):

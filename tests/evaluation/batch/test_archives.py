@@ -15,10 +15,12 @@ import pytest
 
 from evaluation.batch import archives, inspection
 from evaluation.batch.machine import Machine
-from evaluation.contracts import FLARE, Contract, grand_challenge
-from evaluation.runners import LIMITS, InfrastructureError, InputError, Runner, images
+from evaluation.batch.messages import Entrant
+from evaluation.conditions import Conditions
+from evaluation.runners import InfrastructureError, InputError, Runner, images
 from evaluation.runners.docker import connect
 from tests import engine
+from tests.evaluation.challenges import CONDITIONS, FLARE24, GRAND_CHALLENGE
 
 BASE = "ARG BASE_IMAGE=debian:bookworm-slim\nFROM ${BASE_IMAGE}\nWORKDIR /workspace\n"
 GOOD = f"{BASE}COPY Dockerfile predict.sh\n"
@@ -56,10 +58,10 @@ class Teams:
         return archive
 
     def use(
-        self, archive: Path, image_mib: int = 1024, contract: Contract = FLARE
+        self, archive: Path, image_mib: int = 1024, conditions: Conditions = CONDITIONS
     ) -> contextlib.AbstractContextManager[Runner]:
-        limits = LIMITS["sandbox"]
-        return archives.runner(self.machine, archive, limits, None, image_mib, contract, patient)
+        team = Entrant("team", archive, self.folder, conditions, image_mib)
+        return archives.runner(self.machine, team, None, patient)
 
     def loaded(self) -> list[str]:
         """Those of the images that the engine has."""
@@ -157,8 +159,8 @@ def test_grand_challenges_contract_asks_for_other_things(
     expected = (
         pytest.raises(InputError, match=f"{archive}: .*{why}") if why else contextlib.nullcontext()
     )
-    with expected, teams.use(archive, contract=grand_challenge()) as runner:
-        assert str(runner.describe()["contract"]).startswith("grand-challenge")
+    with expected, teams.use(archive, conditions=GRAND_CHALLENGE) as runner:
+        assert str(runner.describe()["image_digest"]).startswith("sha256:")
     with pytest.raises(InputError), teams.use(archive):
         pass
 
@@ -195,7 +197,7 @@ def test_an_image_for_another_processor_is_refused(teams: Teams) -> None:
         answer = client.version() | {"Arch": "s390x"}
         client.version = lambda: answer
         with pytest.raises(InputError, match=r"for linux/.*, this machine is linux/s390x; build"):
-            inspection.inspect(client, archive, name, 1024, FLARE)
+            inspection.inspect(client, archive, name, 1024, FLARE24.contract)
         client.close()
 
 

@@ -8,15 +8,13 @@ from pathlib import Path
 import pytest
 
 from evaluation.__main__ import main
-from evaluation.batch.batch import Outcome
-from evaluation.batch.job import Conditions, Team
-from evaluation.cli.batch import summary
-from evaluation.runners import LIMITS
+from evaluation.batch.batch import Outcome, summary
+from evaluation.batch.messages import Entrant
 from evaluation.states import State
+from tests.evaluation.challenges import CONDITIONS
 from tests.evaluation.records import RECORD
 
-CONDITIONS = Conditions(LIMITS["sandbox"], 60.0, 0.02, "flare24", 1024)
-TEAMS = [Team(name, Path(), Path(), CONDITIONS) for name in ("alpha", "beta", "gamma")]
+TEAMS = [Entrant(name, Path(), Path(), CONDITIONS, 1024) for name in ("alpha", "beta", "gamma")]
 
 
 def test_the_summary_counts_and_says_what_is_missing_and_why() -> None:

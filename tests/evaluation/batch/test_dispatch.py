@@ -11,10 +11,10 @@ import pytest
 
 from evaluation.batch.board import Board, Kind, Place
 from evaluation.batch.dispatch import Dispatch
-from evaluation.batch.job import Answer, Conditions, Done, Failed, Lost, Refused, Team
+from evaluation.batch.messages import Answer, Done, Entrant, Failed, Lost, Refused
 from evaluation.batch.slot import Slot
 from evaluation.cases import find
-from evaluation.runners import LIMITS
+from tests.evaluation.challenges import CONDITIONS
 from tests.evaluation.records import RECORD
 from tests.submissions import write_cases
 
@@ -49,8 +49,7 @@ class FakeCluster:
 class Setting:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cases = find(*write_cases(folder, ["a", "b"]))
-        conditions = Conditions(LIMITS["sandbox"], 60.0, 0.02, "flare24", 1024)
-        self.teams = [Team("x", folder / "x.tar.gz", folder / "x", conditions)]
+        self.teams = [Entrant("x", folder / "x.tar.gz", folder / "x", CONDITIONS, 1024)]
         self.board = Board({"x": ["a", "b"]}, {})
         self.now = 0.0
         self.out = io.StringIO()

@@ -13,18 +13,17 @@ import numpy as np
 import pytest
 
 from evaluation.batch import archives
-from evaluation.batch.job import Conditions, Done, Failed, Lost, Refused, Team
 from evaluation.batch.machine import Machine
+from evaluation.batch.messages import Done, Entrant, Failed, Lost, Refused
 from evaluation.batch.slot import Slot
 from evaluation.cases import find
-from evaluation.runners import LIMITS
 from evaluation.states import State
 from evaluation.store import Store
 from tests.evaluation.batch import processes
+from tests.evaluation.challenges import CONDITIONS
 from tests.submissions import BEHAVIOURS, SHAPE, Behaviour, save, write_cases, write_submission
 
 GOOD = BEHAVIOURS["good"]
-CONDITIONS = Conditions(LIMITS["sandbox"], 60.0, 0.02, "flare24", 1024)
 
 
 class Setting:
@@ -32,7 +31,8 @@ class Setting:
         self.folder = folder
         self.cases = find(*write_cases(folder, ["a", "b"]))
         self.machine = Machine(folder / "machine")
-        self.team = Team("team", folder / "team.tar.gz", folder / "results" / "team", CONDITIONS)
+        results = folder / "results" / "team"
+        self.team = Entrant("team", folder / "team.tar.gz", results, CONDITIONS, 1024)
         self.team.folder.mkdir(parents=True)
         self.store = Store(self.team.folder)
         self.write(GOOD)
@@ -119,7 +119,7 @@ def test_results_of_other_conditions_are_not_mixed(setting: Setting) -> None:
     other = replace(setting.team, conditions=replace(CONDITIONS, timeout_s=61.0))
     answer = slot.measure(other, setting.cases[1], 1)
     assert isinstance(answer, Refused)
-    assert "timeout_s was 60.0, is 61.0" in answer.message
+    assert "timeout_s was 3600.0, is 61.0" in answer.message
     assert setting.verdict()["state"] == "ok"
 
 

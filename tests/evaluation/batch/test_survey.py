@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from evaluation import settings
 from evaluation.batch import survey
-from evaluation.batch.job import Conditions, Team
+from evaluation.batch.messages import Entrant
 from evaluation.cases import Case, find
 from evaluation.errors import EvaluationError
-from evaluation.runners import LIMITS
 from evaluation.states import State
 from evaluation.store import Store
+from tests.evaluation.challenges import CONDITIONS
 from tests.evaluation.records import ACCURACY, RECORD
 from tests.submissions import SHAPE, save, write_cases
 from volumes.files import sha256
-
-CONDITIONS = Conditions(LIMITS["sandbox"], 60.0, 0.02, "flare24", 1024)
 
 
 @pytest.fixture
@@ -28,15 +26,17 @@ def cases(tmp_path: Path) -> list[Case]:
     return find(*write_cases(tmp_path, ["a", "b", "c"]))
 
 
-def teams(folder: Path, *archives: str) -> list[Team]:
+def teams(folder: Path, *archives: str) -> list[Entrant]:
     submissions = folder / "submissions"
     submissions.mkdir()
     for name in archives:
         (submissions / name).touch()
-    return survey.teams_in(submissions, folder / "results", CONDITIONS)
+    return survey.entrants(
+        submissions, folder / "results", CONDITIONS, image_mib=1024, overlap=False
+    )
 
 
-def keep(team: Team, case: Case, *, state: State = State.OK, scored: bool = True) -> None:
+def keep(team: Entrant, case: Case, *, state: State = State.OK, scored: bool = True) -> None:
     assert case.reference is not None
     record = replace(
         RECORD,
@@ -65,7 +65,7 @@ def test_a_folder_without_archives_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"submissions: holds no \.tar\.gz file"):
         teams(tmp_path)
     with pytest.raises(EvaluationError, match="none: no such folder"):
-        survey.teams_in(tmp_path / "none", tmp_path, CONDITIONS)
+        survey.entrants(tmp_path / "none", tmp_path, CONDITIONS, image_mib=1, overlap=False)
 
 
 def test_what_is_kept_is_not_to_be_done_again(tmp_path: Path, cases: list[Case]) -> None:
@@ -82,12 +82,11 @@ def test_other_conditions_are_refused_before_anything_runs(
     tmp_path: Path, cases: list[Case]
 ) -> None:
     (team,) = teams(tmp_path, "one.tar.gz")
-    settings = CONDITIONS.settings({"image_digest": "sha256:1"}, on_gpu=True)
-    team.folder.mkdir(parents=True)
-    Store(team.folder).settings.write_text(json.dumps(settings))
+    made_with = settings.settings_of({"image_digest": "sha256:1"}, CONDITIONS, "each worker's own")
+    settings.save(Store(team.folder), made_with)
     assert survey.left([team], cases)[0] == {"one": ["a", "b", "c"]}
     other = replace(team, conditions=replace(CONDITIONS, timeout_s=61.0))
-    with pytest.raises(EvaluationError, match=r"timeout_s was 60\.0, is 61\.0"):
+    with pytest.raises(EvaluationError, match=r"timeout_s was 3600\.0, is 61\.0"):
         survey.left([other], cases)
 
 
@@ -95,7 +94,7 @@ def test_a_damaged_settings_file_is_named(tmp_path: Path, cases: list[Case]) -> 
     (team,) = teams(tmp_path, "one.tar.gz")
     team.folder.mkdir(parents=True)
     Store(team.folder).settings.write_text("{")
-    with pytest.raises(EvaluationError, match=r"one/run\.json: damaged"):
+    with pytest.raises(EvaluationError, match=r"one/run\.json: not what a run writes"):
         survey.left([team], cases)
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,17 +21,18 @@ from evaluation.gpu import devices
 from evaluation.gpu.curve_file import read_curve
 from evaluation.harness import Plan, evaluate
 from evaluation.record import Record
-from evaluation.runners import LIMITS
 from evaluation.states import State
 from evaluation.store import Store
 from evaluation.submission import Submission
-from evaluation.trial import Rig
+from evaluation.trial import MeasuredRunner
 from tests import engine
+from tests.evaluation.challenges import CONDITIONS
 from tests.evaluation.gpu.nvml import FakeDevice, FakeNvml
 from tests.submissions import lesion, save, write_cases
 
 pytestmark = pytest.mark.slow
 
+SHORT = replace(CONDITIONS, timeout_s=60.0)
 # 2000 MiB and a plateau: 0.25 * 2000 + 1.0 * 2000 + 0.25 * 2000 MiB s.
 AREA_MIB_S, PEAK_MIB = 2500.0, 2000.0
 SUBMISSION = """
@@ -67,7 +69,7 @@ class Setting:
 
     def evaluate(self, submission: Submission, count: int = 1) -> list[Record]:
         scans, labels = write_cases(self.folder, [f"case{i}" for i in range(count)])
-        plan = Plan(submission, find(scans, labels), self.folder / "results", timeout_s=60)
+        plan = Plan(submission, find(scans, labels), self.folder / "results", SHORT)
         return evaluate(plan, io.StringIO())
 
 
@@ -93,7 +95,7 @@ def test_time_peak_and_area_are_those_of_the_submission(setting: Setting) -> Non
         assert one.vram.peak_vram_mib == PEAK_MIB
         assert one.vram.baseline_mib == 300.0
         assert one.vram.contaminated == ()
-        assert one.vram.area_above_4096_mib_s == 0
+        assert one.vram.area_above_limit_mib_s == 0
         assert one.vram.tail_s == 0.0
         assert one.vram.first_use_s is not None
         assert 0.3 < one.vram.first_use_s < one.usage.runtime_s - 1.5
@@ -149,7 +151,7 @@ def test_a_gpu_that_stays_lost_is_an_infra_error_that_a_resumed_run_mends(
     setting.fake.update()  # the GPU is back
     setting.write()
     scans, labels = setting.folder / "scans", setting.folder / "labels"
-    plan = Plan(lost, find(scans, labels), setting.folder / "results", timeout_s=60, resume=True)
+    plan = Plan(lost, find(scans, labels), setting.folder / "results", SHORT, resume=True)
     (again,) = evaluate(plan, io.StringIO())
     assert again.state is State.OK
 
@@ -182,9 +184,9 @@ def test_bench_judges_memory_and_time(setting: Setting, tmp_path: Path) -> None:
     scans, _ = write_cases(tmp_path, ["a"])
     gpu = devices.find(None)
     out = io.StringIO()
-    runner = setting.write().runner(LIMITS["sandbox"], gpu)
-    with Rig(runner, LIMITS["sandbox"], 60.0, tmp_path, gpu) as rig:
-        assert bench(rig, find(scans), 2, out)
+    runner = setting.write().runner(SHORT, gpu)
+    with MeasuredRunner(runner, SHORT, tmp_path, gpu) as measured:
+        assert bench(measured, find(scans), 2, out)
     text = out.getvalue()
     assert "Stand-in GPU" in text
     assert "| 2000 (2000 to 2000) |" in text

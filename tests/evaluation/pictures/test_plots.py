@@ -7,7 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from evaluation.challenges import CaseLimits
 from evaluation.pictures.plots import COLUMNS, draw, during_run, thinned, vram_curve_png
+from tests.evaluation.challenges import FLARE24
 
 BASELINE_MIB = 600.0
 
@@ -24,6 +26,7 @@ def curve(runtime_s: float, peak_mib: float) -> dict[str, Any]:
         "runtime_s": runtime_s,
         "peak_mib": peak_mib,
         "area_mib_s": 1234.4,
+        "limits": FLARE24.limits,
     }
 
 
@@ -111,6 +114,11 @@ def test_limits_are_drawn_where_they_are_in_view(
     assert {down.get(45.0, "--"), across.get(4696.0, "--")} == {"--"}
 
 
+def test_limits_that_a_challenge_has_not_are_not_drawn() -> None:
+    figure = draw(**curve(90.0, 5000.0) | {"limits": CaseLimits(timeout_s=60.0)})
+    assert [list(lines) for lines in lines_at(figure.axes[0])] == [[600.0], [0.0, 90.0]]
+
+
 def test_memory_ticks_are_powers_of_two() -> None:
     for peak_mib, step in ((300.0, 256), (2000.0, 512), (5000.0, 1024), (70000.0, 16384)):
         axes = draw(**curve(20.0, peak_mib)).axes[0]
@@ -129,6 +137,7 @@ def test_a_case_without_gpu_use_can_be_drawn() -> None:
         runtime_s=20.0,
         peak_mib=0.0,
         area_mib_s=0.0,
+        limits=CaseLimits(timeout_s=60.0),
     )
     assert "peak 0 MiB above the baseline, at 0.0 s" in texts(figure)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.ranking.outcomes import Outcomes
-from evaluation.ranking.profile import Metric, Profile
+from evaluation.ranking.rules import Method, Metric, RankingRules
 from evaluation.record import Record
 from evaluation.states import State
 from evaluation.store import Store
@@ -40,7 +40,7 @@ def record(
         scans_sha256=(f"scan of {case}",),
         reference_sha256=f"reference of {case}",
         usage=replace(RECORD.usage, flare_time_s=time_s),
-        vram=replace(VRAM, area_above_4096_mib_s=above_mib_s),
+        vram=replace(VRAM, area_above_limit_mib_s=above_mib_s),
         accuracy=replace(ACCURACY, dsc=dsc, nsd=nsd, classes={"Lesion": (dsc, nsd)}),
     )
 
@@ -68,8 +68,8 @@ def write_submission(results: Path, name: str, state: str, message: str = "") ->
     (results / name / "submission.json").write_text(json.dumps(content))
 
 
-def profile(*metrics: Metric, method: str = "rank-then-aggregate") -> Profile:
-    return Profile("test", method, metrics)  # type: ignore[arg-type]
+def rules(*metrics: Metric, method: Method = "rank-then-aggregate") -> RankingRules:
+    return RankingRules("test", method, metrics)
 
 
 def outcomes(*tables: Mapping[str, Sequence[float | None]]) -> Outcomes:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from evaluation.ranking import methods
-from evaluation.ranking.profile import METHODS, Method
+from evaluation.ranking.rules import METHODS, Method
 
 Floats = NDArray[np.float64]
 ALPHA = 0.05

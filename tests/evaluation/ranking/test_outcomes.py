@@ -7,32 +7,39 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
+from evaluation import settings
+from evaluation.conditions import usual
 from evaluation.errors import EvaluationError
 from evaluation.gpu.curve import Curve
 from evaluation.gpu.curve_file import write_curve
-from evaluation.ranking.outcomes import Missing, Outcomes, collect
-from evaluation.ranking.profile import Metric, Profile, load_profile
+from evaluation.ranking.outcomes import Missing, Outcomes, collect, without_gpu
+from evaluation.ranking.rules import Metric, RankingRules
+from evaluation.settings import Settings
 from evaluation.states import State
-from evaluation.teams import find_teams
+from evaluation.store import Store
+from evaluation.teams import challenge_of, find_teams
+from tests.evaluation.challenges import FLARE23, FLARE24
 from tests.evaluation.ranking.results_folder import (
     infra_error,
-    profile,
     record,
+    rules,
     write_submission,
     write_team,
 )
 from tests.evaluation.records import ACCURACY, VRAM
 
-FLARE24 = load_profile("flare24")
 FAILURES = [state for state in State if state not in (State.OK, State.INFRA_ERROR)]
 
 
-def read(results: Path, missing: Missing = "refuse", by: Profile = FLARE24) -> Outcomes:
-    return collect(find_teams(results)[0], by, missing)
+def read(
+    results: Path, missing: Missing = "refuse", by: RankingRules = FLARE24.ranking
+) -> Outcomes:
+    return collect(find_teams(results)[0], structs.replace(FLARE24, ranking=by), missing)
 
 
-def refusal(results: Path, missing: Missing = "refuse", by: Profile = FLARE24) -> str:
+def refusal(results: Path, missing: Missing = "refuse", by: RankingRules = FLARE24.ranking) -> str:
     with pytest.raises(EvaluationError) as caught:
         read(results, missing, by)
     assert "\n" not in str(caught.value)
@@ -143,20 +150,44 @@ def test_results_of_different_scans_are_not_mixed(tmp_path: Path) -> None:
     assert "case x: a and b were judged by different scans" in refusal(tmp_path)
 
 
-def test_results_of_different_scoring_profiles_are_not_mixed(tmp_path: Path) -> None:
+def test_results_of_different_scoring_are_not_mixed(tmp_path: Path) -> None:
     organs = {name: (0.5, 0.5) for name in ("Liver", "Lesion")}
     write_team(tmp_path, "a", [record("x")])
     write_team(tmp_path, "b", [replace(record("x"), accuracy=replace(ACCURACY, classes=organs))])
-    assert "a, x by flare24, b, x by Lesion, Liver" in refusal(tmp_path)
+    assert "b, x has scores of Lesion, Liver, and flare24 has Lesion" in refusal(tmp_path)
+
+
+def test_what_a_team_was_scored_by_is_known_of_its_settings(tmp_path: Path) -> None:
+    write_team(tmp_path, "a", [record("x")])
+    settings.save(Store(tmp_path / "a"), Settings("sha256:1", None, None, usual(FLARE24)))
+    assert challenge_of(find_teams(tmp_path)[0]) == FLARE24
+    assert read(tmp_path).scoring == "flare24"
+    finer = structs.replace(FLARE24, scoring=structs.replace(FLARE24.scoring, decimals=6))
+    write_team(tmp_path, "b", [record("x")])
+    settings.save(Store(tmp_path / "b"), Settings("sha256:2", None, None, usual(finer)))
+    assert "b was scored by flare24, whose rules are not those of flare24" in refusal(tmp_path)
+    with pytest.raises(EvaluationError, match="a was run for flare24, b for flare24, or for other"):
+        challenge_of(find_teams(tmp_path)[0])
+
+
+def test_without_settings_it_is_the_default(tmp_path: Path) -> None:
+    write_team(tmp_path, "a", [record("x")])
+    assert challenge_of(find_teams(tmp_path)[0]) == FLARE24
+
+
+def test_without_a_gpu_only_its_memory_is_left_out() -> None:
+    assert without_gpu(FLARE24.ranking).metrics == FLARE24.ranking.metrics[:3]
+    assert without_gpu(FLARE24.ranking).name == "flare24-without-gpu"
+    assert without_gpu(FLARE23.ranking).metrics == FLARE23.ranking.metrics[:3]
+    with pytest.raises(EvaluationError, match="test ranks by GPU memory alone"):
+        without_gpu(rules(Metric("peak_vram_mib", "Peak", "smaller", failed=1e9)))
 
 
 def test_what_was_not_measured_is_named(tmp_path: Path) -> None:
     write_team(tmp_path, "a", [record("x"), replace(record("y"), vram=None)])
-    assert (
-        "a, y: area_above_4096_mib_s was not measured; rank by a --profile without it:"
-        " flare24-without-gpu, or a file of your own"
-    ) in refusal(tmp_path)
-    assert read(tmp_path, by=load_profile("flare24-without-gpu")).values.shape == (3, 1, 2)
+    expected = "a, y: area_above_4096_mib_s was not measured; add --without-gpu"
+    assert expected in refusal(tmp_path)
+    assert read(tmp_path, by=without_gpu(FLARE24.ranking)).values.shape == (3, 1, 2)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +196,7 @@ def test_what_was_not_measured_is_named(tmp_path: Path) -> None:
 )
 def test_a_column_that_cannot_be_ranked_is_named(tmp_path: Path, column: str, finding: str) -> None:
     write_team(tmp_path, "a", [record("x")])
-    assert finding in refusal(tmp_path, by=profile(Metric(column, "x", "smaller", failed=9.0)))
+    assert finding in refusal(tmp_path, by=rules(Metric(column, "x", "smaller", failed=9.0)))
 
 
 def test_another_tolerance_of_memory_is_computed_from_the_curve(tmp_path: Path) -> None:
@@ -174,7 +205,7 @@ def test_another_tolerance_of_memory_is_computed_from_the_curve(tmp_path: Path) 
     one = replace(
         one,
         usage=replace(one.usage, runtime_s=10.0),
-        vram=replace(VRAM, baseline_mib=100.0, area_above_4096_mib_s=0.0),
+        vram=replace(VRAM, baseline_mib=100.0),
     )
     write_team(tmp_path, "a", [one])
     t_s = np.array([-1.0, 0.0, 4.0, 10.0, 11.0])
@@ -184,10 +215,10 @@ def test_another_tolerance_of_memory_is_computed_from_the_curve(tmp_path: Path) 
     write_curve(find_teams(tmp_path)[0][0].store.curve("x"), curve, 0.0)
     metric = Metric("area_above_2048_mib_s", "Area", "smaller", failed=1e9)
     # 3148 - 100 - 2048 MiB for 10 s.
-    assert read(tmp_path, by=profile(metric)).values.tolist() == [[[pytest.approx(10_000.0)]]]
+    assert read(tmp_path, by=rules(metric)).values.tolist() == [[[pytest.approx(10_000.0)]]]
 
 
 def test_a_missing_curve_is_named(tmp_path: Path) -> None:
     write_team(tmp_path, "a", [record("x")])
     metric = Metric("area_above_2048_mib_s", "Area", "smaller", failed=1e9)
-    assert "curves/x.csv.gz" in refusal(tmp_path, by=profile(metric))
+    assert "curves/x.csv.gz" in refusal(tmp_path, by=rules(metric))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluation import challenges
 from evaluation.__main__ import main
 from evaluation.ranking.ranking_file import read_ranking
 from evaluation.states import State
@@ -123,13 +124,16 @@ def test_a_gap_is_refused_or_counted_as_asked(
     assert "| case_3 | good | infra_error: the engine is gone |" in report
 
 
-def test_output_profile_and_seed_are_as_asked(results: Path, tmp_path: Path) -> None:
+def test_output_challenge_and_seed_are_as_asked(results: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
-    mine.write_text(
-        'name = "mine"\nmethod = "aggregate-then-rank"\n'
-        '[[metrics]]\ncolumn = "flare_time_s"\nname = "Time"\nbetter = "smaller"\nfailed = 90.0\n'
+    by_time = (
+        '[ranking]\nmethod = "aggregate-then-rank"\n[[ranking.metrics]]\n'
+        'column = "flare_time_s"\nname = "Time"\nbetter = "smaller"\nfailed = 90.0\n'
     )
-    words = ["rank", str(results), "--profile", str(mine), "--seed", "7", "--resamples", "3"]
+    text = (challenges.FOLDER / "flare24.toml").read_text()
+    before, _, rest = text.partition("[ranking]")
+    mine.write_text(before + by_time + rest[rest.index("[contract]") :])
+    words = ["rank", str(results), "--challenge", str(mine), "--seed", "7", "--resamples", "3"]
     assert main([*words, "--output", str(tmp_path / "out")]) == 0
     assert not (results / "ranking").exists()
     ranking = read_ranking(tmp_path / "out" / "ranking.json")
@@ -162,9 +166,9 @@ def test_a_folder_that_is_nobodys_is_named(
     [
         ("{0}/absent", 1, "no such folder"),
         ("{0}/good", 1, "give the folder above"),
-        ("{0} --profile flare99", 1, "no profile of that name"),
+        ("{0} --challenge flare99", 2, "no challenge of that name"),
         ("{0} --resamples 0", 2, "0: must be above 0"),
-        ("{0} --resamples many", 2, "invalid"),
+        ("{0} --resamples many", 2, "not a whole number"),
         ("{0} --missing maybe", 2, "invalid choice"),
     ],
 )

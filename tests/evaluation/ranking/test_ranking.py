@@ -6,17 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from benchmarks.ranking import simulated
 from evaluation.ranking.outcomes import Outcomes
-from evaluation.ranking.profile import METHODS, Metric, load_profile
-from evaluation.ranking.ranking import rank
+from evaluation.ranking.ranking import rank, ranked_values
 from evaluation.ranking.ranking_file import Ranking
+from evaluation.ranking.rules import METHODS, Metric
 from evaluation.store import Store
 from evaluation.teams import Entry, Team
-from tests.evaluation.ranking.results_folder import DSC, TIME, outcomes, profile
+from tests.evaluation import challenges
+from tests.evaluation.ranking.results_folder import DSC, TIME, outcomes, rules
 
-FLARE24 = load_profile("flare24")
+FLARE24 = challenges.FLARE24.ranking
 
 
 def places(ranking: Ranking, method: str | None = None) -> dict[str, int]:
@@ -39,7 +41,7 @@ BY_HAND = outcomes(
 
 
 def test_flare_by_hand() -> None:
-    ranking = rank(BY_HAND, profile(DSC, TIME), resamples=10)
+    ranking = rank(BY_HAND, rules(DSC, TIME), resamples=10)
     assert scores(ranking) == pytest.approx({"a": 2.25, "b": 1.75, "c": 2.0})
     assert places(ranking) == {"a": 3, "b": 1, "c": 2}
     assert [team.name for team in ranking.teams] == ["b", "c", "a"]
@@ -56,15 +58,15 @@ def test_flare_by_hand() -> None:
 
 
 def test_half_the_weight_by_hand() -> None:
-    half = replace(TIME, weight=0.5)
-    ranking = rank(BY_HAND, profile(DSC, half), resamples=10)
+    half = structs.replace(TIME, weight=0.5)
+    ranking = rank(BY_HAND, rules(DSC, half), resamples=10)
     assert scores(ranking) == pytest.approx(
         {"a": (12 + 7.5) / 9, "b": (11 + 5) / 9, "c": (13 + 5.5) / 9}
     )
 
 
 def test_aggregate_then_rank_by_hand() -> None:
-    ranking = rank(BY_HAND, profile(DSC, TIME, method="aggregate-then-rank"), resamples=10)
+    ranking = rank(BY_HAND, rules(DSC, TIME, method="aggregate-then-rank"), resamples=10)
     # Means by DSC 0.57, 0.77, 0.67, by time 1187, 5, 23.
     assert scores(ranking) == {"a": 3, "b": 1, "c": 2}
 
@@ -77,7 +79,7 @@ def test_teams_with_the_same_score_share_a_place() -> None:
             {"c": [90.0], "b": [50.0], "a": [60.0]},
             {"c": [7.0], "b": [7.0], "a": [7.0]},
         ),
-        profile(DSC, TIME, Metric("area_mib_s", "Area", "smaller", failed=1e9)),
+        rules(DSC, TIME, Metric("area_mib_s", "Area", "smaller", failed=1e9)),
         resamples=10,
     )
     assert places(ranking) == {"a": 1, "b": 1, "c": 3}
@@ -86,7 +88,7 @@ def test_teams_with_the_same_score_share_a_place() -> None:
 
 def test_what_is_within_the_tolerance_is_the_best_and_tied() -> None:
     ranking = rank(
-        outcomes({"a": [1.0], "b": [44.9], "c": [45.0], "d": [45.1]}), profile(TIME), resamples=2
+        outcomes({"a": [1.0], "b": [44.9], "c": [45.0], "d": [45.1]}), rules(TIME), resamples=2
     )
     assert places(ranking) == {"a": 1, "b": 1, "c": 1, "d": 4}
 
@@ -94,7 +96,7 @@ def test_what_is_within_the_tolerance_is_the_best_and_tied() -> None:
 def test_nothing_is_worse_than_a_failure() -> None:
     ranking = rank(
         outcomes({"a": [5000.0], "b": [None], "c": [3600.0], "d": [3599.0]}),
-        profile(TIME),
+        rules(TIME),
         resamples=2,
     )
     assert places(ranking) == {"a": 2, "b": 2, "c": 2, "d": 1}
@@ -103,14 +105,14 @@ def test_nothing_is_worse_than_a_failure() -> None:
 def test_a_refused_team_is_last_and_says_why() -> None:
     refused = Team("a", Store(BY_HAND.teams[0].store.folder), Entry("a", None, "refused", "no sh"))
     none = outcomes({"a": [None, None], "b": [0.0, 0.1], "c": [0.9, 0.9]})
-    ranking = rank(replace(none, teams=(refused, *none.teams[1:])), profile(DSC), resamples=10)
+    ranking = rank(replace(none, teams=(refused, *none.teams[1:])), rules(DSC), resamples=10)
     assert places(ranking) == {"a": 3, "b": 2, "c": 1}
     last = ranking.teams[2]
     assert (last.state, last.message, last.failed, last.missing) == ("refused", "no sh", 2, 0)
 
 
 def test_one_team_and_one_case() -> None:
-    ranking = rank(outcomes({"a": [0.5]}), profile(DSC), resamples=5)
+    ranking = rank(outcomes({"a": [0.5]}), rules(DSC), resamples=5)
     for standing in ranking.methods.values():
         assert standing.places == (1,)
         assert standing.place_counts == ((5,),)
@@ -190,3 +192,14 @@ def test_counts_and_taus_are_those_of_the_resamples() -> None:
         assert len(standing.taus) == 100
     assert rank(simulated(5, 30), FLARE24, resamples=100) == ranking
     assert rank(simulated(5, 30), FLARE24, resamples=100, seed=1).methods != ranking.methods
+
+
+def test_what_is_ranked_of_a_metric() -> None:
+    """Values 3, 50, 70 and a failure: none worse than that, less the tolerance."""
+    given = outcomes({"a": [3.0, 50.0, 70.0, None]}, {"a": [0.5, 0.0, 1.0, None]})
+    time = Metric("t", "Time", "smaller", failed=60.0, tolerance=45.0)
+    dsc = Metric("d", "DSC", "larger", failed=0.0)
+    assert ranked_values(given, rules(time, dsc)).tolist() == [
+        [[0.0, 5.0, 15.0, 15.0]],
+        [[0.5, 0.0, 1.0, 0.0]],
+    ]

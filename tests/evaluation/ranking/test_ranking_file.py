@@ -8,19 +8,19 @@ import pytest
 
 from benchmarks.ranking import simulated
 from evaluation.errors import EvaluationError
-from evaluation.ranking.profile import load_profile
 from evaluation.ranking.ranking import rank
 from evaluation.ranking.ranking_file import Excluded, read_ranking, write_ranking
-from tests.evaluation.ranking.results_folder import DSC, outcomes, profile
+from tests.evaluation.challenges import FLARE24
+from tests.evaluation.ranking.results_folder import DSC, outcomes, rules
 
-RANKING = rank(simulated(4, 12), load_profile("flare24"), resamples=7, seed=5)
+RANKING = rank(simulated(4, 12), FLARE24.ranking, resamples=7, seed=5)
 
 
 def test_a_ranking_comes_back_as_it_was_written(tmp_path: Path) -> None:
     gap = Excluded("case_9", "b", "no result")
     for ranking in (
         replace(RANKING, excluded=(gap,)),
-        rank(outcomes({"a": [0.5]}), profile(DSC), resamples=2),  # whose taus are undefined
+        rank(outcomes({"a": [0.5]}), rules(DSC), resamples=2),  # whose taus are undefined
     ):
         write_ranking(tmp_path / "ranking.json", ranking)
         assert read_ranking(tmp_path / "ranking.json") == ranking

@@ -98,7 +98,7 @@ def _record(
         baseline_mib=BASELINE_MIB,
         peak_vram_mib=float(net_mib.max()),
         area_mib_s=float(np.trapezoid(net_mib, curve.t_s)),
-        area_above_4096_mib_s=float(np.trapezoid(np.maximum(net_mib - 4096, 0), curve.t_s)),
+        area_above_limit_mib_s=float(np.trapezoid(np.maximum(net_mib - 4096, 0), curve.t_s)),
     )
     reference_ml = float(rng.lognormal(2, 1.2))
     accuracy = replace(

@@ -5,12 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from evaluation import settings
+from evaluation.challenges import Challenge
+from evaluation.conditions import usual
 from evaluation.record import Record
 from evaluation.report.parts import LOG_CHARACTERS, Part, part
-from evaluation.scoring.profiles import PROFILES
+from evaluation.settings import Settings
 from evaluation.states import State
 from evaluation.store import Store
 from evaluation.teams import Team
+from tests.evaluation.challenges import FLARE23, FLARE24
 from tests.evaluation.records import ACCURACY, RECORD, WITHOUT_GPU
 
 TIMEOUT = replace(
@@ -23,11 +27,13 @@ TIMEOUT = replace(
 )
 
 
-def packed(folder: Path, *records: Record) -> tuple[Part, dict[str, Any]]:
+def packed(
+    folder: Path, *records: Record, challenge: Challenge = FLARE24
+) -> tuple[Part, dict[str, Any]]:
     store = Store(folder)
     for one in records:
         store.save(one)
-    made = part((Team("a", store, None), 100))
+    made = part((Team("a", store, None), challenge, 100))
     return made, json.loads(gzip.decompress(base64.b64decode(made.details)))
 
 
@@ -64,12 +70,18 @@ def test_of_a_log_the_end_is_kept(tmp_path: Path) -> None:
     assert details["logs"]["case_2"].endswith("x\nthe end")
 
 
-def test_the_lesions_label_is_that_of_the_scoring(tmp_path: Path) -> None:
+def test_the_lesions_label_is_what_the_team_was_scored_by(tmp_path: Path) -> None:
     assert packed(tmp_path, WITHOUT_GPU)[0].summary["lesion_label"] == 1
-    names = [one.name for one in PROFILES["flare23"].classes]
-    organs = replace(ACCURACY, classes=dict.fromkeys(names, (0.5, 0.5)))
-    made, _ = packed(tmp_path, replace(WITHOUT_GPU, accuracy=organs))
+    made, _ = packed(tmp_path, WITHOUT_GPU, challenge=FLARE23)
     assert made.summary["lesion_label"] == 14
+    settings.save(Store(tmp_path), Settings("sha256:1", None, None, usual(FLARE24)))
+    made, _ = packed(tmp_path, WITHOUT_GPU, challenge=FLARE23)
+    assert made.summary["lesion_label"] == 1
+
+
+def test_without_a_limit_no_case_is_beyond(tmp_path: Path) -> None:
+    made, _ = packed(tmp_path, WITHOUT_GPU, challenge=FLARE23)
+    assert "beyond" not in made.summary["figures"]["flare_time_s"]
 
 
 def test_every_different_answer_is_a_fact(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.ranking.profile import load_profile
-from evaluation.ranking.ranking_file import Ranking, Standing, Team, write_ranking
+from evaluation.ranking.ranking_file import RankedTeam, Ranking, Standing, write_ranking
 from evaluation.report.standings import read_standings
+from tests.evaluation.challenges import FLARE24
 
 STANDING = Standing(
     scores=(1.25, 1.75, 3.0),
@@ -16,12 +16,12 @@ STANDING = Standing(
 )
 RANKING = Ranking(
     scoring="flare24",
-    profile=load_profile("flare24"),
+    profile=FLARE24.ranking,
     resamples=100,
     seed=0,
     cases=("case_1", "case_2", "case_3"),
     excluded=(),
-    teams=tuple(Team(name, "ok", "", 0, 0, {}) for name in ("b", "a", "c")),
+    teams=tuple(RankedTeam(name, "ok", "", 0, 0, {}) for name in ("b", "a", "c")),
     methods={"rank-then-aggregate": STANDING},
     # b and a tie in the second case, all three in the third.
     case_ranks={"dsc": ((1.0, 1.5, 2.0), (2.0, 1.5, 2.0), (3.0, 3.0, 2.0))},

@@ -18,10 +18,10 @@ import pytest
 
 from evaluation.cases import find
 from evaluation.runners import (
-    LIMITS,
     LOG_BYTES,
     MEMORY,
     TIMEOUT,
+    WITHOUT_SANDBOX,
     InputError,
     Job,
     Limits,
@@ -37,9 +37,10 @@ from evaluation.runners.process import GROUP_PREFIX, OWNER_VARIABLE, ProcessRunn
 from evaluation.runners.processes import with_variable
 from evaluation.staging import stage
 from tests import engine
+from tests.evaluation.challenges import FLARE24
 from tests.submissions import write_cases
 
-SMALL = replace(LIMITS["sandbox"], memory_mib=128, shm_mib=32, tmp_mib=16, pids=40)
+SMALL = replace(Limits(), memory_mib=128, shm_mib=32, tmp_mib=16, pids=40)
 Run = Callable[..., Outcome]
 # Of this session alone: another one may be at work beside it.
 ENDLESS = f"sleep 987.{os.getpid()}"
@@ -88,7 +89,7 @@ class Bench:
                 "sh predict.sh", self.folder / "source", limits, None, dict(os.environ)
             )
         assert self.image is not None
-        return DockerRunner(connect(), self.image, limits, None)
+        return DockerRunner(connect(), self.image, limits, None, FLARE24.contract)
 
     def not_enforced(self) -> list[str]:
         """The limits that its runner says are not in force."""
@@ -102,7 +103,7 @@ class Bench:
         work = self.folder / f"work{len(list(self.folder.iterdir()))}"
         work.mkdir()
         scans, _ = write_cases(self.folder, ["a"])
-        stage(find(scans)[0], work)
+        stage(find(scans)[0], work, FLARE24.contract)
         (work / "inputs" / "script").write_text(script + "\n")
         return work
 
@@ -309,9 +310,9 @@ def test_the_sandbox_has_no_rights_and_cannot_change_its_inputs(base: str, tmp_p
     assert said[-1] in ("docker-init", "podman-init")
 
 
-def test_the_organisers_profile_is_theirs(base: str, tmp_path: Path) -> None:
+def test_without_the_sandbox_it_is_the_organisers_command_line(base: str, tmp_path: Path) -> None:
     bench = Bench("container", base, tmp_path)
-    limits = replace(LIMITS["flare"], memory_mib=128, shm_mib=32)
+    limits = replace(WITHOUT_SANDBOX, memory_mib=128, shm_mib=32)
     outcome = bench.run(
         "touch inputs/x && echo writable; id -u; tail -n +3 /proc/net/dev | grep -vc lo:", limits
     )
@@ -341,7 +342,7 @@ def test_another_reason_not_to_start_is_the_engines() -> None:
 @pytest.mark.usefixtures("base")
 def test_an_image_that_is_not_there_is_named() -> None:
     with pytest.raises(InputError, match="no-such-image: the engine has no such image"):
-        DockerRunner(connect(), "no-such-image", SMALL, None)
+        DockerRunner(connect(), "no-such-image", SMALL, None, FLARE24.contract)
 
 
 # Podman refuses nothing when a container is made; starting it fails as if by accident.

@@ -5,12 +5,14 @@ import pytest
 
 from evaluation.errors import EvaluationError
 from evaluation.scoring.assess import assess, check, reference_of
-from evaluation.scoring.profiles import FLARE23, FLARE24
 from evaluation.states import State
 from evaluation.volumes import read_header
+from tests.evaluation import challenges
 from tests.submissions import AFFINE, BEHAVIOURS, SHAPE, lesion, save
 
 VOXEL_ML = 0.8 * 0.8 * 2.5 / 1000
+
+FLARE23, FLARE24 = challenges.FLARE23.scoring, challenges.FLARE24.scoring
 
 
 def test_a_sound_mask_is_scored(tmp_path: Path) -> None:
@@ -80,7 +82,7 @@ def test_any_whole_numbers_will_do(tmp_path: Path, dtype: type) -> None:
 
 def test_negative_labels_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "m.nii.gz", -lesion().astype(np.int16))
-    with pytest.raises(EvaluationError, match="labels from -1 to 0; flare24 allows 0 to 1"):
+    with pytest.raises(EvaluationError, match="labels from -1 to 0; allowed are 0 to 1"):
         check(tmp_path / "m.nii.gz", read_header(tmp_path / "m.nii.gz"), FLARE24)
 
 
@@ -97,5 +99,5 @@ def test_a_wrong_header_is_refused_before_its_voxels_are_read(tmp_path: Path) ->
 def test_a_reference_with_other_labels_is_named(tmp_path: Path) -> None:
     save(tmp_path / "ref.nii.gz", lesion() * 14)
     assert reference_of(tmp_path / "ref.nii.gz", FLARE23).voxels_zyx.max() == 14
-    with pytest.raises(EvaluationError, match=r"ref\.nii\.gz: holds labels from 0 to 14; flare24"):
+    with pytest.raises(EvaluationError, match=r"ref\.nii\.gz: holds labels from 0 to 14; allowed"):
         reference_of(tmp_path / "ref.nii.gz", FLARE24)

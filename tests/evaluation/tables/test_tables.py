@@ -3,7 +3,18 @@ from typing import Any
 
 import pytest
 
-from evaluation.tables.results import latex, markdown
+from evaluation.challenges import CaseLimits
+from evaluation.tables import results
+from tests.evaluation.challenges import FLARE24
+
+
+def markdown(rows: list[dict[str, Any]], limits: CaseLimits = FLARE24.limits) -> str:
+    return results.markdown(rows, limits)
+
+
+def latex(rows: list[dict[str, Any]]) -> str:
+    return results.latex(rows, FLARE24.limits)
+
 
 # The columns that a measured case has, in the state of one that never came to run.
 NOTHING: dict[str, object] = dict.fromkeys(
@@ -147,6 +158,13 @@ def test_failures_and_limits_are_counted() -> None:
     assert cells(text, "Beyond 4 GB (peak above the baseline, 4096 MiB)") == ["1 of 3"]
     assert cells(text, "Beyond 4 GB (organisers' max GPU, 4096 MB)") == ["2 of 3"]
     assert cells(markdown([measured("a")]), "Failed") == ["0"]
+
+
+def test_limits_that_a_challenge_has_not_are_not_counted() -> None:
+    text = markdown(THREE, CaseLimits(timeout_s=60.0, time_s=7.5))
+    assert cells(text, "Beyond 7.5 s (organisers' running time)") == ["3 of 3"]
+    assert "GB" not in text
+    assert "Beyond" not in markdown(THREE, CaseLimits(timeout_s=60.0))
 
 
 def test_scores_alone_have_no_table_of_cases() -> None:

@@ -1,69 +1,31 @@
-"""The challenges' scoring: each profile is one organisers' script as data, `score` runs it.
+"""DSC and NSD of each class, as the FLARE organisers' scripts have them.
 
 Source: FLARE23/FLARE23_DSC_NSD_Eval.py and FLARE24/T1_FLARE24_DSC_NSD_Eval.py of
 https://github.com/JunMa11/FLARE. For each class, in this order:
 
 1. in neither mask: DSC = NSD = 1;
 2. in only one of them: DSC = NSD = 0;
-3. otherwise DSC, and NSD at the class's tolerance, which is 0 where DSC < MIN_DSC_FOR_NSD.
+3. otherwise DSC, and NSD at the class's tolerance, which is 0 where DSC is below min_dsc_for_nsd.
 
-Both are rounded to DECIMALS. FLARE 2024 Task 1 asks before all that whether the prediction holds a
-label above its own, and then gives 0 and 0.
+Both are rounded. FLARE 2024 Task 1 asks before all that whether the prediction holds a label above
+its own, and then gives 0 and 0 (higher_labels_void).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from evaluation.scoring.metrics import check_shapes, check_spacing, dice
+from evaluation.scoring.rules import ScoredClass, ScoringRules
 from evaluation.scoring.surface import surface_dice
-
-MIN_DSC_FOR_NSD = 0.2
-DECIMALS = 4
 
 Pair = tuple[float, float]  # DSC and NSD, each from 0 (worst) to 1
 WORST, BEST = (0.0, 0.0), (1.0, 1.0)
 Box = tuple[slice, ...]
-
-
-@dataclass(frozen=True)
-class ScoredClass:
-    """One label and how it is scored.
-
-    labelled_slices_only: only the reference's slices count, from its lowest up to, but without, its
-    highest (as the organisers' slice `z_lower:z_upper` has it).
-    """
-
-    label: int
-    name: str
-    tolerance_mm: float
-    labelled_slices_only: bool = False
-
-
-@dataclass(frozen=True)
-class Profile:
-    """One challenge's rules.
-
-    dtype: what masks are cast to first: floats are truncated, integers wrap around, so that 256
-    is background. higher_labels_void: a prediction with a label above all classes scores 0 in every
-    class; elsewhere labels without a class are ignored.
-    """
-
-    name: str
-    dtype: DTypeLike
-    classes: tuple[ScoredClass, ...]
-    lesion_label: int
-    higher_labels_void: bool
-
-    @property
-    def label_values(self) -> frozenset[int]:
-        """Every value that a mask may hold, 0 for background among them."""
-        return frozenset({0, *(scored.label for scored in self.classes)})
 
 
 @dataclass(frozen=True)
@@ -75,40 +37,8 @@ class Scores:
     classes: dict[str, Pair]
 
 
-FLARE24 = Profile(
-    name="flare24",
-    dtype=np.uint8,
-    classes=(ScoredClass(1, "Lesion", 2.0),),
-    lesion_label=1,
-    higher_labels_void=True,
-)
-FLARE23 = Profile(
-    name="flare23",
-    dtype=np.int8,
-    classes=(
-        ScoredClass(1, "Liver", 5.0),
-        ScoredClass(2, "RK", 3.0),
-        ScoredClass(3, "Spleen", 3.0),
-        ScoredClass(4, "Pancreas", 5.0),
-        ScoredClass(5, "Aorta", 2.0, labelled_slices_only=True),
-        ScoredClass(6, "IVC", 2.0, labelled_slices_only=True),
-        ScoredClass(7, "RAG", 2.0),
-        ScoredClass(8, "LAG", 2.0),
-        ScoredClass(9, "Gallbladder", 2.0),
-        ScoredClass(10, "Esophagus", 3.0, labelled_slices_only=True),
-        ScoredClass(11, "Stomach", 5.0),
-        ScoredClass(12, "Duodenum", 7.0),
-        ScoredClass(13, "LK", 3.0),
-        ScoredClass(14, "Lesion", 2.0),
-    ),
-    lesion_label=14,
-    higher_labels_void=False,
-)
-PROFILES: Mapping[str, Profile] = MappingProxyType({p.name: p for p in (FLARE23, FLARE24)})
-
-
 def score(
-    profile: Profile,
+    rules: ScoringRules,
     prediction: NDArray[np.generic],
     reference: NDArray[np.generic],
     spacing_zyx: Sequence[float] | NDArray[np.floating],
@@ -126,26 +56,26 @@ def score(
     """
     check_shapes(prediction, reference, ndim=3)
     spacing = check_spacing(spacing_zyx)
-    predicted, expected = _cast(prediction, profile.dtype), _cast(reference, profile.dtype)
-    highest = max(profile.label_values)
-    if profile.higher_labels_void:
+    predicted, expected = _cast(prediction, rules.dtype), _cast(reference, rules.dtype)
+    highest = max(rules.label_values)
+    if rules.higher_labels_void:
         if expected.max() > highest:
             raise ValueError(
-                f"reference holds the label {expected.max()}: {profile.name} allows up to {highest}"
+                f"reference holds the label {expected.max()}: allowed is up to {highest}"
             )
         if predicted.max() > highest:
-            return Scores(*WORST, {scored.name: WORST for scored in profile.classes})
+            return Scores(*WORST, {scored.name: WORST for scored in rules.classes})
     # One pass finds each label's box (None where there is none); nothing looks outside it again.
     predicted_boxes, expected_boxes = (find_objects(m, highest) for m in (predicted, expected))
     classes: dict[str, Pair] = {}
-    for scored in profile.classes:
+    for scored in rules.classes:
         found = predicted_boxes[scored.label - 1], expected_boxes[scored.label - 1]
         if None in found:
             classes[scored.name] = BEST if found == (None, None) else WORST
         else:
             box = _evaluated_box(scored, *found)
-            classes[scored.name] = _pair(scored, predicted[box], expected[box], spacing)
-    (lesion,) = (c.name for c in profile.classes if c.label == profile.lesion_label)
+            classes[scored.name] = _pair(rules, scored, predicted[box], expected[box], spacing)
+    (lesion,) = (c.name for c in rules.classes if c.label == rules.lesion_label)
     return Scores(*classes[lesion], classes)
 
 
@@ -162,6 +92,7 @@ def _evaluated_box(scored: ScoredClass, predicted: Box, expected: Box) -> Box:
 
 
 def _pair(
+    rules: ScoringRules,
     scored: ScoredClass,
     predicted_labels: NDArray[np.generic],
     expected_labels: NDArray[np.generic],
@@ -169,14 +100,14 @@ def _pair(
 ) -> Pair:
     predicted, expected = predicted_labels == scored.label, expected_labels == scored.label
     dsc = dice(predicted, expected)
-    if dsc < MIN_DSC_FOR_NSD:
+    if dsc < rules.min_dsc_for_nsd:
         nsd = 0.0
     else:
         nsd = surface_dice(predicted, expected, spacing, scored.tolerance_mm)
     # NumPy's rounding, as in the scripts: that of Python's floats differs where the fifth is a 5.
-    return float(np.round(dsc, DECIMALS)), float(np.round(nsd, DECIMALS))
+    return float(np.round(dsc, rules.decimals)), float(np.round(nsd, rules.decimals))
 
 
-def _cast(labels: NDArray[np.generic], dtype: DTypeLike) -> NDArray[Any]:
+def _cast(labels: NDArray[np.generic], dtype: str) -> NDArray[Any]:
     with np.errstate(invalid="ignore"):  # NaN: what it becomes is the platform's, there and here
         return labels.astype(dtype, copy=False)

@@ -1,4 +1,4 @@
-"""The profiles against the organisers' loops, restated with DeepMind's functions."""
+"""The challenges' scoring against the organisers' loops, restated with DeepMind's functions."""
 
 from typing import Any
 
@@ -8,13 +8,16 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from surface_distance import metrics as deepmind  # type: ignore[import-untyped]
 
-from evaluation.scoring.profiles import FLARE23, FLARE24, PROFILES, score
+from evaluation.scoring.classes import score
+from evaluation.scoring.rules import ScoringRules
 from evaluation.scoring.surface import surface_dice
+from tests.evaluation import challenges
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
 
 Labels = NDArray[Any]
 Pair = tuple[float, float]
+FLARE23, FLARE24 = challenges.FLARE23.scoring, challenges.FLARE24.scoring
 SPACING_ZYX = tuple(float(np.float32(step)) for step in (2.5, 0.78125, 0.9))
 TOLERANCES = {
     **{"Liver": 5, "RK": 3, "Spleen": 3, "Pancreas": 5, "Aorta": 2, "IVC": 2, "RAG": 2, "LAG": 2},
@@ -143,7 +146,7 @@ def test_values_that_are_no_numbers_are_cast_without_a_warning() -> None:
 
 
 def test_flare24_refuses_a_reference_of_another_task() -> None:
-    with pytest.raises(ValueError, match="reference holds the label 14: flare24 allows up to 1"):
+    with pytest.raises(ValueError, match="reference holds the label 14: allowed is up to 1"):
         score(FLARE24, lesion(1), lesion(14), (1, 1, 1))
 
 
@@ -228,23 +231,22 @@ def test_flare23_ignores_labels_without_a_class() -> None:
     assert score(FLARE23, prediction, reference, SPACING_ZYX) == expected
 
 
-@pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
-def test_layouts_do_not_matter(profile: Any) -> None:
-    prediction, reference = label_maps(5, max(profile.label_values))
-    expected = score(profile, prediction, reference, SPACING_ZYX)
+@pytest.mark.parametrize("rules", [FLARE23, FLARE24])
+def test_layouts_do_not_matter(rules: ScoringRules) -> None:
+    prediction, reference = label_maps(5, max(rules.label_values))
+    expected = score(rules, prediction, reference, SPACING_ZYX)
     flipped = prediction[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1]
-    assert score(profile, flipped, np.asfortranarray(reference), SPACING_ZYX) == expected
+    assert score(rules, flipped, np.asfortranarray(reference), SPACING_ZYX) == expected
 
 
-def test_what_the_profiles_say() -> None:
-    assert list(PROFILES) == ["flare23", "flare24"]
+def test_what_the_rules_say() -> None:
     assert FLARE24.label_values == {0, 1}
     assert FLARE24.lesion_label == 1
     assert FLARE23.label_values == set(range(15))
     assert FLARE23.lesion_label == 14
     assert {c.name: c.tolerance_mm for c in FLARE23.classes} == TOLERANCES
-    for profile in PROFILES.values():
-        assert [c.label for c in profile.classes] == list(range(1, len(profile.classes) + 1))
+    for rules in (FLARE23, FLARE24):
+        assert [c.label for c in rules.classes] == list(range(1, len(rules.classes) + 1))
 
 
 def test_impossible_arguments_are_named() -> None:

@@ -1,0 +1,23 @@
+"""Under what a submission is run: what is the same for each of its cases."""
+
+from dataclasses import dataclass
+
+from evaluation.challenges import Challenge
+from evaluation.runners import Limits
+
+INTERVAL_S = 0.02
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How cases are run, measured and scored; interval_s: between two samples of the GPU."""
+
+    challenge: Challenge
+    limits: Limits
+    timeout_s: float
+    interval_s: float
+
+
+def usual(challenge: Challenge) -> Conditions:
+    """Return a challenge's conditions where nothing else is asked for: in the sandbox."""
+    return Conditions(challenge, Limits(), challenge.limits.timeout_s, INTERVAL_S)
