@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 
 from tests.submissions import lesion, save, write_cases
+from tests.test_walls import imports_of
 from volumes import VERSION
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -142,6 +144,19 @@ def test_the_image_gets_what_the_app_needs() -> None:
     assert {line for line in lines if not line.startswith("#")} == needed - torch, (
         "make requirements.txt"
     )
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_asks_for_what_it_imports(room: str) -> None:
+    asked = PROJECT["dependencies"] + PROJECT["optional-dependencies"].get(room, [])
+    if room == "training":  # on top of the app; its own in nnU-Net's environment
+        asked += PROJECT["optional-dependencies"]["app"]
+        asked += (ROOT / "training" / "requirements.txt").read_text().splitlines()
+    modules = {module.partition(".")[0] for _, module in imports_of(room)}
+    foreign = modules - {*ROOMS, *sys.stdlib_module_names}
+    brings = importlib.metadata.packages_distributions()
+    packages = {name.lower() for module in foreign for name in brings.get(module, [module])}
+    assert packages <= names(asked)
 
 
 def test_every_package_that_is_asked_for_is_pinned() -> None:
