@@ -133,13 +133,13 @@ def prepare(settings: Settings) -> tuple[Submission, str | None]:
     except EvaluationError as error:
         if settings.runner == "docker":
             raise
-        return prepare_process(settings, str(error))
+        return prepare_process(settings, str(error).partition(" (")[0])
 
 
 def prepare_process(settings: Settings, why: str) -> tuple[Submission, str | None]:
     """Return the submission that calls predict.sh without a container."""
     print(f"runner   sh predict.sh as a process ({why})")
-    command = f"sh predict.sh --model weights/{MODEL}"
+    command = f"sh predict.sh --model {MODEL}"
     return Submission(command=command, source=settings.source), settings.gpu
 
 
