@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -29,16 +30,7 @@ LEAST_SPACING_MM, MOST_SPACING_MM = 0.15, 20.0
 LEAST_EXTENT_MM, MOST_EXTENT_MM = 50.0, 2500.0  # of the longest side
 _UNITS = (("cm", 10.0), ("m", 1000.0), ("µm", 0.001))
 _LESION = 1
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where a file's voxels lie, as nnU-Net reads it: ITK's order x, y, z; mm."""
-
-    size: tuple[int, ...]
-    spacing: tuple[float, ...]
-    origin: tuple[float, ...]
-    direction: tuple[float, ...]
+Header = sitk.ImageFileReader  # of a file: where its voxels lie, in ITK's order x, y, z; mm
 
 
 @dataclass(frozen=True)
@@ -81,7 +73,7 @@ def check(case: Case) -> Checked:
         mask, mask_grid = _read(case.mask)
     except ImageError as error:
         return Checked(case, (*problems, str(error)), tuple(remarks))
-    difference = grid_difference(grid, mask_grid)
+    difference = _grid_difference(grid, mask_grid)
     if difference:
         problems.append(f"{case.mask}: is not on its scan's grid: its {difference}; resample it")
     remarks += [f"{case.mask}: {note}" for note in mask.notes]
@@ -91,28 +83,27 @@ def check(case: Case) -> Checked:
         case,
         tuple(problems),
         tuple(remarks),
-        lesion_ml=lesion * float(np.prod(grid.spacing)) / 1000.0,
+        lesion_ml=lesion * float(np.prod(grid.GetSpacing())) / 1000.0,
         stored_as_integers=mask.voxels.dtype.kind in "ui",
     )
 
 
-def grid_difference(scan: Grid, mask: Grid) -> str | None:
+def _grid_difference(scan: Header, mask: Header) -> str | None:
     """In words how a mask's grid differs from its scan's; None where it does not."""
-    if mask.size != scan.size:
-        return f"size is {mask.size} (x, y, z), the scan's {scan.size}"
-    for what, tolerance in (
-        ("spacing", SPACING_TOLERANCE_MM),
-        ("origin", ORIGIN_TOLERANCE_MM),
-        ("direction", DIRECTION_TOLERANCE),
+    if mask.GetSize() != scan.GetSize():
+        return f"size is {mask.GetSize()} (x, y, z), the scan's {scan.GetSize()}"
+    for what, ours, theirs, tolerance in (
+        ("spacing", scan.GetSpacing(), mask.GetSpacing(), SPACING_TOLERANCE_MM),
+        ("origin", scan.GetOrigin(), mask.GetOrigin(), ORIGIN_TOLERANCE_MM),
+        ("direction", scan.GetDirection(), mask.GetDirection(), DIRECTION_TOLERANCE),
     ):
-        ours, theirs = getattr(scan, what), getattr(mask, what)
         if not np.allclose(ours, theirs, rtol=1e-5, atol=tolerance):
             return f"{what} is {_numbers(theirs)}, the scan's {_numbers(ours)}"
     return None
 
 
-def _read(file: Path) -> tuple[Image, Grid]:
-    """Voxels and grid; raises ImageError also for what only nnU-Net's reader refuses."""
+def _read(file: Path) -> tuple[Image, Header]:
+    """Voxels, and the grid as nnU-Net reads it; raises ImageError also for what that refuses."""
     image = read_image(file)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))
@@ -123,29 +114,26 @@ def _read(file: Path) -> tuple[Image, Grid]:
         raise ImageError(
             f"{file}: nnU-Net's reader refuses it ({reason}); repair its header"
         ) from None
-    grid = Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
-    return image, grid
+    return image, reader
 
 
-def _wrong_scan(grid: Grid, is_crop: bool) -> Iterator[str]:
+def _wrong_scan(grid: Header, is_crop: bool) -> Iterator[str]:
     """What is wrong with a scan; the whole scan of a crop has been checked when it was drawn."""
-    if len(grid.size) != 3 or min(grid.size) < 2:
-        yield f"has {grid.size} voxels; expected a volume of three dimensions"
-    elif not is_crop and not _plausible(grid, 1.0):
-        units = [unit for unit, mm in _UNITS if _plausible(grid, mm)]
+    size, spacing = np.array(grid.GetSize()), np.abs(grid.GetSpacing())
+    if len(size) != 3 or min(size) < 2:
+        yield f"has {grid.GetSize()} voxels; expected a volume of three dimensions"
+    elif not is_crop and not _plausible(size, spacing):
+        units = [unit for unit, mm in _UNITS if _plausible(size, spacing * mm)]
         guess = f"is it in {' or '.join(units)}? " if units else ""
-        extent = _numbers([n * step for n, step in zip(grid.size, grid.spacing, strict=True)])
         yield (
-            f"voxels of {_numbers(grid.spacing)} and a whole of {extent} mm (x, y, z) are no CT of "
-            f"a person; {guess}Write its spacing in mm"
+            f"voxels of {_numbers(grid.GetSpacing())} and a whole of {_numbers(size * spacing)} mm "
+            f"(x, y, z) are no CT of a person; {guess}Write its spacing in mm"
         )
 
 
-def _plausible(grid: Grid, mm_per_unit: float) -> bool:
-    spacing = [abs(step) * mm_per_unit for step in grid.spacing]
-    extent = max(n * step for n, step in zip(grid.size, spacing, strict=True))
-    right_voxels = min(spacing) >= LEAST_SPACING_MM and max(spacing) <= MOST_SPACING_MM
-    return right_voxels and LEAST_EXTENT_MM <= extent <= MOST_EXTENT_MM
+def _plausible(size: NDArray[Any], spacing_mm: NDArray[Any]) -> bool:
+    right_voxels = spacing_mm.min() >= LEAST_SPACING_MM and spacing_mm.max() <= MOST_SPACING_MM
+    return bool(right_voxels and LEAST_EXTENT_MM <= (size * spacing_mm).max() <= MOST_EXTENT_MM)
 
 
 def _wrong_labels(voxels: NDArray[np.generic], healthy: bool) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 APP, PREVIOUS, NNUNET, STAGED = "app", "previous", "nnunet", "nnunet-stages"
 Key = tuple[str, int, str, int]
@@ -41,23 +41,6 @@ class Measurement:
         """Whether nothing was measured."""
         return self.error is not None
 
-    def peak_mib(self, on_gpu: bool) -> float | None:
-        """Of the memory that matters there."""
-        return self.peak_vram_mib if on_gpu else self.peak_rss_mib
-
-
-@dataclass(frozen=True)
-class Case:
-    """The median of one program's repeats on one scan; None or empty: not measured."""
-
-    wall_s: float | None = None
-    peak_mib: float | None = None
-    area_mib_s: float | None = None
-    stages: dict[str, float] = field(default_factory=dict)
-    windows: int | None = None
-    step: float | None = None
-    error: str | None = None
-
     def rest_s(self, network_s: float | None) -> float | None:
         """The whole process without the network."""
         if self.wall_s is None or network_s is None:
@@ -65,19 +48,23 @@ class Case:
         return self.wall_s - network_s
 
 
-def case(measurements: Iterable[Measurement], on_gpu: bool) -> Case:
-    """The medians of some repeats of one run; if none went well, with an error."""
-    runs = list(measurements)
+def medians(wanted: Measurement, measurements: Iterable[Measurement]) -> Measurement:
+    """Return it with the medians of its repeats; if none went well, with an error if there is one.
+
+    Where one repeat had to take a larger step, that is said of all.
+    """
+    runs = [m for m in measurements if m.key[:3] == wanted.key[:3]]
     good = [m for m in runs if m.error is None]
     if not good:
-        return Case(error=runs[-1].error if runs else None)
+        return replace(wanted, error=runs[-1].error if runs else None)
     stages = [m.stages for m in good if m.stages]
-    return Case(
+    return replace(
+        wanted,
         wall_s=_median([m.wall_s for m in good]),
-        peak_mib=_median([m.peak_mib(on_gpu) for m in good]),
+        peak_rss_mib=_median([m.peak_rss_mib for m in good]),
+        peak_vram_mib=_median([m.peak_vram_mib for m in good]),
         area_mib_s=_median([m.area_mib_s for m in good]),
         stages={s: statistics.median(x[s] for x in stages) for s in stages[0]} if stages else {},
-        # Where one repeat had to take a larger step, that is said of all.
         windows=min((m.windows for m in good if m.windows is not None), default=None),
         step=max((m.step for m in good if m.step is not None), default=None),
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.programs import DEVICE, STAGES
-from benchmarks.sizes.record import APP, NNUNET, PREVIOUS, STAGED, Case, Measurement, case
+from benchmarks.sizes.record import APP, NNUNET, PREVIOUS, STAGED, Measurement, medians
 from benchmarks.sizes.scans import SPACING_RULE, slice_spacing_mm
 from benchmarks.sizes.targets import UNMEASURED, cpu_targets, gpu_targets, ratio, targets_table
 from evaluation.tables.markup import plain
@@ -59,10 +59,8 @@ class Report:
         lines += ["**Targets**", "", targets_table(find(self._case)), "", *self._remarks()]
         return "\n".join(lines).rstrip() + "\n"
 
-    def _case(self, network: str, slices: int, program: str) -> Case:
-        key = network, slices, program
-        chosen = [m for m in self._measurements if m.key[:3] == key]
-        return case(chosen, self._setting.on_gpu)
+    def _case(self, network: str, slices: int, program: str) -> Measurement:
+        return medians(Measurement(network, slices, program, 0), self._measurements)
 
     def _introduction(self) -> str:
         setting = self._setting
@@ -101,13 +99,14 @@ class Report:
         for stage in ("ready", *device, *STAGES):
             title = "start-up" if stage == "ready" else stage
             columns.append(Column(title, [_cell(a, a.stages.get(stage), "{:.2f}") for a in apps]))
-        columns += self._compared(rows, "peak_mib", "MiB", "{:.0f}")
+        peak = "peak_vram_mib" if setting.on_gpu else "peak_rss_mib"
+        columns += self._compared(rows, peak, "MiB", "{:.0f}")
         if setting.on_gpu:
             columns += self._compared(rows, "area_mib_s", "MiB s", "{:.0f}")
         return columns
 
     def _compared(
-        self, rows: list[dict[str, Case]], name: str, unit: str, form: str
+        self, rows: list[dict[str, Measurement]], name: str, unit: str, form: str
     ) -> list[Column]:
         """A column for each program, and the app's share of nnU-Net's."""
         programs = self._setting.programs
@@ -149,7 +148,7 @@ class Report:
         return [f"- {', '.join(dict.fromkeys(where))}: {text}" for text, where in found.items()]
 
 
-def _cell(of: Case, value: float | None, form: str) -> str:
+def _cell(of: Measurement, value: float | None, form: str) -> str:
     if value is None:
         return FAILED if of.error else UNMEASURED
     return form.format(value)

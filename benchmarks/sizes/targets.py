@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.sizes.record import APP, NNUNET, STAGED, Case
+from benchmarks.sizes.record import APP, NNUNET, STAGED, Measurement
 from benchmarks.sizes.scans import CPU_SLICES
 from evaluation.tables.markup import plain
 
 GPU_SLICES = 554
-Cases = Callable[[str, int, str], Case]  # of network, slices and program
+Cases = Callable[[str, int, str], Measurement]  # of network, slices and program
 UNMEASURED = "not measured"
 
 
@@ -76,7 +76,7 @@ def cpu_targets(cases: Cases) -> list[Target]:
         ("whole process, of nnU-Net's", CPU_WALL, app.wall_s, nnunet.wall_s),
         (f"{rest} everything but the network", CPU_REST, rest_s, theirs_s),
         (f"{rest} whole process", CPU_REST, rest_s, nnunet.wall_s),
-        ("peak RSS, of nnU-Net's", CPU_PEAK, app.peak_mib, nnunet.peak_mib),
+        ("peak RSS, of nnU-Net's", CPU_PEAK, app.peak_rss_mib, nnunet.peak_rss_mib),
     )
     scan = f"huang, 512 x 512 x {CPU_SLICES}: "
     return [Target(scan + what, most, "x", ratio(a, b)) for what, most, a, b in asked]
@@ -93,7 +93,7 @@ def gpu_targets(cases: Cases) -> list[Target]:
         faster, smaller = ratio(nnunet.wall_s, app.wall_s), ratio(nnunet.area_mib_s, app.area_mib_s)
         found += [
             Target(f"{scan}whole process", paper.asked_wall_s, " s", app.wall_s, wall),
-            Target(vram, paper.asked_peak_mib, " MiB", app.peak_mib, peak),
+            Target(vram, paper.asked_peak_mib, " MiB", app.peak_vram_mib, peak),
             Target(f"{scan}area", paper.asked_area_mib_s, " MiB s", app.area_mib_s, area),
             Target(f"{scan}nnU-Net's time : the app's", FASTER, "x", faster, at_least=True),
             Target(f"{scan}nnU-Net's area : the app's", SMALLER_AREA, "x", smaller, at_least=True),

@@ -1,17 +1,18 @@
-from benchmarks.sizes.record import Case, Measurement, case
+from dataclasses import replace
 
-RUN = Measurement("huang", 8, "app", 0, wall_s=2.0, stages={"network": 1.5})
+from benchmarks.sizes.record import Measurement, medians
+
+RUN = Measurement("huang", 8, "app", 0)
 
 
 def test_medians_are_of_the_runs_that_ended_well() -> None:
     runs = [
-        Measurement("huang", 8, "app", i, wall_s=w, peak_rss_mib=100 + w, stages={"network": w / 2})
+        replace(RUN, repeat=i, wall_s=w, peak_rss_mib=100 + w, stages={"network": w / 2})
         for i, w in enumerate([4.0, 1.0, 2.0])
     ]
-    runs.append(Measurement("huang", 8, "app", 3, error="exit code 1"))
-    found = case(runs, on_gpu=False)
-    assert (found.wall_s, found.peak_mib, found.area_mib_s) == (2.0, 102.0, None)
-    assert found.stages == {"network": 1.0}
-    assert case(runs, on_gpu=True).peak_mib is None
-    assert case(runs[3:], on_gpu=False) == Case(error="exit code 1")
-    assert case([], on_gpu=False) == Case()
+    failed = replace(RUN, repeat=3, error="exit code 1")
+    other = replace(RUN, slices=9, wall_s=100.0)
+    expected = replace(RUN, wall_s=2.0, peak_rss_mib=102.0, stages={"network": 1.0})
+    assert medians(RUN, [*runs, failed, other]) == expected
+    assert medians(RUN, [failed, other]) == replace(RUN, error="exit code 1")
+    assert medians(RUN, [other]) == RUN
