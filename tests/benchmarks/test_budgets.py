@@ -70,13 +70,20 @@ def test_a_run_is_judged_by_nvml(
         monkeypatch.setenv(name, value)
     log = tmp_path / "out" / "budgets" / "logs" / "huang-55-1000.log"
 
+    played = tmp_path / "played"
+
     def play() -> None:
         while not log.exists():
             time.sleep(0.01)
-        time.sleep(0.2)
-        fake.play([nvml.Segment(0.5, peak, peak)])
+        curve = fake.play([nvml.Segment(0.5, peak, peak)], time.monotonic() + 0.2)
+        while time.monotonic() < curve.end_s:
+            time.sleep(0.01)
+        played.touch()
 
-    stub = [sys.executable, "-c", "import time; time.sleep(1.5)"]
+    waiting = (
+        f"import pathlib, time\nwhile not pathlib.Path({str(played)!r}).exists(): time.sleep(0.1)"
+    )
+    stub = [sys.executable, "-c", waiting]
     monkeypatch.setattr(programs, "app_command", lambda *_: stub)
     monkeypatch.setattr(budgets, "make_weights", lambda *_: Weights(tmp_path, tmp_path))
     monkeypatch.setattr(budgets, "make_scan", lambda *_: tmp_path / "scan.nii.gz")

@@ -64,4 +64,4 @@ def test_app_command_is_understood_by_the_app() -> None:
     command = app_command(Path("m"), Path("i"), Path("o"), "cuda", "--exact")
     arguments = [str(a) for a in command[command.index("app") + 1 :]]
     args = _parser().parse_args(arguments)
-    assert (args.model, args.device, args.exact) == (Path("m"), "cuda", True)
+    assert (args.model, args.device, args.exact) == ("m", "cuda", True)
