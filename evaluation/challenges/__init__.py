@@ -88,7 +88,8 @@ def _complete_ranking(content: dict[str, Any]) -> None:
     ranking.setdefault("name", content["name"])
     for metric in ranking["metrics"]:
         try:
-            metric |= {key: metric[key].format_map(limits) for key in ("column", "name")}
+            for key in metric.keys() & {"column", "name"}:
+                metric[key] = metric[key].format_map(limits)
             if isinstance(metric.get("tolerance"), str):
                 metric["tolerance"] = limits[metric["tolerance"]]
         except KeyError as error:

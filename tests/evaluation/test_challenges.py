@@ -84,6 +84,8 @@ def test_one_of_ones_own(tmp_path: Path) -> None:
         ('tolerance = "time_s"', 'weight = "half"', "weight: Expected `float`, got `str`"),
         ("failed = 3600.0", "failed = nan", "ranking.metrics[2]: failed, weight and tolerance mu"),
         ("failed = 3600.0", "", "ranking.metrics[2]: Object missing required field `failed`"),
+        ('name = "NSD"', "", "ranking.metrics[1]: Object missing required field `name`"),
+        ("[limits]", "[limit]", "Object contains unknown field `limit`"),
         ("failed = 3600.0", "failed = 0.0\ntolerence = 3", "unknown field `tolerence`"),
         ('column = "nsd"', 'column = "dsc"', "ranking: metrics: there must be some, each with a"),
         ('column = "dsc"', "column = ", "Invalid value"),
