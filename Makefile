@@ -89,6 +89,7 @@ benchmark: install oracle
 	.venv/bin/python -m benchmarks.scoring --output runs/benchmark
 	.venv/bin/python -m benchmarks.ranking --output runs/benchmark
 	.venv/bin/python -m benchmarks.start_up --output runs/benchmark
+	.venv/bin/python -m benchmarks.memory --output runs/benchmark
 	.venv/bin/python -m benchmarks.harness_overhead --output runs/benchmark
 	.venv/bin/python -m benchmarks.scheduling --output runs/benchmark
 

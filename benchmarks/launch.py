@@ -1,8 +1,9 @@
 """Runs one command and writes what it took: ``python launch.py RESULT COMMAND...``.
 
 A process of its own, and a small one, because a child's peak memory begins with what its parent
-had at the fork. RESULT becomes {start_s, finish_s, peak_rss_mib, exit_code}: stamps of
-CLOCK_MONOTONIC, and the peak of the largest process of those that ended and were waited for.
+had at the fork. RESULT becomes {start_s, finish_s, cpu_s, peak_rss_mib, exit_code}: stamps of
+CLOCK_MONOTONIC, processor time, and the peak of the largest process of those that ended and were
+waited for.
 """
 
 import json
@@ -22,6 +23,7 @@ def main() -> None:
     found = {
         "start_s": start_s,
         "finish_s": finish_s,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
         "peak_rss_mib": usage.ru_maxrss / 1024,
         "exit_code": os.waitstatus_to_exitcode(status),
     }

@@ -24,16 +24,18 @@ class Run:
     """A finished command; its peak is the resident memory of the largest of its processes."""
 
     wall_s: float
+    cpu_s: float
     output: str
     peak_rss_mib: float
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What launch.py says of a command: stamps of the monotonic clock, peak, exit code."""
+    """What launch.py says of a command: monotonic stamps, processor time, peak, exit code."""
 
     start_s: float
     finish_s: float
+    cpu_s: float
     peak_rss_mib: float
     exit_code: int
 
@@ -53,7 +55,7 @@ def measured(command: Sequence[str | Path], env: Mapping[str, str]) -> Run:
     if found is None or found.exit_code:
         code = "not started" if found is None else f"exit code {found.exit_code}"
         raise RuntimeError(f"{code} of {[str(c) for c in command]!r}: {output[-2000:]}")
-    return Run(found.finish_s - found.start_s, output, found.peak_rss_mib)
+    return Run(found.finish_s - found.start_s, found.cpu_s, output, found.peak_rss_mib)
 
 
 def launch(

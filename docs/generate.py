@@ -41,7 +41,7 @@ PAGES = {
             *("examples.demo", "benchmarks.against_nnunet", "benchmarks.sizes"),
             *("benchmarks.budgets", "benchmarks.start_up", "benchmarks.shortcuts"),
             *("benchmarks.scoring", "benchmarks.harness_overhead", "benchmarks.ranking"),
-            *("benchmarks.scheduling", "benchmarks.same", "benchmarks.pack"),
+            *("benchmarks.scheduling", "benchmarks.same", "benchmarks.pack", "benchmarks.memory"),
         ),
     ),
 }
