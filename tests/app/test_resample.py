@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,8 +23,8 @@ from app.resample import (
     separated_axis,
     spline_matrix,
 )
+from tests.app.scipy_zoom import Array, nearest, zoom
 
-Array = NDArray[Any]
 CPU = torch.device("cpu")
 # torch's weights come from float32 coordinates: off by 1e-6 at sample 20, times steps of up to 20.
 TORCH_ERROR = 5e-5
@@ -50,37 +49,6 @@ SHAPES = [
     ((11, 3, 9), (4, 8, 9)),
     ((16, 20, 18), (27, 31, 29)),
 ]
-
-
-def zoom(volume: Array, shape: Sequence[int], order: int) -> Array:
-    """nnU-Net's default resampling, without its clip."""
-    factors = [o / i for i, o in zip(volume.shape, shape, strict=True)]
-    result: Array = ndimage.zoom(
-        volume.astype(np.float64), factors, order=order, mode="nearest", grid_mode=True
-    )
-    assert result.shape == tuple(shape)
-    return result
-
-
-def zoom_sections(
-    volume: Array, shape: Sequence[int], order: int, axis: int, clip: bool = True
-) -> Array:
-    """The same section by section, with its clip, and nearest neighbour across ``axis``."""
-    sections = np.moveaxis(volume, axis, 0)
-    plane = [n for i, n in enumerate(shape) if i != axis]
-    resized = np.stack([zoom(s, plane, order) for s in sections])
-    if clip:
-        resized = resized.clip(
-            sections.min((1, 2), keepdims=True), sections.max((1, 2), keepdims=True)
-        )
-    return np.moveaxis(resized[scipy_nearest(len(resized), shape[axis])], 0, axis)
-
-
-def scipy_nearest(n_in: int, n_out: int) -> Array:
-    coordinates = (n_in / n_out) * (np.arange(n_out) + 0.5) - 0.5
-    positions = np.arange(n_in, dtype=np.float64)
-    found: Array = ndimage.map_coordinates(positions, [coordinates], order=0, mode="nearest")
-    return found.astype(np.int64)
 
 
 def noise(shape: Sequence[int], dtype: Any = np.float32, seed: int = 0) -> Array:
@@ -111,30 +79,20 @@ def test_spline_matrix_is_scipys_zoom_of_the_identity(n_in: int, n_out: int, ord
     np.testing.assert_allclose(matrix, expected, rtol=0, atol=2e-14)
 
 
+@pytest.mark.parametrize("axis", [None, 0, 1, 2])
 @pytest.mark.parametrize(("shape", "new_shape"), SHAPES)
 def test_mix_linear_like_scipy_has_scipys_bits(
-    shape: tuple[int, ...], new_shape: tuple[int, ...]
+    shape: tuple[int, ...], new_shape: tuple[int, ...], axis: int | None
 ) -> None:
     volume = noise(shape, np.float16)
     volume[noise(shape, seed=1) > 0] = 0  # beside zeros a weight shows all its bits
-    taps = [linear_taps(i, o) for i, o in zip(shape, new_shape, strict=True)]
-    mixed = mix_linear_like_scipy(torch.from_numpy(volume)[None], taps)[0]
-    assert mixed.dtype == torch.float64
-    assert np.array_equal(mixed.numpy(), zoom(volume, new_shape, 1))
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize(("shape", "new_shape"), SHAPES)
-def test_mix_linear_like_scipy_with_a_nearest_axis(
-    shape: tuple[int, ...], new_shape: tuple[int, ...], axis: int
-) -> None:
-    volume = noise(shape, np.float16)
     lengths = enumerate(zip(shape, new_shape, strict=True))
     taps = [(nearest_taps if i == axis else linear_taps)(*n) for i, n in lengths]
     mixed = mix_linear_like_scipy(torch.from_numpy(volume)[None], taps)[0]
-    assert np.array_equal(mixed.numpy(), zoom_sections(volume, new_shape, 1, axis, clip=False))
+    assert mixed.dtype == torch.float64
+    assert np.array_equal(mixed.numpy(), zoom(volume, new_shape, 1, axis))
     # The clip can only touch a last bit, which is gone when nnU-Net rounds to float16.
-    clipped = zoom_sections(volume, new_shape, 1, axis).astype(np.float16)
+    clipped = zoom(volume, new_shape, 1, axis, clip=True).astype(np.float16)
     assert np.array_equal(mixed.numpy().astype(np.float16), clipped)
 
 
@@ -157,7 +115,7 @@ def test_mix_linear_with_a_nearest_axis_takes_whole_sections() -> None:
 @pytest.mark.parametrize(("n_in", "n_out"), [*LENGTHS, (8, 4), (4, 8), (6, 2), (5, 1), (3, 9)])
 def test_nearest_taps_are_map_coordinates(n_in: int, n_out: int) -> None:
     taps = nearest_taps(n_in, n_out)
-    assert np.array_equal(taps.low, scipy_nearest(n_in, n_out))
+    assert np.array_equal(taps.low, nearest(n_in, n_out))
     assert np.array_equal(taps.low, taps.high)
     assert taps.low_weight is None
     assert taps.high_weight is None
@@ -222,29 +180,20 @@ def test_resampled_shape(
     assert resampled_shape(shape, spacing, new_spacing) == expected
 
 
+@pytest.mark.parametrize("separated", [False, True])
 @pytest.mark.parametrize("order", [1, 3])
 @pytest.mark.parametrize(("shape", "new_shape"), SHAPES)
 def test_resample_spline_is_scipys_zoom(
-    shape: tuple[int, ...], new_shape: tuple[int, ...], order: int
+    shape: tuple[int, ...], new_shape: tuple[int, ...], order: int, separated: bool
 ) -> None:
-    volume = noise(shape)
-    expected = zoom(volume, new_shape, order).clip(volume.min(), volume.max())
-    double = spline(volume, new_shape, order, False, torch.float64)
-    np.testing.assert_allclose(double, expected, rtol=0, atol=1e-6)  # one rounding to float32
-    single = spline(volume, new_shape, order, False, torch.float32)
-    # In normalised units; 1e-5 of them are less than 0.001 HU for the usual deviations.
-    np.testing.assert_allclose(single, expected, rtol=0, atol=1e-5)
+    """Of float64 one rounding to float32 is left.
 
-
-@pytest.mark.parametrize("order", [1, 3])
-@pytest.mark.parametrize(("shape", "new_shape"), SHAPES)
-def test_resample_spline_by_sections(
-    shape: tuple[int, ...], new_shape: tuple[int, ...], order: int
-) -> None:
+    The error of float32 is in normalised units: less than 0.001 HU for the usual deviations.
+    """
     volume = noise(shape)
-    expected = zoom_sections(volume, new_shape, order, 0)
+    expected = zoom(volume, new_shape, order, 0 if separated else None, clip=True)
     for dtype, error in ((torch.float64, 1e-6), (torch.float32, 1e-5)):
-        result = spline(volume, new_shape, order, True, dtype)
+        result = spline(volume, new_shape, order, separated, dtype)
         np.testing.assert_allclose(result, expected, rtol=0, atol=error)
 
 
@@ -255,41 +204,29 @@ def test_equal_sections_are_not_touched() -> None:
     assert np.array_equal(doubled, volume.repeat(2, 0))
 
 
+@pytest.mark.parametrize("separated", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_overshoot_is_clipped_to_the_range_of_the_volume(dtype: torch.dtype) -> None:
-    volume = np.zeros((6, 8, 8), np.float32)
-    volume[3:, :, 4:] = 100
-    assert zoom(volume, (13, 17, 17), 3).max() > 105  # else nothing to clip
-    result = spline(volume, (13, 17, 17), 3, False, dtype)
-    assert (result.min(), result.max()) == (0, 100)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_overshoot_is_clipped_to_the_range_of_each_section(dtype: torch.dtype) -> None:
+def test_overshoot_is_clipped_to_the_range_of_the_volume_or_of_each_section(
+    dtype: torch.dtype, separated: bool
+) -> None:
     volume = np.zeros((3, 8, 8), np.float32)
     for section, height in enumerate((1, 100, 10)):
         volume[section, :, 4:] = height
-    result = spline(volume, (3, 17, 17), 3, True, dtype)
-    assert result.max((1, 2)).tolist() == [1, 100, 10]
-    assert result.min() == 0
+    assert zoom(volume, (3, 17, 17), 3).max() > 105  # else nothing to clip
+    result = spline(volume, (3, 17, 17), 3, separated, dtype)
+    assert (result.min(), result.max()) == (0, 100)
+    assert (result.max((1, 2)).tolist() == [1, 100, 10]) is separated
 
 
+@pytest.mark.parametrize("axis", [None, 0, 1, 2])
 @pytest.mark.parametrize(("shape", "new_shape"), SHAPES)
-def test_resample_torch_is_linear(shape: tuple[int, ...], new_shape: tuple[int, ...]) -> None:
-    volume = noise(shape, np.float16)
-    result = resample_torch(torch.from_numpy(volume)[None], new_shape, None)
-    assert result.dtype == torch.float32
-    np.testing.assert_allclose(result[0], zoom(volume, new_shape, 1), rtol=0, atol=TORCH_ERROR)
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize(("shape", "new_shape"), SHAPES)
-def test_resample_torch_with_a_nearest_axis(
-    shape: tuple[int, ...], new_shape: tuple[int, ...], axis: int
+def test_resample_torch_is_linear(
+    shape: tuple[int, ...], new_shape: tuple[int, ...], axis: int | None
 ) -> None:
-    volume = noise((2, *shape))
+    volume = noise((2, *shape), np.float16)
     result = resample_torch(torch.from_numpy(volume), new_shape, axis)
-    expected = np.stack([zoom_sections(v, new_shape, 1, axis) for v in volume])
+    assert result.dtype == torch.float32
+    expected = np.stack([zoom(v, new_shape, 1, axis) for v in volume])
     np.testing.assert_allclose(result, expected, rtol=0, atol=TORCH_ERROR)
 
 
