@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
@@ -19,13 +17,14 @@ from app.model import ModelConfig, Resampling
 from app.preprocess import Grid
 from app.resample import linear_taps, mix_linear, nearest_taps
 from app.restore import Labels, restore, restore_slabs
+from tests.app.scipy_zoom import Array, zoom
 from tests.app.small_model import CONFIG
 
-Array = NDArray[Any]
 Shape = tuple[int, int, int]
 CLASSES = LabelRule(None)
 SPACING = (1.5, 1.5, 1.5)
 CUBIC = (1.0, 1.0, 1.0)
+MODEL = replace(CONFIG, spacing=SPACING)
 
 
 def whole(shape: Shape, spacing: Sequence[float] = CUBIC) -> Grid:
@@ -52,23 +51,8 @@ def regions(logits: Tensor) -> Tensor:
 
 def by_scipy(logits: Tensor, shape: Shape, rule: LabelRule, axis: int | None) -> Array:
     """nnU-Net's way: every voxel of every head, in float64, kept as float16."""
-    heads = []
-    for head in logits.numpy().astype(np.float64):
-        if axis is None:
-            factors = [o / i for i, o in zip(head.shape, shape, strict=True)]
-            big = ndimage.zoom(head, factors, order=1, mode="nearest", grid_mode=True)
-        else:
-            sections = np.moveaxis(head, axis, 0)
-            plane = [n for i, n in enumerate(shape) if i != axis]
-            factors = [o / i for i, o in zip(sections.shape[1:], plane, strict=True)]
-            stack = [
-                ndimage.zoom(s, factors, order=1, mode="nearest", grid_mode=True) for s in sections
-            ]
-            c = len(sections) / shape[axis] * (np.arange(shape[axis]) + 0.5) - 0.5
-            index = np.floor(c + 0.5).clip(0, len(sections) - 1).astype(int)
-            big = np.moveaxis(np.stack(stack)[index], 0, axis)
-        heads.append(big.astype(np.float16).astype(np.float32))
-    labels: Array = rule.decide(torch.from_numpy(np.stack(heads))).numpy()
+    heads = [zoom(head, shape, 1, axis).astype(np.float16) for head in logits.numpy()]
+    labels: Array = rule.decide(torch.from_numpy(np.stack(heads).astype(np.float32))).numpy()
     return labels
 
 
@@ -102,31 +86,25 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("rule", [CLASSES, LabelRule((1, 2)), LabelRule((2, 1))])
+@pytest.mark.parametrize(
+    ("exact", "rule"),
+    [
+        *((True, rule) for rule in (CLASSES, LabelRule((1, 2)), LabelRule((2, 1)))),
+        *((False, rule) for rule in (CLASSES, LabelRule((1, 2)), DIFFERENCE_RULE)),
+    ],
+)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_exact_is_what_scipy_gives_on_every_voxel(name: str, rule: LabelRule) -> None:
+def test_labels_are_those_of_interpolating_every_voxel(
+    name: str, exact: bool, rule: LabelRule
+) -> None:
     v = VARIANTS[name]
-    logits = smooth_logits(3, v.coarse)
+    logits = smooth_logits(2 if rule is DIFFERENCE_RULE else 3, v.coarse)
+    logits = logits if exact else logits.float()
     logits = logits if rule.regions is None else regions(logits)
-    grid = whole(v.fine, v.spacing)
-    config = replace(CONFIG, spacing=v.plans)
-    labels = restored(logits, rule, config, grid, torch.uint8, exact=True)
-    expected = by_scipy(logits, v.fine, rule, v.axis)
+    config, grid = replace(CONFIG, spacing=v.plans), whole(v.fine, v.spacing)
+    labels = restored(logits, rule, config, grid, torch.uint8, exact)
+    expected = (by_scipy if exact else in_full)(logits, v.fine, rule, v.axis)
     assert labels.dtype == np.uint8
-    assert len(np.unique(expected)) > 1
-    assert np.array_equal(labels, expected)
-
-
-@pytest.mark.parametrize("rule", [CLASSES, LabelRule((1, 2)), DIFFERENCE_RULE])
-@pytest.mark.parametrize("name", VARIANTS)
-def test_default_is_what_interpolating_every_voxel_gives(name: str, rule: LabelRule) -> None:
-    v = VARIANTS[name]
-    logits = smooth_logits(2 if rule is DIFFERENCE_RULE else 3, v.coarse).float()
-    logits = logits if rule.regions is None else regions(logits)
-    config = replace(CONFIG, spacing=v.plans)
-    grid = whole(v.fine, v.spacing)
-    labels = restored(logits, rule, config, grid, torch.uint8, exact=False)
-    expected = in_full(logits, v.fine, rule, v.axis)
     assert len(np.unique(expected)) > 1
     assert np.array_equal(labels, expected)
 
@@ -139,10 +117,10 @@ def restored(
     dtype: torch.dtype,
     exact: bool,
 ) -> Labels:
-    """nnU-Net's own rounding, or a stream that has all in one slab."""
+    """nnU-Net's own rounding, or in float32 a stream that has all in one slab."""
     if exact:
         return restore(logits, rule, config, grid, dtype)
-    parts = restore_slabs(iter([logits]), logits.shape[1:], rule, config, grid, dtype)
+    parts = restore_slabs(iter([logits.float()]), logits.shape[1:], rule, config, grid, dtype)
     back = np.argsort(config.transpose)
     return np.ascontiguousarray(np.concatenate(list(parts)).transpose(back))
 
@@ -169,11 +147,8 @@ EDGES = {
 @pytest.mark.parametrize("name", EDGES)
 def test_foreground_that_touches_the_edge(name: str, exact: bool) -> None:
     logits = lesion((6, 7, 8), EDGES[name])
-    config = replace(CONFIG, spacing=SPACING)
     for fine in ((9, 11, 12), (4, 5, 5), (6, 14, 4)):
-        grid = whole(fine)
-        used = logits if exact else logits.float()
-        labels = restored(used, CLASSES, config, grid, torch.uint8, exact)
+        labels = restored(logits, CLASSES, MODEL, whole(fine), torch.uint8, exact)
         expected = by_scipy(logits, fine, CLASSES, None)
         assert np.array_equal(labels, expected)
     assert name != "everywhere" or labels.all()
@@ -185,10 +160,8 @@ def test_foreground_that_touches_the_edge(name: str, exact: bool) -> None:
 def test_thin_foreground_under_a_nearest_axis(start: int, thick: int, exact: bool) -> None:
     """Nine sections to three: nearest neighbour reads sections 1, 4 and 7 and no other."""
     logits = lesion((9, 6, 6), (slice(start, start + thick), slice(2, 5), slice(2, 5)))
-    config = replace(CONFIG, spacing=(1.5, 1.5, 1.5))
     grid = whole((3, 9, 9), (4.5 + 0.1, 1.0, 1.0))
-    used = logits if exact else logits.float()
-    labels = restored(used, CLASSES, config, grid, torch.uint8, exact)
+    labels = restored(logits, CLASSES, MODEL, grid, torch.uint8, exact)
     seen = [section in range(start, start + thick) for section in (1, 4, 7)]
     assert labels.any((1, 2)).tolist() == seen
     assert np.array_equal(labels, by_scipy(logits, (3, 9, 9), CLASSES, 0))
@@ -199,9 +172,8 @@ def test_thin_foreground_under_a_nearest_axis(start: int, thick: int, exact: boo
 @pytest.mark.parametrize("fine", [(9, 9, 9), (6, 6, 6)])
 def test_no_foreground_at_all(exact: bool, function: str, fine: Shape) -> None:
     logits = lesion((6, 6, 6), (slice(0, 0), ALL, ALL))
-    config = replace(CONFIG, spacing=SPACING, resample_logits=Resampling(function, 1, None))
-    used = logits if exact else logits.float()
-    labels = restored(used, CLASSES, config, whole(fine), torch.uint16, exact)
+    config = replace(MODEL, resample_logits=Resampling(function, 1, None))
+    labels = restored(logits, CLASSES, config, whole(fine), torch.uint16, exact)
     assert labels.dtype == np.uint16
     assert np.array_equal(labels, np.zeros(fine))
 
@@ -211,7 +183,7 @@ def test_no_foreground_at_all(exact: bool, function: str, fine: Shape) -> None:
 def test_slabs_leave_no_seam(name: str, voxels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     v = VARIANTS[name]
     logits = smooth_logits(3, v.coarse)
-    config, grid = replace(CONFIG, spacing=SPACING), whole(v.fine, v.spacing)
+    grid = whole(v.fine, v.spacing)
     slabs: list[Shape] = []
 
     class Counting(LabelRule):
@@ -219,12 +191,12 @@ def test_slabs_leave_no_seam(name: str, voxels: int, monkeypatch: pytest.MonkeyP
             slabs.append(tuple(logits.shape[1:]))  # type: ignore[arg-type]
             return super().decide(logits)
 
-    at_once = restore(logits, Counting(None), config, grid, torch.uint8)
+    at_once = restore(logits, Counting(None), MODEL, grid, torch.uint8)
     assert len(slabs) == 1
     ((depth, *_),) = slabs
     monkeypatch.setattr(restore_module, "SLAB_VOXELS", voxels)
     slabs.clear()
-    assert np.array_equal(restore(logits, Counting(None), config, grid, torch.uint8), at_once)
+    assert np.array_equal(restore(logits, Counting(None), MODEL, grid, torch.uint8), at_once)
     assert len(slabs) > 1
     assert sum(s[0] for s in slabs) == depth
     assert all(3 * np.prod(s) <= voxels or s[0] == 1 for s in slabs)
@@ -238,9 +210,8 @@ def test_crop_and_transpose_are_undone(transpose: Shape, exact: bool) -> None:
     crop = (slice(2, 10), slice(1, 8), slice(3, 9))
     grid = Grid(network_shape, crop, SPACING)
     logits = lesion((8, 7, 6), (slice(1, 3), slice(0, 7), slice(4, 5)))
-    config = replace(CONFIG, spacing=SPACING, transpose=transpose)
-    used = logits if exact else logits.float()
-    labels = restored(used, CLASSES, config, grid, torch.uint8, exact)
+    config = replace(MODEL, transpose=transpose)
+    labels = restored(logits, CLASSES, config, grid, torch.uint8, exact)
     expected = np.zeros(scan_shape, np.uint8)
     expected.transpose(transpose)[3:5, 1:8, 7:8] = 1  # a view: the network's order of axes
     assert labels.flags.c_contiguous
@@ -251,10 +222,8 @@ def test_crop_and_transpose_are_undone(transpose: Shape, exact: bool) -> None:
 def test_a_crop_is_pasted_where_it_was_cut_after_resampling(exact: bool) -> None:
     logits = smooth_logits(2, (12, 14, 13))
     crop = (slice(3, 21), slice(0, 21), slice(5, 25))
-    used = logits if exact else logits.float()
-    config = replace(CONFIG, spacing=SPACING)
-    labels = restored(used, CLASSES, config, Grid((30, 22, 26), crop, CUBIC), torch.uint8, exact)
-    inside = restored(used, CLASSES, config, whole((18, 21, 20)), torch.uint8, exact)
+    labels = restored(logits, CLASSES, MODEL, Grid((30, 22, 26), crop, CUBIC), torch.uint8, exact)
+    inside = restored(logits, CLASSES, MODEL, whole((18, 21, 20)), torch.uint8, exact)
     assert inside.any()
     assert np.array_equal(labels[crop], inside)
     assert np.count_nonzero(labels) == np.count_nonzero(inside)
@@ -262,23 +231,16 @@ def test_a_crop_is_pasted_where_it_was_cut_after_resampling(exact: bool) -> None
 
 def test_labels_beyond_a_byte() -> None:
     logits = torch.full((1, 4, 4, 4), 3.0)
-    config = replace(CONFIG, spacing=SPACING)
     for fine in ((6, 6, 6), (4, 4, 4)):
-        labels = restored(logits, LabelRule((300,)), config, whole(fine), torch.uint16, exact=False)
+        labels = restored(logits, LabelRule((300,)), MODEL, whole(fine), torch.uint16, exact=False)
         assert np.array_equal(labels, np.full(fine, 300, np.uint16))
 
 
 def test_exact_torch_resampling_keeps_float32_between_heads() -> None:
     logits = smooth_logits(3, (12, 14, 13))
-    config = replace(CONFIG, spacing=SPACING, resample_logits=Resampling("torch", 1, None))
+    config = replace(MODEL, resample_logits=Resampling("torch", 1, None))
     labels = restored(logits, CLASSES, config, whole((18, 21, 20)), torch.uint8, exact=True)
-    factors = [18 / 12, 21 / 14, 20 / 13]
-    zoomed = np.stack(
-        [
-            ndimage.zoom(h, factors, order=1, mode="nearest", grid_mode=True)
-            for h in logits.numpy().astype(np.float64)
-        ]
-    )
+    zoomed = np.stack([zoom(head, (18, 21, 20), 1) for head in logits.numpy()])
     first, second = np.sort(zoomed, 0)[::-1][:2]
     clear = first - second > 1e-4  # elsewhere the last bits decide
     assert clear.mean() > 0.99
