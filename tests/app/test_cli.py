@@ -13,33 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
 from app import __main__ as command
-from tests.app.conftest import Run, names
+from tests.app.conftest import SHAPE, SPACING, Run, mask, names, scan
 from tests.app.small_model import with_channels, write_model
-from tests.nnunet_models import smooth_noise, write_scan
+from tests.nnunet_models import ROOT, smooth_noise, write_scan
 
-Array = NDArray[Any]
-ROOT = Path(__file__).parents[2]
-SHAPE, SPACING = (10, 24, 22), (4.0, 1.2, 1.3)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("models") / "tiny")
-
-
-def scan(file: Path, seed: int = 0, spacing: tuple[float, float, float] = SPACING) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return write_scan(file, smooth_noise(SHAPE, seed), spacing)
-
-
-def mask(file: Path) -> Array:
-    array: Array = sitk.GetArrayFromImage(sitk.ReadImage(file))
-    return array
-
-
+GIVEN = ["--input", "x", "--output", "y"]
 CASE_LINE = re.compile(
     r"(\S+): read (\S+) s, preprocess (\S+) s, device (\S+) s, network (\S+) s, "
     r"restore (\S+) s, write (\S+) s, total (\S+) s -> (\S+)"
@@ -49,7 +29,7 @@ CASE_LINE = re.compile(
 def test_a_file_to_a_file(model: Path, tmp_path: Path, run: Run) -> None:
     source = scan(tmp_path / "X_0000.nii.gz")
     target = tmp_path / "new" / "mask.nii.gz"
-    code, out, err = run("--model", model, "--input", source, "--output", target)
+    code, out, err = run(model, source, target)
     assert (code, err) == (0, [])
     ready, line = out
     assert re.fullmatch(
@@ -78,14 +58,14 @@ def test_a_folder_to_a_folder_in_every_format(
     scan(tmp_path / "in" / f"X_0000{suffix}")
     scan(tmp_path / "in" / f"Y{suffix}", seed=1)
     (tmp_path / "in" / "notes.txt").write_text("not a scan")
-    code, out, err = run("--model", model, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    code, out, err = run(model, tmp_path / "in", tmp_path / "out")
     assert (code, err) == (0, [])
     assert [line.partition(":")[0] for line in out] == ["model tiny", "X", "Y"]
     files = (".mhd", ".zraw") if suffix == ".mhd" else (suffix,)
     assert names(tmp_path / "out") == [f"{name}{s}" for name in "XY" for s in files]
     # The format changes nothing: the same scan as NIfTI has the same mask.
     reference = scan(tmp_path / "reference.nii.gz")
-    assert run("--model", model, "--input", reference, "--output", tmp_path / "mask.nii")[0] == 0
+    assert run(model, reference, tmp_path / "mask.nii")[0] == 0
     x, y = (mask(tmp_path / "out" / f"{n}{suffix}") for n in "XY")
     assert np.array_equal(x, mask(tmp_path / "mask.nii"))
     assert not np.array_equal(x, y)
@@ -95,43 +75,35 @@ def test_progress_is_for_a_terminal_only(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = scan(tmp_path / "X_0000.nii.gz")
-    arguments = ["--model", str(model), "--input", str(source), "--output", str(tmp_path / "out")]
-    assert command.main([*arguments, "--device", "cpu"]) == 0
+    arguments = ["--model", model, "--input", source, "--output", tmp_path / "out", "--device=cpu"]
+    assert command.main([str(a) for a in arguments]) == 0
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert command.main([*arguments, "--device", "cpu"]) == 0
+    assert command.main([str(a) for a in arguments]) == 0
     windows = re.findall(r"\rwindow (\d+) of (\d+)", capsys.readouterr().err)
     assert windows == [(str(n + 1), str(len(windows))) for n in range(len(windows))]
     assert len(windows) > 1
 
 
-def test_one_broken_scan_among_good_ones(model: Path, tmp_path: Path, run: Run) -> None:
+@pytest.mark.parametrize("broken", "abc")
+def test_a_broken_scan_does_not_stop_the_others(
+    broken: str, model: Path, tmp_path: Path, run: Run
+) -> None:
     for number, name in enumerate("abc"):
         scan(tmp_path / "in" / f"{name}.nii.gz", number)
-    broken = tmp_path / "in" / "b.nii.gz"
-    broken.write_bytes(broken.read_bytes()[:3000])
-    code, out, err = run("--model", model, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    file = tmp_path / "in" / f"{broken}.nii.gz"
+    file.write_bytes(file.read_bytes()[:3000])
+    code, out, err = run(model, tmp_path / "in", tmp_path / "out")
     assert code == 1
     (line,) = err
-    assert line.startswith(f"error: {broken}: ")
-    assert [line.partition(":")[0] for line in out] == ["model tiny", "a", "c"]
-    assert names(tmp_path / "out") == ["a.nii.gz", "c.nii.gz"]
-    for number, name in ((0, "a"), (2, "c")):
-        alone = scan(tmp_path / f"{name}.nii.gz", number)
-        target = tmp_path / f"{name}_mask.nii.gz"
-        assert run("--model", model, "--input", alone, "--output", target)[0] == 0
-        assert np.array_equal(mask(target), mask(tmp_path / "out" / f"{name}.nii.gz"))
-
-
-@pytest.mark.parametrize("position", ["first", "last"])
-def test_a_broken_scan_first_or_last(position: str, model: Path, tmp_path: Path, run: Run) -> None:
-    good, bad = ("b", "a") if position == "first" else ("a", "b")
-    scan(tmp_path / "in" / f"{good}.nii.gz")
-    (tmp_path / "in" / f"{bad}.nii.gz").write_bytes(b"nothing")
-    code, _, err = run("--model", model, "--input", tmp_path / "in", "--output", tmp_path / "out")
-    assert code == 1
-    assert len(err) == 1
-    assert names(tmp_path / "out") == [f"{good}.nii.gz"]
+    assert line.startswith(f"error: {file}: ")
+    good = "abc".replace(broken, "")
+    assert [line.partition(":")[0] for line in out] == ["model tiny", *good]
+    assert names(tmp_path / "out") == [f"{name}.nii.gz" for name in good]
+    for name in good:
+        target = tmp_path / f"{name}.nii.gz"
+        assert run(model, tmp_path / "in" / target.name, target)[0] == 0
+        assert np.array_equal(mask(target), mask(tmp_path / "out" / target.name))
 
 
 def test_a_bad_name_does_not_stop_the_others(tmp_path: Path, run: Run) -> None:
@@ -139,9 +111,7 @@ def test_a_bad_name_does_not_stop_the_others(tmp_path: Path, run: Run) -> None:
     for channel in range(2):
         scan(tmp_path / "in" / f"X_{channel:04d}.nii.gz", channel)
     scan(tmp_path / "in" / "Y_0000.nii.gz")
-    code, out, err = run(
-        "--model", folder, "--input", tmp_path / "in", "--output", tmp_path / "out"
-    )
+    code, out, err = run(folder, tmp_path / "in", tmp_path / "out")
     assert code == 1
     assert len(err) == 1
     assert "Y_0001.nii.gz is missing" in err[0]
@@ -172,7 +142,7 @@ def test_channels_on_different_grids(
     folder = write_model(tmp_path / "two", **changes_for_channels(2))
     scan(tmp_path / "in" / "X_0000.nii.gz")
     second = write_scan(tmp_path / "in" / "X_0001.nii.gz", smooth_noise(shape, 1), spacing)
-    code, _, err = run("--model", folder, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    code, _, err = run(folder, tmp_path / "in", tmp_path / "out")
     assert code == 1
     assert err == [f"error: {second}: {message} than X_0000.nii.gz; resample it first"]
     assert names(tmp_path / "out") == []
@@ -183,8 +153,7 @@ def test_an_output_that_cannot_be_written(
     output: str, model: Path, tmp_path: Path, run: Run
 ) -> None:
     (tmp_path / "notes").write_text("a file, not a folder")
-    given = ("--input", scan(tmp_path / "X.nii.gz"), "--output", tmp_path / output)
-    code, out, err = run("--model", model, *given)
+    code, out, err = run(model, scan(tmp_path / "X.nii.gz"), tmp_path / output)
     assert (code, out) == (1, [])
     (line,) = err
     assert line.startswith(f"error: {tmp_path / 'notes'}")
@@ -194,7 +163,7 @@ def test_an_output_that_cannot_be_written(
 
 def test_a_scan_that_the_model_cannot_see(model: Path, tmp_path: Path, run: Run) -> None:
     source = scan(tmp_path / "X.nii.gz", spacing=(0.1, 1.2, 1.3))
-    code, _, err = run("--model", model, "--input", source, "--output", tmp_path / "out")
+    code, _, err = run(model, source, tmp_path / "out")
     assert code == 1
     (line,) = err
     assert line.startswith(f"error: {source}: the scan is (10, 24, 22) voxels of (0.1")
@@ -206,39 +175,43 @@ def test_an_old_mask_stays_where_the_new_one_fails(model: Path, tmp_path: Path, 
     target = tmp_path / "mask.nii.gz"
     target.write_bytes(b"old")
     (tmp_path / "X.nii.gz").write_bytes(b"nothing")
-    assert run("--model", model, "--input", tmp_path / "X.nii.gz", "--output", target)[0] == 1
+    assert run(model, tmp_path / "X.nii.gz", target)[0] == 1
     assert target.read_bytes() == b"old"
     assert names(tmp_path) == ["X.nii.gz", "mask.nii.gz"]
     scan(tmp_path / "X.nii.gz")
-    assert run("--model", model, "--input", tmp_path / "X.nii.gz", "--output", target)[0] == 0
+    assert run(model, tmp_path / "X.nii.gz", target)[0] == 0
     assert mask(target).shape == SHAPE
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--step-size", "0"], "argument --step-size: should be more than 0 and at most 1"),
-        (["--step-size", "1.01"], "argument --step-size: should be more than 0 and at most 1"),
-        (["--step-size", "nan"], "argument --step-size: should be more than 0 and at most 1"),
-        (["--step-size", "half"], "argument --step-size: should be more than 0 and at most 1"),
-        (["--device", "tpu"], "argument --device: invalid choice"),
-        (["--bogus"], "unrecognized arguments: --bogus"),
+        *(
+            ([*GIVEN, "--step-size", size], "--step-size: should be more than 0 and at most 1")
+            for size in ("0", "1.01", "nan", "half")
+        ),
+        ([*GIVEN, "--device", "tpu"], "argument --device: invalid choice"),
+        ([*GIVEN, "--bogus"], "unrecognized arguments: --bogus"),
+        *(
+            ([*GIVEN, "--vram-budget", mib], "--vram-budget: should be a whole number of MiB")
+            for mib in ("0", "4G", "-4096")
+        ),
+        *(
+            ([*GIVEN, "--time-budget", s], "--time-budget: should be a positive number of seconds")
+            for s in ("0", "inf", "nan", "soon")
+        ),
+        ([*GIVEN, "--time-budget", "45", "--exact"], "--time-budget may enlarge the step"),
+        ([*GIVEN, "--crop-to-body", "--exact"], "--crop-to-body moves the windows"),
+        ([], "--input, --output"),
     ],
 )
 def test_wrong_arguments(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        command.main(["--input", "x", "--output", "y", *arguments])
+        command.main(arguments)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
-
-
-def test_input_and_output_are_required(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        command.main([])
-    assert stopped.value.code == 2
-    assert "--input, --output" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,9 @@ import torch
 from app import loading, predict, run
 from app.predict import Predictor
 from tests.app.conftest import Run, names
-from tests.app.small_model import write_model
 from tests.nnunet_models import smooth_noise, write_scan
 
 MASKS = ["X.nii.gz", "Y.nii.gz"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture
@@ -41,34 +35,7 @@ Call = Callable[..., tuple[int, list[str], list[str]]]
 @pytest.fixture
 def call(run: Run, model: Path, scans: Path, tmp_path: Path) -> Call:
     target = tmp_path / "out"
-    return lambda *more: run("--model", model, "--input", scans, "--output", target, *more)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--vram-budget", "0"],
-        ["--vram-budget", "4G"],
-        ["--vram-budget", "-4096"],
-        ["--time-budget", "0"],
-        ["--time-budget", "inf"],
-        ["--time-budget", "nan"],
-        ["--time-budget", "soon"],
-        ["--time-budget", "45", "--exact"],
-    ],
-)
-def test_wrong_arguments(call: Call, arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        call(*arguments)
-    assert left.value.code == 2
-
-
-def test_exact_is_promised_whatever_the_time(
-    call: Call, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        call("--time-budget", "45", "--exact")
-    assert "--time-budget may enlarge the step" in capsys.readouterr().err
+    return lambda *more: run(model, scans, target, *more)
 
 
 def test_a_cpu_has_no_vram(call: Call) -> None:
