@@ -14,11 +14,13 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from app import __main__ as command
+from app.loading import cpu_has_bfloat16
 from tests.app.small_model import write_model
 from tests.nnunet_models import ROOT, smooth_noise, write_scan
 
 Run = Callable[..., tuple[int, list[str], list[str]]]
 SHAPE, SPACING = (10, 24, 22), (4.0, 1.2, 1.3)
+NEEDS_BFLOAT16 = pytest.mark.skipif(not cpu_has_bfloat16(), reason="no bfloat16 in this CPU")
 
 
 @pytest.fixture

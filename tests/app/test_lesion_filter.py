@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,9 +23,10 @@ from app.model import LesionFilter, ModelError, load_model, save_manifest
 from app.predict import Options, Predictor
 from app.preprocess import Grid
 from evaluation import volumes
+from tests.app.conftest import python
 from tests.app.small_model import CONFIG, NETWORK, write_model
 from tests.app.test_cli_options import IMPORTED, IMPORTS, TRIED_BY_TORCH
-from tests.nnunet_models import ROOT, smooth_noise, write_scan
+from tests.nnunet_models import smooth_noise, write_scan
 
 CPU = torch.device("cpu")
 RULE = LesionFilter(min_volume_ml=0.5, min_probability=0.9, evidence="made up")
@@ -207,13 +206,7 @@ def test_exact_leaves_the_filter_out(segment: Segment, capsys: pytest.CaptureFix
 def test_it_is_said_and_its_library_imported(scan: Path, tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", lesion_filter=RULE)
     arguments = ["--model", model, "--device", "cpu", "--input", scan, "--output", tmp_path / "o"]
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORTS, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = python("-c", IMPORTS, *arguments)
     said, *_, modules = done.stdout.splitlines()
     assert said == "model tiny: no lesions below 0.5 ml or a probability of 0.9"
     code, imported = json.loads(modules)

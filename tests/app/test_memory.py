@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.app.conftest import python
 from tests.app.small_model import write_model
 from tests.nnunet_models import smooth_noise, write_scan
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 SHORT, LONG = 300, 1500
 
 # Peak resident memory of a process that segments a scan of so many slices, less the voxels, in
@@ -54,13 +52,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def peak_mib(slices: int, model: Path, folder: Path) -> float:
     small = write_scan(folder / "small.nii.gz", smooth_noise((8, 512, 512), 0), (1.0, 0.8, 0.8))
     output = folder / f"{slices}.nii.gz"
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE, small, model, output, str(slices)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-c", PROBE, small, model, output, slices)
     assert done.returncode == 0, done.stderr
     assert output.stat().st_size > 1000 * slices  # not a mask of background alone
     return float(done.stdout)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from app import loading
 from app.image import Image, ImageError, read_image
 from app.listener import SILENT, Listener
-from app.loading import cpu_has_bfloat16
 from app.model import Normalization, Resampling, load_model
 from app.predict import Options, Predictor
 from app.preprocess import prepare, preprocess, preprocess_slabs
 from app.sliding_window import predict_logits, predict_slabs
+from tests.app.conftest import NEEDS_BFLOAT16
 from tests.app.small_model import CT, NETWORK, with_channels, write_model
 from tests.nnunet_models import ROOT, smooth_noise, write_scan
 
@@ -209,16 +209,7 @@ def test_the_same_mask_every_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "bfloat16",
-    [
-        False,
-        pytest.param(
-            True,
-            marks=pytest.mark.skipif(not cpu_has_bfloat16(), reason="no bfloat16 in this CPU"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("bfloat16", [False, pytest.param(True, marks=NEEDS_BFLOAT16)])
 @pytest.mark.parametrize(
     "scan", ["sts/imagesTr/STS_001_0000", "ct/CRLM-CT-1004_ct", "ct/GETilt-head_ct"]
 )

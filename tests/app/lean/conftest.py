@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests.app.conftest import python
+from tests.nnunet_models import ROOT
+
 Started = Callable[..., tuple[int, list[str], list[str]]]
 
 
@@ -21,13 +20,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("lean")
     shutil.copytree(ROOT / "app", folder / "app", ignore=shutil.ignore_patterns("left_out.json"))
     shutil.copytree(ROOT / "volumes", folder / "volumes")
-    done = subprocess.run(
-        [sys.executable, "-m", "app.lean.find"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python("-m", "app.lean.find", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     return folder, done.stdout
 
@@ -42,14 +35,8 @@ def start() -> Started:
     """Runs a copy of the app on the CPU; gives the exit code and the lines of both streams."""
 
     def call(app: Path, *arguments: object, full: bool = False) -> tuple[int, list[str], list[str]]:
-        done = subprocess.run(
-            [sys.executable, "-m", "app", *(str(a) for a in arguments), "--device", "cpu"],
-            cwd=app,
-            env={**os.environ, "FULL_IMPORT": "1" if full else ""},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        given = ["-m", "app", *arguments, "--device", "cpu"]
+        done = python(*given, cwd=app, FULL_IMPORT="1" if full else "")
         return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
 
     return call

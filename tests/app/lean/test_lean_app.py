@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from app.lean import start as lean_start
 from app.lean.stand_ins import StandIns, Surprise
 from app.lean.start import Progress
 from app.model import LesionFilter, ModelConfig
+from tests.app.conftest import python
 from tests.app.lean.conftest import Started
 from tests.app.small_model import CONFIG, NETWORK, with_channels, write_model
 from tests.nnunet_models import smooth_noise, write_scan
@@ -132,9 +132,7 @@ def modules(lean_app: Path, tmp_path: Path, *more: str) -> set[str]:
         f"assert main({[*arguments, '--device=cpu']!r}, Progress()) == 0\n"
         "print(*[n for n, m in sys.modules.items() if not isinstance(m, _StandIn)])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=lean_app, capture_output=True, text=True, check=True
-    )
+    done = python("-c", code, cwd=lean_app)
     return set(done.stdout.splitlines()[-1].split())
 
 

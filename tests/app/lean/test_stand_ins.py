@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests.app.conftest import python
+from tests.nnunet_models import ROOT
+
 LIBRARY = {
     "lib/__init__.py": """
         import lib.order
@@ -90,14 +90,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def told(library: Path, expression: str) -> Any:
     """What ``expression`` is in a process of its own that has imported the library."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"{HEAD}\nprint(json.dumps({expression}))"],
-        env={"PYTHONPATH": f"{library}:{ROOT}"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout)
+    code = f"{HEAD}\nprint(json.dumps({expression}))"
+    return json.loads(python("-c", code, PYTHONPATH=f"{library}:{ROOT}").stdout)
 
 
 def test_what_imports_a_stand_in_is_imported(library: Path) -> None:

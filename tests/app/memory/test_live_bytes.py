@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from app.loading import set_precision
 from app.memory.live_bytes import LiveBytes, peak_of
-from app.model import ModelConfig
+from app.model import ModelConfig, Network
 from app.networks import UNet, build_network
+from tests.app.conftest import python
 from tests.app.published import DKFZ, HUANG, PUBLISHED
 from tests.app.small_model import ONES, THREES, TWOS, random_weights
 
-ROOT = Path(__file__).parents[3]
 MIB = 2**20
 
 
@@ -89,10 +87,9 @@ def allocated(network: UNet, shape: tuple[int, ...]) -> int:
     return peak
 
 
-def converted(network: UNet, dtype: torch.dtype) -> UNet:
-    for module in network.modules():
-        if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):
-            module.to(dtype)
+def half(config: Network) -> UNet:
+    network = build_network(config)
+    set_precision(network, torch.float16)
     return network
 
 
@@ -120,7 +117,7 @@ def test_the_allocator_for_cpus_holds_as_much(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_output_shape_and_dtype_are_those_of_the_network(name: str) -> None:
-    network = converted(build_network(SMALL[name]), torch.float16)
+    network = half(SMALL[name])
     seen: list[Tensor] = []
 
     def run(x: Tensor) -> Tensor:
@@ -133,7 +130,7 @@ def test_output_shape_and_dtype_are_those_of_the_network(name: str) -> None:
 
 @pytest.mark.parametrize("config", PUBLISHED.values(), ids=PUBLISHED)
 def test_more_windows_and_larger_ones_take_more(config: ModelConfig) -> None:
-    network = converted(build_network(config.network), torch.float16)
+    network = half(config.network)
     z, y, x = config.patch_size
     shapes = [(1, 1, z, y, x), (2, 1, z, y, x), (4, 1, z, y, x), (4, 1, z, y, 2 * x)]
     peaks = [peak_of(network, shape) for shape in shapes]
@@ -148,7 +145,7 @@ def test_more_windows_and_larger_ones_take_more(config: ModelConfig) -> None:
 def test_published_networks(name: str, live: int, with_workspace: int) -> None:
     """Float16, MiB. nnU-Net's decoder keeps every skip to the end, this one lets go of them."""
     config = PUBLISHED[name]
-    network = converted(build_network(replace(config.network, heads=1)), torch.float16)
+    network = half(replace(config.network, heads=1))
     found = peak_of(lambda x: network(x).float(), (1, 1, *config.patch_size))
     assert [round(n / MIB) for n in found] == [live, with_workspace]
 
@@ -158,6 +155,7 @@ import sys, torch
 from app.memory.live_bytes import LiveBytes, peak_of
 from app.loading import arrange
 from app.networks import build_network
+from tests.app.conftest import python
 from tests.app.published import PUBLISHED
 before = set(sys.modules)
 for config in PUBLISHED.values():
@@ -171,8 +169,6 @@ print(len(set(sys.modules) - before), "sympy" in sys.modules)
 
 
 def test_counting_does_not_import_torchs_compiler() -> None:
-    command = [sys.executable, "-c", IMPORTS]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    new, sympy = done.stdout.split()
+    new, sympy = python("-c", IMPORTS).stdout.split()
     assert int(new) < 10
     assert sympy == "False"
