@@ -30,10 +30,6 @@ GRID, PATCH = (40, 48, 45), (8, 16, 16)  # of the model's and the scan's below
 AT_HALF, AT_ONE = 9 * 5 * 5, 5 * 3 * 3
 
 
-def ignore(done: int, of: int) -> None:
-    """No progress wanted."""
-
-
 def test_the_forecast_by_hand() -> None:
     forecast = Forecast(left_s=10.0, window_s=0.5, others_s=3.0, spent_s=1.0)
     assert forecast.rest_s(4) == pytest.approx(4 * 0.5 + 2)

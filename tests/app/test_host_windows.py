@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 from app.host_windows import Uploaded
-from app.sliding_window import Network, predict_slabs
-
-PATCH = (8, 6, 7)
+from tests.app.at_work import PATCH, noise, slid
 
 
 class Stream:
@@ -87,10 +85,6 @@ def test_memory_is_pinned_once_for_each_of_two_slots(said: list[str]) -> None:
     assert said.count("pinned") == 6
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def overwriting(scale: float) -> Callable[[Tensor], Tensor]:
     """A network whose output lies where the last one's did, as a replayed graph's does."""
     made: dict[torch.Size, Tensor] = {}
@@ -110,18 +104,10 @@ def test_logits_are_those_of_networks_that_are_waited_for(
     """Of two networks, whose batches follow each other through both slots."""
     volume = noise(1, *shape)
 
-    def logits(networks: list[Network]) -> Tensor:
-        told: list[int] = []
-        slabs = predict_slabs(
-            iter(volume.split(5, 1)), shape, networks, PATCH, 0.5, 3,
-            lambda done, of: told.append(done), batch,
-        )  # fmt: skip
-        whole = torch.cat([slab.clone() for slab in slabs], 1)
-        assert told == sorted(told)
-        return whole
-
     plain = [overwriting(1.0), overwriting(-0.5)]
-    expected = logits([*plain])
-    found = logits([Uploaded(run, torch.device("cpu")) for run in plain])
+    expected, _ = slid(volume, plain, batch=batch)
+    uploaded = [Uploaded(run, torch.device("cpu")) for run in plain]
+    found, told = slid(volume, uploaded, batch=batch)
     assert torch.equal(found, expected)
+    assert told == sorted(told)
     assert said.count("host waits") == said.count("event on network") > 0

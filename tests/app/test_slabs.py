@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from app.preprocess import Grid, limits, normalise
 from app.resample import Sampling, advance, resample_slabs, resample_spline, resample_torch
 from app.restore import restore_slabs
 from app.sliding_window import importance_map, predict_logits, predict_slabs
+from tests.app.at_work import PATCH, ignore, noise, slid
 from tests.app.small_model import CONFIG, CT
 from tests.app.test_restore import restored, smooth_logits
 
@@ -31,14 +32,6 @@ SHAPES = [
     ((60, 8, 9), (60, 5, 5)),
     ((1, 9, 4), (3, 9, 7)),
 ]
-
-
-def noise(shape: Sequence[int], seed: int = 0) -> Tensor:
-    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
-
-
-def ignore(done: int, of: int) -> None:
-    """No progress wanted."""
 
 
 @pytest.mark.parametrize("sampling", [CUBIC, Sampling(1), Sampling(1, like_torch=True)])
@@ -68,38 +61,27 @@ class Sections:
 
 
 @pytest.mark.parametrize("separated", [False, True])
-@pytest.mark.parametrize("order", [1, 3])
+@pytest.mark.parametrize("sampling", [CUBIC, Sampling(1), Sampling(1, like_torch=True)])
 @pytest.mark.parametrize(("shape", "new_shape"), SHAPES)
-def test_splines_slab_by_slab(
-    shape: tuple[int, ...], new_shape: tuple[int, ...], order: int, separated: bool
+def test_resampled_slab_by_slab(
+    shape: tuple[int, ...], new_shape: tuple[int, ...], sampling: Sampling, separated: bool
 ) -> None:
-    volume = noise(shape)
+    volume = noise(*shape)
     sections = Sections(volume)
-    clip = None if separated else (float(volume.min()), float(volume.max()))
-    slabs = resample_slabs(sections, shape, new_shape, Sampling(order), separated, clip, CPU)
-    expected = resample_spline(
-        volume.__getitem__, shape, new_shape, order, separated, torch.float32, CPU
-    )
-    found = torch.cat(list(slabs))
-    torch.testing.assert_close(found, expected, rtol=0, atol=3e-6)
+    if sampling.like_torch:
+        clip = None
+        expected = resample_torch(volume[None], new_shape, 0 if separated else None)[0]
+    else:
+        clip = None if separated else (float(volume.min()), float(volume.max()))
+        given = new_shape, sampling.order, separated, torch.float32, CPU
+        expected = resample_spline(volume.__getitem__, shape, *given)
+    slabs = resample_slabs(sections, shape, new_shape, sampling, separated, clip, CPU)
+    torch.testing.assert_close(torch.cat(list(slabs)), expected, rtol=0, atol=3e-6)
     assert sections.asked == sorted(set(sections.asked))
 
 
-@pytest.mark.parametrize("axis", [None, 0])
-@pytest.mark.parametrize(("shape", "new_shape"), SHAPES)
-def test_torch_slab_by_slab(
-    shape: tuple[int, ...], new_shape: tuple[int, ...], axis: int | None
-) -> None:
-    volume = noise(shape)
-    sampling = Sampling(1, like_torch=True)
-    sections = Sections(volume)
-    slabs = resample_slabs(sections, shape, new_shape, sampling, axis == 0, None, CPU)
-    expected = resample_torch(volume[None], new_shape, axis)[0]
-    torch.testing.assert_close(torch.cat(list(slabs)), expected, rtol=0, atol=3e-6)
-
-
 def test_sections_are_asked_for_when_a_slab_needs_them() -> None:
-    sections = Sections(noise((300, 4, 4)))
+    sections = Sections(noise(300, 4, 4))
     slabs = resample_slabs(sections, (300, 4, 4), (200, 4, 4), CUBIC, False, (-9, 9), CPU)
     planes = 0
     for slab in slabs:
@@ -111,7 +93,7 @@ def test_sections_are_asked_for_when_a_slab_needs_them() -> None:
 
 
 def test_sections_that_nearest_neighbour_steps_over_are_not_read() -> None:
-    sections = Sections(noise((90, 4, 4)))
+    sections = Sections(noise(90, 4, 4))
     slabs = resample_slabs(sections, (90, 4, 4), (30, 4, 4), CUBIC, True, None, CPU)
     assert torch.equal(torch.cat(list(slabs)), sections.volume[1::3])
     assert len(sections.asked) < 90
@@ -138,16 +120,13 @@ def test_limits_are_those_of_the_normalised_values() -> None:
             assert limits(voxels[crop], normaliser) == (float(values.min()), float(values.max()))
 
 
-PATCH = (8, 6, 7)
-
-
 @pytest.mark.parametrize("step_size", [0.3, 0.5, 0.7, 1.0])
 @pytest.mark.parametrize(
     "shape", [PATCH, (19, 9, 30), (3, 8, 20), (3, 1, 7), (40, 20, 8), (9, 6, 8)]
 )
 def test_the_window_slides_over_slabs(shape: tuple[int, ...], step_size: float) -> None:
-    volume = noise((2, *shape))
-    weight = noise((3, 2, 3, 3, 3), seed=1)
+    volume = noise(2, *shape)
+    weight = noise(3, 2, 3, 3, 3, seed=1)
 
     def one(x: Tensor) -> Tensor:
         return torch.nn.functional.conv3d(x, weight, padding=1)
@@ -160,17 +139,7 @@ def test_the_window_slides_over_slabs(shape: tuple[int, ...], step_size: float) 
     ]
     expected = (alone[0] + alone[1]) / 2
     for planes in (1, 5, 50):
-        told: list[tuple[int, int]] = []
-        slabs = predict_slabs(
-            iter(volume.split(planes, 1)),
-            shape,
-            [one, two],
-            PATCH,
-            step_size,
-            3,
-            lambda done, of, told=told: told.append((done, of)),  # type: ignore[misc]
-        )
-        found = torch.cat([slab.clone() for slab in slabs], 1)
+        found, told = slid(volume, [one, two], step_size, planes)
         torch.testing.assert_close(found, expected, rtol=0, atol=2e-6 * float(expected.abs().max()))
         assert told == [(n + 1, len(told)) for n in range(len(told))]
 
@@ -234,7 +203,7 @@ def test_labels_come_as_soon_as_they_can() -> None:
 
     def slabs() -> Iterator[Tensor]:
         nonlocal given
-        for plane in noise((1, 10, 9, 9)).split(1, 1):
+        for plane in noise(1, 10, 9, 9).split(1, 1):
             given += 1
             yield plane
 

@@ -19,6 +19,7 @@ from app.model import Normalization, Resampling, load_model
 from app.predict import Options, Predictor
 from app.preprocess import prepare, preprocess, preprocess_slabs
 from app.sliding_window import predict_logits, predict_slabs
+from tests.app.at_work import ignore
 from tests.app.conftest import NEEDS_BFLOAT16
 from tests.app.small_model import CT, NETWORK, with_channels, write_model
 from tests.nnunet_models import ROOT, smooth_noise, write_scan
@@ -131,10 +132,6 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
 @pytest.fixture(autouse=True)
 def _float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "cpu_has_bfloat16", lambda: False)
-
-
-def ignore(done: int, of: int) -> None:
-    """No progress wanted."""
 
 
 def test_no_voxel_differs(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,14 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from app.sliding_window import larger_steps, predict_slabs, window_count, windows
+from app.sliding_window import larger_steps, window_count, windows
+from tests.app.at_work import PATCH, noise, slid
 
-PATCH = (8, 6, 7)
 SHAPES = [PATCH, (19, 9, 30), (3, 8, 20), (40, 20, 8)]
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def networks(seen: list[int]) -> list[Callable[[Tensor], Tensor]]:
@@ -39,30 +35,18 @@ def networks(seen: list[int]) -> list[Callable[[Tensor], Tensor]]:
 def test_batches_give_what_single_windows_give(shape: tuple[int, ...], step_size: float) -> None:
     volume = noise(2, *shape)
 
-    def logits(batch: int) -> tuple[Tensor, list[int], list[tuple[int, int]]]:
-        seen: list[int] = []
-        told: list[tuple[int, int]] = []
-        slabs = predict_slabs(
-            iter(volume.split(5, 1)),
-            shape,
-            networks(seen),
-            PATCH,
-            step_size,
-            3,
-            lambda done, of: told.append((done, of)),
-            batch,
-        )
-        return torch.cat([slab.clone() for slab in slabs], 1), seen, told
-
-    expected, single, _ = logits(1)
-    assert set(single) == {1}
+    seen: list[int] = []
+    expected, _ = slid(volume, networks(seen), step_size)
+    assert set(seen) == {1}
+    single = len(seen)
     for batch in (2, 3, 64):
-        found, seen, told = logits(batch)
+        seen.clear()
+        found, told = slid(volume, networks(seen), step_size, batch=batch)
         torch.testing.assert_close(found, expected, rtol=0, atol=2e-6 * float(expected.abs().max()))
         assert max(seen) <= batch
-        assert sum(seen) == len(single)
+        assert sum(seen) == single
         assert [done for done, _ in told] == torch.tensor(seen).cumsum(0).tolist()
-        assert told[-1] == (len(single), len(single))
+        assert told[-1] == (single, single)
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (200, 190, 170), (1, 1, 1)])

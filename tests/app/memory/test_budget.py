@@ -30,7 +30,7 @@ from app.memory.buffers import StreamBuffers, stream_buffers, whole_buffers
 from app.model import Model, ModelConfig, load_model
 from app.networks import UNet
 from app.predict import Options, Predictor
-from tests.app.at_work import listener
+from tests.app.at_work import ignore, listener
 from tests.app.conftest import names
 from tests.app.published import DKFZ, HUANG
 from tests.app.small_model import CONFIG, write_model
@@ -40,10 +40,6 @@ CPU = torch.device("cpu")
 SPACING = (2.5, 0.75, 0.75)
 NEEDS = Needs(weights=10 * MIB, members=2, window=100 * MIB, patch=(32, 64, 64))  # 16 fill a GPU
 BUFFERS = StreamBuffers(1, 1, (32, 64, 64), (200, 200), (512, 512), 2.0)
-
-
-def ignore(done: int, of: int) -> None:
-    """No progress wanted."""
 
 
 def ignore_all(*_: object) -> None:
