@@ -52,7 +52,7 @@ def of_outcome(outcome: Outcome, limits: Limits, timeout_s: float) -> tuple[Stat
 
 
 def _ran_out_of_ram(outcome: Outcome, limits: Limits) -> bool:
-    if outcome.oom_killed:
+    if outcome.oom_kills:
         return True
     full = (outcome.peak_ram_mib or 0.0) >= AT_THE_LIMIT * limits.memory_mib
     return outcome.exit_code == KILLED and full

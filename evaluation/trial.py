@@ -122,7 +122,7 @@ class MeasuredRunner:
             if state is not State.OK:
                 return Trial(state, message, outcome, vram, curve)
             state, message = collect(case, work / "outputs", mask, contract)
-            if state is State.NO_OUTPUT and outcome.oom_killed:
+            if state is State.NO_OUTPUT and outcome.oom_kills:
                 message += "; one of its processes was killed for memory"
             taken = mask if state is State.OK else None
             return Trial(state, message, outcome, vram, curve, taken)

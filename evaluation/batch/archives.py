@@ -24,7 +24,7 @@ ROOM = 5
 
 
 @dataclass
-class Entry:
+class LoadedArchive:
     """What is known of an archive on this machine; `remove`: image names that loading it added."""
 
     team: str
@@ -44,7 +44,7 @@ def runner(machine: Machine, team: Entrant, gpu: Gpu | None, check: Check) -> It
     """
     contract = team.conditions.challenge.contract
     with contextlib.closing(connect()) as client:
-        loaded = _Loaded(machine, client)
+        loaded = _Archives(machine, client)
         with loaded.used(team.archive, team.image_mib, contract, check) as image:
             uuid = gpu.uuid if gpu else None
             yield DockerRunner(client, image, team.conditions.limits, uuid, contract)
@@ -59,14 +59,14 @@ def reap_containers() -> None:
 def tidy(machine: Machine) -> None:
     """Remove the images that nobody uses any more; raises InfrastructureError."""
     with contextlib.closing(connect()) as client:
-        _Loaded(machine, client).tidy()
+        _Archives(machine, client).tidy()
 
 
 class _NotNow(Exception):
     """Something is timed on this machine, and would have to wait."""
 
 
-class _Loaded:
+class _Archives:
     """What workers of this machine have loaded: a file for each archive, and a lock for its users.
 
     A user shares that lock; whoever changes files or images has the one lock for all of that.
@@ -117,7 +117,7 @@ class _Loaded:
     def _changing(self, check: Check = lambda: None) -> contextlib.AbstractContextManager[None]:
         return lock(self.machine.folder / "images.lock", check)
 
-    def _load(self, path: Path, archive: Path, image_mib: int, contract: Contract) -> Entry:
+    def _load(self, path: Path, archive: Path, image_mib: int, contract: Contract) -> LoadedArchive:
         team = images.team_of(archive)
         others = [other for other in sorted(self.folder.glob("*.json")) if other != path]
         self._remove([other for other in others if is_free(_users(other))])
@@ -127,7 +127,7 @@ class _Loaded:
         before = self._ids()
         # Before it is loaded: who is killed while loading leaves an image, too.
         expected = images.names_of(team)
-        entry = Entry(team, [] if before.keys() & expected else expected)
+        entry = LoadedArchive(team, [] if before.keys() & expected else expected)
         json_file.write(path, entry)
         try:
             found = images.unpack(self.client, archive)
@@ -149,7 +149,7 @@ class _Loaded:
                     self.client.images.remove(name, force=True)
             path.unlink(missing_ok=True)
 
-    def _has(self, entry: Entry) -> bool:
+    def _has(self, entry: LoadedArchive) -> bool:
         return bool(entry.image) and self._ids().get(entry.image) == entry.image_id
 
     def _ids(self) -> dict[str, str]:
@@ -174,8 +174,8 @@ def _users(path: Path) -> Path:
     return path.with_suffix(".lock")
 
 
-def _read(path: Path) -> Entry | None:
-    return json_file.read(path, Entry, "a note of a loaded archive", "remove it")
+def _read(path: Path) -> LoadedArchive | None:
+    return json_file.read(path, LoadedArchive, "a note of a loaded archive", "remove it")
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ SHOWN = 3  # cases in a line
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BatchOutcome:
     """What a batch came to.
 
     records: of each team, whatever is complete. refused: teams that cannot be run, and why.
@@ -41,7 +41,7 @@ def evaluate(
     connect: Callable[[], contextlib.AbstractContextManager[Cluster]],
     patience_s: float,
     out: TextIO,
-) -> Outcome:
+) -> BatchOutcome:
     """Do what is left of a batch; progress goes to `out`, the rest into the teams' folders.
 
     connect: gives the workers, once it is known that there is something for them. patience_s: for
@@ -63,7 +63,7 @@ def evaluate(
         if not missing:
             for store in stores.values():
                 remove(store.work)
-    return Outcome(records, board.refused, missing)
+    return BatchOutcome(records, board.refused, missing)
 
 
 def tabulate(team: Entrant, cases: Sequence[Case]) -> list[Record]:
@@ -86,7 +86,7 @@ def _missing(
     return missing
 
 
-def summary(teams: Sequence[Entrant], cases: int, outcome: Outcome) -> str:
+def summary(teams: Sequence[Entrant], cases: int, outcome: BatchOutcome) -> str:
     """Return a table of the teams, and a line for each reason why something is missing."""
     rows = []
     for team in teams:

@@ -109,11 +109,15 @@ class Cluster:
             self._client.run(_stop_slot, on_error="ignore")
 
 
-class SchedulerWithoutPages(Scheduler):
-    """A scheduler without dask's web pages, which listen on a port of their own without TLS."""
+class WithoutPages:
+    """Goes before dask's Scheduler or Worker: no web pages, whose port has no TLS."""
 
     def start_http_server(self, *_: object, **__: object) -> None:
         """Start none."""
+
+
+class SchedulerWithoutPages(WithoutPages, Scheduler):
+    """What a batch is scheduled by."""
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """Options of the workers of a machine and of a cluster, without what does the work."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
+
+from evaluation.numbers import natural, positive
 
 
 def add_workers(parser: argparse._ActionsContainer) -> None:
@@ -15,11 +16,14 @@ def add_workers(parser: argparse._ActionsContainer) -> None:
         help="may be repeated; default: every GPU of this machine",
     )
     parser.add_argument(
-        "--slots", type=at_least(1), metavar="N", help="use no GPU, and run N submissions at a time"
+        "--slots",
+        type=positive(int),
+        metavar="N",
+        help="use no GPU, and run N submissions at a time",
     )
     parser.add_argument(
         "--scorers",
-        type=at_least(0),
+        type=natural,
         metavar="N",
         help="cases scored at a time (default: one a core)",
     )
@@ -35,14 +39,3 @@ def add_trust(parser: argparse._ActionsContainer) -> None:
         action="store_true",
         help="a scheduler without TLS: whoever reaches a port runs programs as this user",
     )
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """Return an argument type: a whole number from `least` on."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r}: not a whole number from {least} on")
-        return int(text)
-
-    return parse

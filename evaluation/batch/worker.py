@@ -125,11 +125,8 @@ def _run(address: str, security: Security, spec: Spec, parent: int) -> None:
     slot.stop()
 
 
-class _WorkerWithoutPages(Worker):
-    """A worker without dask's web pages, which listen on a port of their own without TLS."""
-
-    def start_http_server(self, *_: object, **__: object) -> None:
-        """Start none."""
+class _WorkerWithoutPages(cluster.WithoutPages, Worker):
+    """What a batch is done by."""
 
 
 async def _serve(address: str, security: Security, spec: Spec, slot: Slot) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluation.batch.options import add_trust, add_workers, at_least
+from evaluation.batch.options import add_trust, add_workers
 from evaluation.cli import options
 from evaluation.errors import EvaluationError
+from evaluation.numbers import natural, positive
 
 if TYPE_CHECKING:
     from evaluation.batch.cluster import Cluster
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--image-limit",
-        type=at_least(1),
+        type=positive(int),
         default=40,
         metavar="GIB",
         help="an image is refused beyond (default 40)",
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--wait",
-        type=at_least(0),
+        type=natural,
         default=PATIENCE_S,
         metavar="S",
         help="for a scheduler or a worker that is not there (default 600)",

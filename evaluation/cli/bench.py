@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from evaluation.cli import options
+from evaluation.numbers import positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scans", type=Path, required=True, help="a scan, or a folder of scans")
     parser.add_argument(
         "--repeat",
-        type=options.positive(int),
+        type=positive(int),
         default=3,
         metavar="N",
         help="runs a scan (default 3)",

@@ -1,7 +1,6 @@
 """Options that several commands share, and what they come to."""
 
 import argparse
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from evaluation import challenges
 from evaluation.challenges import Challenge
 from evaluation.conditions import INTERVAL_S, Conditions
 from evaluation.errors import EvaluationError
+from evaluation.numbers import positive
 from evaluation.runners import WITHOUT_SANDBOX, Limits
 
 if TYPE_CHECKING:
@@ -100,22 +100,6 @@ def add_conditions(command: argparse.ArgumentParser) -> None:
         metavar="S",
         help=f"between GPU samples ({INTERVAL_S:g})",
     )
-
-
-def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
-    """Return an argument type: a number of `kind` above 0."""
-
-    def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError as error:
-            expected = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r}: not {expected}") from error
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text}: must be above 0")
-        return value
-
-    return parse
 
 
 def _challenge(name: str) -> Challenge:

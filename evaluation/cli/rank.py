@@ -6,6 +6,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from evaluation.cli import options
+from evaluation.numbers import positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--resamples",
-        type=options.positive(int),
+        type=positive(int),
         default=1000,
         metavar="N",
         help="of the cases (default 1000)",

@@ -54,9 +54,12 @@ class Job:
     watch: Callable[[], str | None]  # called at every tick; may raise, or say why to stop
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one call of a submission came to. Times are seconds of the monotonic clock."""
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Reading):
+    """What one call of a submission came to, and used.
+
+    Times are seconds of the monotonic clock. measured_by: what cpu_s and peak_ram_mib come from.
+    """
 
     created_s: float  # before the container was made
     started_s: float  # its first process started
@@ -64,11 +67,7 @@ class Outcome:
     removed_s: float  # after the container was removed
     exit_code: int | None  # None: the harness ended it, see `stopped`
     stopped: str | None  # TIMEOUT, MEMORY, or the reason that `watch` gave
-    oom_killed: bool  # by the kernel or the engine
-    forks_refused: int
-    cpu_s: float | None  # None: not measured
-    peak_ram_mib: float | None
-    measured_by: str  # what cpu_s and peak_ram_mib come from
+    measured_by: str = "not measured"
     log: str  # the end of what it printed
 
     @property
@@ -134,13 +133,13 @@ def supervise(
     started_s: float,
     ended: Callable[[float], bool],
     read: Callable[[], Reading | None],
-) -> tuple[str | None, Reading | None]:
+) -> tuple[str | None, Reading]:
     """Watch a submission until it ends (None) or must be stopped (why); return its last reading.
 
     ended: waits for the end, at most so many seconds. read: what it has used, None once it is gone;
     what it uses in its last tick is missed.
     """
-    last = read()
+    last = read() or Reading()
     while not ended(TICK_S):
         reading = read()
         last = reading.after(last) if reading else last

@@ -22,21 +22,19 @@ MEMORY_LIMIT = ("memory.max", "memory.limit_in_bytes")
 
 @dataclass(frozen=True)
 class Reading:
-    """What a group has used so far."""
+    """What a group has used so far; None: not measured."""
 
-    cpu_s: float | None
-    peak_ram_mib: float | None  # memory and page cache charged to the group
-    oom_kills: int
-    forks_refused: int
+    cpu_s: float | None = None
+    peak_ram_mib: float | None = None  # memory and page cache charged to the group
+    oom_kills: int = 0  # by the kernel or the engine
+    forks_refused: int = 0
 
-    def after(self, earlier: "Reading | None") -> "Reading":
+    def after(self, earlier: "Reading") -> "Reading":
         """Return this reading with what an earlier one knew better.
 
         All four only grow, but a group is removed controller by controller: a reading in the
         midst of that lacks some.
         """
-        if earlier is None:
-            return self
         return Reading(
             cpu_s=_greater(self.cpu_s, earlier.cpu_s),
             peak_ram_mib=_greater(self.peak_ram_mib, earlier.peak_ram_mib),

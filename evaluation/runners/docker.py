@@ -223,7 +223,7 @@ class DockerRunner:
             lambda: group.read() if group else None,
         )
         if tree is not None:
-            reading = Reading(None, tree.peak_mib or None, oom_kills=0, forks_refused=0)
+            reading = Reading(peak_ram_mib=tree.peak_mib or None)
         if stopped is not None:
             with contextlib.suppress(docker.errors.APIError):  # it may just have ended
                 container.kill()
@@ -233,6 +233,8 @@ class DockerRunner:
         waiter.check()
         container.reload()
         state = container.attrs["State"]
+        if state.get("OOMKilled"):
+            reading = replace(reading, oom_kills=max(1, reading.oom_kills))
         log = log_of(container)
         container.remove(force=True, v=True)
         began, finished = started_s, ended_s
@@ -247,10 +249,7 @@ class DockerRunner:
             removed_s=time.monotonic(),
             exit_code=None if stopped else int(state["ExitCode"]),
             stopped=stopped,
-            oom_killed=bool(state.get("OOMKilled")) or bool(reading and reading.oom_kills),
-            forks_refused=reading.forks_refused if reading else 0,
-            cpu_s=reading.cpu_s if reading else None,
-            peak_ram_mib=reading.peak_ram_mib if reading else None,
+            **vars(reading),
             measured_by=_measured_by(group, tree, reading),
             log=log,
         )
@@ -276,10 +275,10 @@ def _not_enforced(client: docker.DockerClient) -> list[str]:
     return ["pids", "memory_mib"] if rootless and unlimited else []
 
 
-def _measured_by(group: cgroup.Group | None, tree: Tree | None, reading: Reading | None) -> str:
+def _measured_by(group: cgroup.Group | None, tree: Tree | None, reading: Reading) -> str:
     if tree is not None:
         return SAMPLED
-    return f"cgroup v{group.version}" if group and reading else "not measured"
+    return f"cgroup v{group.version}" if group and reading != Reading() else "not measured"
 
 
 def _mount(source: Path, target: str, read_only: bool) -> Mount:
@@ -348,11 +347,6 @@ def _not_started(
         removed_s=time.monotonic(),
         exit_code=code,
         stopped=None,
-        oom_killed=False,
-        forks_refused=0,
-        cpu_s=None,
-        peak_ram_mib=None,
-        measured_by="not measured",
         log=f"the container cannot be started: {reason}",
     )
 

@@ -110,10 +110,7 @@ class ProcessRunner:
             # As a shell and a container engine count: 128 and the signal.
             exit_code=None if stopped else (code if code >= 0 else 128 - code),
             stopped=stopped,
-            oom_killed=reading.oom_kills > 0,
-            forks_refused=reading.forks_refused,
-            cpu_s=reading.cpu_s,
-            peak_ram_mib=reading.peak_ram_mib,
+            **vars(reading),
             measured_by=enclosure.method,
             log=tail.text(),
         )
@@ -197,7 +194,7 @@ class _Enclosure:
         ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peak_kib = usage.ru_maxrss if usage.ru_maxrss > ours else 0
         peak_mib = max(self._tree.peak_mib, peak_kib / 1024) or None
-        return Reading(usage.ru_utime + usage.ru_stime, peak_mib, oom_kills=0, forks_refused=0)
+        return Reading(usage.ru_utime + usage.ru_stime, peak_mib)
 
     def end(self) -> None:
         """Kill what is left."""

@@ -18,11 +18,6 @@ ENDED_WELL = Outcome(
     removed_s=104.0,
     exit_code=0,
     stopped=None,
-    oom_killed=False,
-    forks_refused=0,
-    cpu_s=None,
-    peak_ram_mib=None,
-    measured_by="not measured",
     log="done\n",
 )
 Act = Callable[[Job], Outcome | None]  # None: it ended well

@@ -247,18 +247,6 @@ def test_a_label_that_cannot_be_used_is_one_line(folders: Folders, kind: str, sa
     assert not (folders.output / "scores.csv").exists()
 
 
-def test_an_output_that_cannot_be_written_is_found_before_hours_of_work(
-    folders: Folders, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folders.add("a", lesion(), lesion())
-    folders.output.write_text("a file")
-    assert main(folders.command()) == 1
-    said = capsys.readouterr()
-    assert str(folders.output) in said.err
-    assert said.err.count("\n") == 1
-    assert said.out == ""
-
-
 def children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 

@@ -102,10 +102,16 @@ def test_one_of_another_contract_is_told_apart(tmp_path: Path) -> None:
         settings.check(store, NOW, resume=True)
 
 
-@pytest.mark.parametrize("change", [{"limits": None}, {"scoring": "flare99"}, {"timeout_s": "s"}])
-def test_damaged_settings_are_named(tmp_path: Path, change: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "[1]", "3", "{}"),
+        *(json.dumps(OLD | change) for change in ({"limits": 0}, {"scoring": "x"}, {"gpu": 0})),
+    ],
+)
+def test_damaged_settings_are_named(tmp_path: Path, content: str) -> None:
     store = Store(tmp_path)
-    store.settings.write_text(json.dumps(OLD | change))
+    store.settings.write_text(content)
     with pytest.raises(
         EvaluationError, match=r"run\.json: not what a run writes .*; choose another --output"
     ):

@@ -18,7 +18,7 @@ CLEAN = replace(ENDED_WELL, log="loading\nwent wrong\n\n")
         ({"exit_code": 1, "forks_refused": 7}, State.NONZERO_EXIT, "limit of None processes"),
         ({"exit_code": None, "stopped": TIMEOUT}, State.TIMEOUT, "time limit of 45 s"),
         ({"exit_code": None, "stopped": MEMORY}, State.OOM_RAM, "28672 MiB"),
-        ({"exit_code": 1, "oom_killed": True}, State.OOM_RAM, "28672 MiB"),
+        ({"exit_code": 1, "oom_kills": 1}, State.OOM_RAM, "28672 MiB"),
         # The engine missed it, the control group did not.
         ({"exit_code": 137, "peak_ram_mib": 28600.0}, State.OOM_RAM, "28672 MiB"),
         # 98 % of the limit, 28098.56 MiB, is as much as a peak that is sampled can show.
@@ -27,7 +27,7 @@ CLEAN = replace(ENDED_WELL, log="loading\nwent wrong\n\n")
         # Killed by something else.
         ({"exit_code": 137, "peak_ram_mib": 900.0}, State.NONZERO_EXIT, "exit code 137"),
         # A child was killed for memory and the submission coped.
-        ({"oom_killed": True}, State.OK, ""),
+        ({"oom_kills": 1}, State.OK, ""),
         ({"exit_code": None, "stopped": "stopped: much"}, State.BAD_OUTPUT, "stopped: much"),
     ],
 )

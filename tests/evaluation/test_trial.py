@@ -165,12 +165,15 @@ def test_a_mask_does_not_make_a_failed_run_good(tmp_path: Path) -> None:
     assert trial.mask is None
 
 
-def test_nothing_is_left_when_a_run_is_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), InputError("no such image")])
+def test_nothing_is_left_of_a_run_that_is_given_up(tmp_path: Path, error: BaseException) -> None:
+    """By the user, or because there is no such submission, which is for the user to mend."""
+
     def act(job: Job) -> None:
         write_mask(job)
-        raise KeyboardInterrupt
+        raise error
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(type(error)):
         one_run(tmp_path, Scripted(act))
     assert list((tmp_path / "work").iterdir()) == []
 
@@ -183,14 +186,6 @@ def test_a_machine_that_fails_has_measured_nothing(tmp_path: Path) -> None:
     trial = one_run(tmp_path, Scripted(act))
     assert (trial.state, trial.message) == (State.INFRA_ERROR, "the engine is gone")
     assert (trial.outcome, trial.vram, trial.mask) == (None, None, None)
-
-
-def test_a_submission_that_is_not_there_is_for_the_user_to_mend(tmp_path: Path) -> None:
-    def act(job: Job) -> None:
-        raise InputError("no such image")
-
-    with pytest.raises(InputError, match="no such image"):
-        one_run(tmp_path, Scripted(act))
 
 
 def test_folders_nested_deeper_than_python_recurses_are_removed(

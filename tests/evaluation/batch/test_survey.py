@@ -90,14 +90,6 @@ def test_other_conditions_are_refused_before_anything_runs(
         survey.left([other], cases)
 
 
-def test_a_damaged_settings_file_is_named(tmp_path: Path, cases: list[Case]) -> None:
-    (team,) = teams(tmp_path, "one.tar.gz")
-    team.folder.mkdir(parents=True)
-    Store(team.folder).settings.write_text("{")
-    with pytest.raises(EvaluationError, match=r"one/run\.json: not what a run writes"):
-        survey.left([team], cases)
-
-
 def test_a_reference_that_cannot_be_used_is_found_now(tmp_path: Path, cases: list[Case]) -> None:
     (team,) = teams(tmp_path, "one.tar.gz")
     save(tmp_path / "labels" / "b.nii.gz", np.full(SHAPE, 7, np.uint8))

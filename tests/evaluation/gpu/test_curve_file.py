@@ -46,21 +46,6 @@ def test_columns_carry_their_units(tmp_path: Path) -> None:
     assert row.endswith(",500.000000,24576.000000,v2")
 
 
-def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "curve.csv.gz"
-    write_curve(path, random_curve(3, 500.0), origin_s=0)
-    old = path.read_bytes()
-
-    def full(self: Path, target: Path) -> Path:
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space"):
-        write_curve(path, random_curve(9, 500.0), origin_s=0)
-    assert path.read_bytes() == old
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "curve.csv.gz"
     write_curve(path, random_curve(100, 500.0), origin_s=0)

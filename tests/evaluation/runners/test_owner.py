@@ -26,12 +26,9 @@ def test_a_process_is_dead_once_it_has_ended() -> None:
     assert owner.is_dead(token_of_a_process_that_ended())
 
 
-def test_a_pid_that_was_given_again_does_not_bring_it_back() -> None:
+def test_neither_a_pid_that_was_given_again_nor_another_boot_brings_it_back() -> None:
     ticks = int(owner.token().rpartition(":")[2])
     assert owner.is_dead(changed(owner.token(), 4, str(ticks - 1)))
-
-
-def test_before_the_last_boot_everything_is_dead() -> None:
     assert owner.is_dead(changed(owner.token(), 1, "other-boot"))
 
 

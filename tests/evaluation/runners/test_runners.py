@@ -75,7 +75,7 @@ def base(request: pytest.FixtureRequest, images: dict[str, engine.Image]) -> Ite
         yield name
 
 
-class Bench:
+class Scripts:
     """Runs scripts with one kind of runner."""
 
     def __init__(self, kind: str, image: str | None, folder: Path) -> None:
@@ -128,33 +128,33 @@ def is_running(command: str) -> bool:
 
 
 @pytest.fixture(params=[*engine.ENGINES, "process"])
-def bench(
+def scripts(
     request: pytest.FixtureRequest, images: dict[str, engine.Image], tmp_path: Path
-) -> Iterator[Bench]:
+) -> Iterator[Scripts]:
     if request.param == "process":
-        yield Bench("process", None, tmp_path)
+        yield Scripts("process", None, tmp_path)
         return
     with base_of(request.param, images) as name:
-        yield Bench("container", name, tmp_path)
+        yield Scripts("container", name, tmp_path)
 
 
-def test_a_run_is_timed_and_its_log_is_kept(bench: Bench) -> None:
-    outcome = bench.run("echo started; sleep 0.5; echo failed >&2; exit 7")
+def test_a_run_is_timed_and_its_log_is_kept(scripts: Scripts) -> None:
+    outcome = scripts.run("echo started; sleep 0.5; echo failed >&2; exit 7")
     assert (outcome.exit_code, outcome.stopped) == (7, None)
     assert sorted(outcome.log.split()) == ["failed", "started"]
     assert outcome.created_s <= outcome.started_s < outcome.finished_s < outcome.removed_s
     assert 0.5 <= outcome.runtime_s < outcome.wall_s
 
 
-def test_cpu_time_and_memory_are_those_of_all_processes(bench: Bench) -> None:
+def test_cpu_time_and_memory_are_those_of_all_processes(scripts: Scripts) -> None:
     # Two children of 30 MiB each, alive together (without ":" they would become their sleep), and
     # a second of arithmetic, however long it takes where other programs run.
     hold = "(x=$(head -c 30M /dev/zero | tr '\\0' x); sleep 1; :) &"
-    outcome = bench.run(f"{hold} {hold} (ulimit -t 1; while :; do :; done); wait")
+    outcome = scripts.run(f"{hold} {hold} (ulimit -t 1; while :; do :; done); wait")
     assert outcome.exit_code == 0
     assert outcome.peak_ram_mib is not None
     assert 60 <= outcome.peak_ram_mib <= 128
-    if "memory_mib" in bench.not_enforced():
+    if "memory_mib" in scripts.not_enforced():
         assert (outcome.cpu_s, outcome.measured_by) == (None, "anonymous memory at 5 Hz")
         return
     assert outcome.cpu_s is not None
@@ -162,41 +162,41 @@ def test_cpu_time_and_memory_are_those_of_all_processes(bench: Bench) -> None:
     assert "cgroup" in outcome.measured_by
 
 
-def test_the_time_limit_ends_everything(bench: Bench) -> None:
-    outcome = bench.run(f"(trap '' TERM; {ENDLESS}) & {ENDLESS}", timeout_s=0.5)
+def test_the_time_limit_ends_everything(scripts: Scripts) -> None:
+    outcome = scripts.run(f"(trap '' TERM; {ENDLESS}) & {ENDLESS}", timeout_s=0.5)
     assert (outcome.exit_code, outcome.stopped) == (None, TIMEOUT)
     assert 0.5 <= outcome.runtime_s < outcome.wall_s
     assert not is_running(ENDLESS)
 
 
-def test_what_a_submission_leaves_running_ends_with_it(bench: Bench) -> None:
-    outcome = bench.run(f"setsid {ENDLESS} >/dev/null 2>&1 & echo bye")
+def test_what_a_submission_leaves_running_ends_with_it(scripts: Scripts) -> None:
+    outcome = scripts.run(f"setsid {ENDLESS} >/dev/null 2>&1 & echo bye")
     assert outcome.exit_code == 0
     assert not is_running(ENDLESS)
 
 
-def test_memory_is_limited(bench: Bench) -> None:
-    outcome = bench.run("tail /dev/zero; exit $?", timeout_s=5.0)
-    if "memory_mib" in bench.not_enforced():  # but watched
+def test_memory_is_limited(scripts: Scripts) -> None:
+    outcome = scripts.run("tail /dev/zero; exit $?", timeout_s=5.0)
+    if "memory_mib" in scripts.not_enforced():  # but watched
         assert (outcome.exit_code, outcome.stopped) == (None, MEMORY)
         return
     assert outcome.exit_code == 137
-    assert outcome.oom_killed
+    assert outcome.oom_kills
     assert outcome.peak_ram_mib == pytest.approx(SMALL.memory_mib, rel=0.05)
 
 
-def test_a_line_that_is_written_in_parts_is_kept(bench: Bench) -> None:
-    outcome = bench.run(
+def test_a_line_that_is_written_in_parts_is_kept(scripts: Scripts) -> None:
+    outcome = scripts.run(
         "echo first; printf one; sleep 0.1; printf two; sleep 0.1; echo; printf end"
     )
     assert outcome.log == "first\nonetwo\nend"
 
 
-def test_processes_are_limited(bench: Bench) -> None:
+def test_processes_are_limited(scripts: Scripts) -> None:
     forks = "(i=0; while [ $i -lt 100 ]; do sleep 5 & i=$((i+1)); done)"
-    outcome = bench.run(f"{forks}; sleep 0.3; exit 5")
+    outcome = scripts.run(f"{forks}; sleep 0.3; exit 5")
     assert outcome.exit_code == 5
-    if "pids" in bench.not_enforced():
+    if "pids" in scripts.not_enforced():
         assert (outcome.log, outcome.forks_refused) == ("", 0)
         return
     assert "Cannot fork" in outcome.log
@@ -204,12 +204,12 @@ def test_processes_are_limited(bench: Bench) -> None:
     assert outcome.runtime_s < 5
 
 
-def test_there_is_no_network(bench: Bench) -> None:
-    outcome = bench.run("cat /proc/net/route | tail -n +2; cat /proc/net/dev | grep -c eth")
+def test_there_is_no_network(scripts: Scripts) -> None:
+    outcome = scripts.run("cat /proc/net/route | tail -n +2; cat /proc/net/dev | grep -c eth")
     assert outcome.log.strip() == "0"
 
 
-def test_whoever_watches_can_stop_a_run(bench: Bench) -> None:
+def test_whoever_watches_can_stop_a_run(scripts: Scripts) -> None:
     ticks = 0
 
     def watch() -> str | None:
@@ -217,17 +217,17 @@ def test_whoever_watches_can_stop_a_run(bench: Bench) -> None:
         ticks += 1
         return "enough" if ticks == 20 else None
 
-    outcome = bench.run("sleep 100", watch=watch)
+    outcome = scripts.run("sleep 100", watch=watch)
     assert (outcome.exit_code, outcome.stopped) == (None, "enough")
     assert outcome.runtime_s < 3
 
 
-def test_an_error_in_watching_leaves_nothing_behind(bench: Bench) -> None:
+def test_an_error_in_watching_leaves_nothing_behind(scripts: Scripts) -> None:
     def watch() -> str | None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        bench.run(ENDLESS, watch=watch)
+        scripts.run(ENDLESS, watch=watch)
     assert not is_running(ENDLESS)
 
 
@@ -238,7 +238,7 @@ def test_a_submission_that_has_half_entered_its_groups_is_ended(
     if probe is None:
         pytest.skip("no right to control groups")
     probe.end()
-    bench = Bench("process", None, tmp_path)
+    scripts = Scripts("process", None, tmp_path)
     blocked = tmp_path / "blocked"
     os.mkfifo(blocked)  # whoever writes here waits for a reader that never comes
     monkeypatch.setattr(Group, "entrances", lambda group: [group.memory / "cgroup.procs", blocked])
@@ -249,12 +249,12 @@ def test_a_submission_that_has_half_entered_its_groups_is_ended(
         return None
 
     with pytest.raises(KeyboardInterrupt):
-        bench.run("true", watch=watch)
+        scripts.run("true", watch=watch)
     assert not cgroup.existing(OWN_GROUPS)
 
 
-def test_of_a_chatty_submission_the_end_is_kept(bench: Bench) -> None:
-    outcome = bench.run("seq 1 400000")
+def test_of_a_chatty_submission_the_end_is_kept(scripts: Scripts) -> None:
+    outcome = scripts.run("seq 1 400000")
     assert outcome.log.endswith("\n400000\n")
     assert len(outcome.log) <= LOG_BYTES
     first = int(outcome.log.splitlines()[0])
@@ -263,15 +263,15 @@ def test_of_a_chatty_submission_the_end_is_kept(bench: Bench) -> None:
     assert kept == "".join(str(n) for n in range(first, 400001))
 
 
-def test_the_sandbox_says_what_it_enforces(bench: Bench) -> None:
-    not_enforced = bench.not_enforced()
-    assert ("capabilities" in not_enforced) == (bench.kind == "process")
-    if bench.kind == "container":
+def test_the_sandbox_says_what_it_enforces(scripts: Scripts) -> None:
+    not_enforced = scripts.not_enforced()
+    assert ("capabilities" in not_enforced) == (scripts.kind == "process")
+    if scripts.kind == "container":
         assert not_enforced == (["pids", "memory_mib"] if engine.drops_limits() else [])
 
 
-def test_another_runs_processes_are_not_owned(bench: Bench) -> None:
-    runner = bench.runner()
+def test_another_runs_processes_are_not_owned(scripts: Scripts) -> None:
+    runner = scripts.runner()
     seen: list[tuple[bool, bool]] = []
 
     def watch() -> str | None:
@@ -288,7 +288,7 @@ def test_another_runs_processes_are_not_owned(bench: Bench) -> None:
 
     stranger = subprocess.Popen(["sleep", "54.3"], start_new_session=True)
     try:
-        runner.run(Job("a", bench.work("sleep 43.2; true"), 20.0, watch))
+        runner.run(Job("a", scripts.work("sleep 43.2; true"), 20.0, watch))
     finally:
         stranger.kill()
         stranger.wait()
@@ -297,8 +297,8 @@ def test_another_runs_processes_are_not_owned(bench: Bench) -> None:
 
 
 def test_the_sandbox_has_no_rights_and_cannot_change_its_inputs(base: str, tmp_path: Path) -> None:
-    bench = Bench("container", base, tmp_path)
-    outcome = bench.run(
+    scripts = Scripts("container", base, tmp_path)
+    outcome = scripts.run(
         "grep CapEff /proc/self/status; grep NoNewPrivs /proc/self/status;"
         "touch inputs/x 2>/dev/null || echo read-only; df -m /tmp /dev/shm | awk '{print $2}';"
         "printf '#!/bin/sh\\necho ran' > /tmp/x; chmod +x /tmp/x; /tmp/x; cat /proc/1/comm"
@@ -311,9 +311,9 @@ def test_the_sandbox_has_no_rights_and_cannot_change_its_inputs(base: str, tmp_p
 
 
 def test_without_the_sandbox_it_is_the_organisers_command_line(base: str, tmp_path: Path) -> None:
-    bench = Bench("container", base, tmp_path)
+    scripts = Scripts("container", base, tmp_path)
     limits = replace(WITHOUT_SANDBOX, memory_mib=128, shm_mib=32)
-    outcome = bench.run(
+    outcome = scripts.run(
         "touch inputs/x && echo writable; id -u; tail -n +3 /proc/net/dev | grep -vc lo:", limits
     )
     assert outcome.log.split() == ["writable", "0", "1"]
@@ -323,8 +323,8 @@ def test_without_the_sandbox_it_is_the_organisers_command_line(base: str, tmp_pa
 def test_an_image_without_the_contracts_shell_has_failed_itself(tmp_path: Path) -> None:
     image = engine.build_text("FROM scratch\nCOPY Dockerfile /\n")
     try:
-        bench = Bench("container", image.name, tmp_path)
-        outcome = bench.run("true")
+        scripts = Scripts("container", image.name, tmp_path)
+        outcome = scripts.run("true")
     finally:
         engine.remove_image(image)
     # Docker does not start it (127); Podman's init starts, and fails (1).
@@ -348,31 +348,32 @@ def test_an_image_that_is_not_there_is_named() -> None:
 # Podman refuses nothing when a container is made; starting it fails as if by accident.
 @pytest.mark.parametrize("base", engine.ENGINES[:1], indirect=True)
 def test_what_an_engine_refuses_is_not_the_machines_failure(base: str, tmp_path: Path) -> None:
-    bench = Bench("container", base, tmp_path)
+    scripts = Scripts("container", base, tmp_path)
     with pytest.raises(InputError, match="the engine refuses it"):
-        bench.run("true", replace(SMALL, memory_mib=1, shm_mib=1))
+        scripts.run("true", replace(SMALL, memory_mib=1, shm_mib=1))
 
 
 def test_a_path_may_hold_what_docker_takes_for_a_separator(base: str, tmp_path: Path) -> None:
     # Podman's API makes a list with commas of it.
     folder = tmp_path / ("a:b c=é" if engine.is_podman() else "a:b c,d=é")
     folder.mkdir()
-    outcome = Bench("container", base, folder).run("ls inputs; touch outputs/x")
+    outcome = Scripts("container", base, folder).run("ls inputs; touch outputs/x")
     assert outcome.exit_code == 0
     assert "a_0000.nii.gz" in outcome.log
 
 
 def test_orphans_of_a_killed_harness_are_reaped(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    scripts: Scripts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host = f"host{os.getpid()}"  # a harness beside this one takes away the orphans of its own host
     script = (
         f"import socket; socket.gethostname = lambda: {host!r};"
-        "from pathlib import Path; from tests.evaluation.runners.test_runners import Bench;"
-        f"bench = Bench({bench.kind!r}, {bench.image!r}, Path({str(bench.folder)!r}) / 'killed');"
-        f"bench.run('echo; {ENDLESS}; true', timeout_s=100)"
+        "from pathlib import Path; from tests.evaluation.runners.test_runners import Scripts;"
+        f"folder = Path({str(scripts.folder)!r}) / 'killed';"
+        f"scripts = Scripts({scripts.kind!r}, {scripts.image!r}, folder);"
+        f"scripts.run('echo; {ENDLESS}; true', timeout_s=100)"
     )
-    (bench.folder / "killed").mkdir()
+    (scripts.folder / "killed").mkdir()
     harness = subprocess.Popen([sys.executable, "-c", script], cwd=engine.ROOT)
     for _ in range(1000):
         if is_running(ENDLESS):
@@ -382,14 +383,14 @@ def test_orphans_of_a_killed_harness_are_reaped(
     harness.wait()
     assert is_running(ENDLESS)
     monkeypatch.setattr(socket, "gethostname", lambda: host)
-    runner = bench.runner()
+    runner = scripts.runner()
     try:
         assert runner.reap() > 0
         assert runner.reap() == 0
     finally:
         runner.close()
     assert not is_running(ENDLESS)
-    if bench.kind == "process":
+    if scripts.kind == "process":
         assert not cgroup.existing(GROUP_PREFIX + host)
 
 
@@ -397,7 +398,7 @@ def test_a_command_finds_the_python_that_runs_the_harness(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    outcome = Bench("process", None, tmp_path).run("command -v python; command -v env")
+    outcome = Scripts("process", None, tmp_path).run("command -v python; command -v env")
     assert outcome.log.split() == [str(Path(sys.executable).parent / "python"), "/usr/bin/env"]
 
 
@@ -405,13 +406,13 @@ def test_without_control_groups_memory_is_still_watched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cgroup, "create", lambda name: None)
-    bench = Bench("process", None, tmp_path)
-    outcome = bench.run("x=$(head -c 40M /dev/zero | tr '\\0' x); sleep 0.5")
+    scripts = Scripts("process", None, tmp_path)
+    outcome = scripts.run("x=$(head -c 40M /dev/zero | tr '\\0' x); sleep 0.5")
     assert outcome.exit_code == 0
     assert outcome.peak_ram_mib is not None
     assert 40 <= outcome.peak_ram_mib <= 128
     assert "cgroup" not in outcome.measured_by
-    hog = bench.run("x=$(head -c 200M /dev/zero | tr '\\0' x); sleep 100")
+    hog = scripts.run("x=$(head -c 200M /dev/zero | tr '\\0' x); sleep 100")
     assert hog.stopped == "memory"
     assert owner.token() not in with_variable(OWNER_VARIABLE).values()
 

@@ -1,0 +1,27 @@
+"""Numbers on a command line: types for argparse that say what is wrong with one."""
+
+import argparse
+from collections.abc import Callable
+
+
+def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    """Return an argument type: a number of `kind` above 0."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError as error:
+            expected = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r}: not {expected}") from error
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text}: must be above 0")
+        return value
+
+    return parse
+
+
+def natural(text: str) -> int:
+    """Return a whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: not a whole number from 0 on")
+    return int(text)
