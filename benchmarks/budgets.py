@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from benchmarks import machine, programs
 from benchmarks.command_line import count, exit_code
@@ -33,8 +34,7 @@ _REFUSED = "error: --vram-budget "
 KEPT, BROKEN, REFUSED, FAILED = "kept", "**broken**", "refused", "**failed**"
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(Struct, frozen=True, forbid_unknown_fields=True):
     """One run: the peak by NVML, net of the baseline; None where it is not known."""
 
     network: str

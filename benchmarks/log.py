@@ -10,7 +10,6 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from evaluation import json_file
 from evaluation.errors import EvaluationError
 from volumes.files import write_whole
 
@@ -71,7 +70,7 @@ class Log(Generic[R]):
         try:
             setting, *lines = map(json.loads, self._file.read_text().splitlines())
             setting = dict(setting)
-            runs = [json_file.convert(line, self._kind) for line in lines]
+            runs = [msgspec.convert(line, self._kind) for line in lines]
         except (ValueError, TypeError) as error:
             raise EvaluationError(
                 f"{self._file}: not of this version ({error}); remove it, or start without --resume"

@@ -1,6 +1,6 @@
 """Under what a submission is run: what is the same for each of its cases."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from evaluation.challenges import Challenge
 from evaluation.runners import Limits
@@ -8,8 +8,7 @@ from evaluation.runners import Limits
 INTERVAL_S = 0.02
 
 
-@dataclass(frozen=True)
-class Conditions:
+class Conditions(Struct, frozen=True, forbid_unknown_fields=True):
     """How cases are run, measured and scored; interval_s: between two samples of the GPU."""
 
     challenge: Challenge

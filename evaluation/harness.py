@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from msgspec import structs
+
 from evaluation import host, settings
 from evaluation.cases import Case
 from evaluation.challenges import CaseLimits
@@ -103,7 +105,7 @@ def kept(store: Store, case: Case, checksum: Callable[[Path], str] = sha256) -> 
         )
     if case.reference is None or known.reference_sha256 == checksum(case.reference):
         return known
-    return replace(known, accuracy=None)
+    return structs.replace(known, accuracy=None)
 
 
 def measure(
@@ -148,7 +150,7 @@ def score(one: Record, case: Case, store: Store, rules: ScoringRules) -> Record:
     else:
         expected = reference_of(case.reference, rules)
         judged = one.state, one.message, failed(expected, rules)
-    one = scored(replace(one, reference_sha256=sha256(case.reference)), *judged)
+    one = scored(structs.replace(one, reference_sha256=sha256(case.reference)), *judged)
     store.save(one)
     return one
 

@@ -1,7 +1,7 @@
-"""Dataclasses as JSON files, and back: with every field that there should be, and no other."""
+"""msgspec's structs as JSON files, and back: every field as it should be, and no other."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,11 +10,11 @@ import msgspec
 from evaluation.errors import EvaluationError
 from volumes.files import write_whole
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
 
-def write(path: Path, value: object, indent: int | None = 2) -> None:
-    """Write a dataclass, or what holds some, as JSON; on one line where `indent` is None."""
+def write(path: Path, value: msgspec.Struct, indent: int | None = 2) -> None:
+    """Write a struct as JSON; on one line where `indent` is None."""
     write_whole(path, json.dumps(msgspec.to_builtins(value), indent=indent) + "\n")
 
 
@@ -31,29 +31,8 @@ def read(
     EvaluationError that names file, field and remedy when it is anything else.
     """
     try:
-        return convert(upgraded(json.loads(path.read_bytes())), kind)
+        return msgspec.convert(upgraded(json.loads(path.read_bytes())), kind)
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise EvaluationError(f"{path}: not {what} ({error}); {remedy}") from error
-
-
-def convert(content: Any, kind: type[T]) -> T:
-    """Return JSON's objects and arrays as dataclasses; raises ValueError that names the field."""
-    value = msgspec.convert(content, kind)
-    if unknown := next(_unknown(content, msgspec.to_builtins(value), "$"), None):
-        raise ValueError(f"unknown field `{unknown}`")  # which msgspec ignores in dataclasses
-    return value
-
-
-def _unknown(found: Any, known: Any, where: str) -> Iterator[str]:
-    """Yield the fields that were found but are not in what was made of them."""
-    if isinstance(found, dict):
-        for name, value in found.items():
-            if name not in known:
-                yield f"{where}.{name}"
-            else:
-                yield from _unknown(value, known[name], f"{where}.{name}")
-    elif isinstance(found, list):
-        for number, pair in enumerate(zip(found, known, strict=True)):
-            yield from _unknown(*pair, f"{where}[{number}]")

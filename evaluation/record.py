@@ -1,8 +1,10 @@
 """What is kept of every case: how its run ended, what it used, and how it was scored."""
 
 import re
-from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
+
+from msgspec import Struct, structs
+from msgspec.structs import replace
 
 from evaluation.challenges import CaseLimits
 from evaluation.scoring.assess import Accuracy
@@ -11,8 +13,7 @@ from evaluation.states import State
 AREA_ABOVE = re.compile(r"area_above_([0-9.]+)_mib_s")  # a column: memory above a limit over time
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(Struct, frozen=True, forbid_unknown_fields=True):
     """What a run used besides the GPU. None: not measured."""
 
     runtime_s: float  # from the engine's StartedAt to its FinishedAt
@@ -24,8 +25,7 @@ class Usage:
     measured_by: str
 
 
-@dataclass(frozen=True)
-class Vram:
+class Vram(Struct, frozen=True, forbid_unknown_fields=True):
     """What a run used of the GPU, net of the baseline where it does not say flare or baseline."""
 
     peak_vram_mib: float  # a lower bound: a peak between two samples is missed
@@ -48,8 +48,7 @@ class Vram:
     contaminated: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(Struct, frozen=True, forbid_unknown_fields=True):
     """One case of one submission. `accuracy` is None until the case is scored."""
 
     case: str
@@ -126,4 +125,4 @@ def _vram_columns(vram: Vram | None, limit_mib: float | None) -> dict[str, objec
 
 
 def _columns(kind: Any, value: Any) -> dict[str, object]:
-    return asdict(value) if value else dict.fromkeys(field.name for field in fields(kind))
+    return structs.asdict(value) if value else dict.fromkeys(kind.__struct_fields__)

@@ -1,10 +1,9 @@
 """run.json: what results were made with, so that a later run goes on with the same."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from msgspec import structs, to_builtins
+from msgspec import Struct, structs, to_builtins
 
 from evaluation import challenges, json_file
 from evaluation.conditions import Conditions
@@ -12,8 +11,7 @@ from evaluation.errors import EvaluationError
 from evaluation.store import Store
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """What must be the same for all cases of a store.
 
     submission: an image's digest, or a command; source: the folder that a command runs in.

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from msgspec import Struct
+
 from evaluation import challenges, json_file, settings
 from evaluation.challenges import Challenge
 from evaluation.errors import EvaluationError
@@ -18,8 +20,7 @@ from evaluation.store import Store
 RANKING = "ranking"  # the one folder of the results that is not a team's
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Struct, frozen=True, forbid_unknown_fields=True):
     """What a team handed in, as its submission.json says."""
 
     archive: str

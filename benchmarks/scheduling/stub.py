@@ -15,6 +15,7 @@ from pathlib import Path
 
 import dask
 from distributed import Worker
+from msgspec import structs
 
 from benchmarks.scheduling.simulation import Size, runtimes_s
 from evaluation.batch.board import Kind, Place
@@ -41,7 +42,7 @@ RECORD = Record(
     vram=None,
     accuracy=None,
     log=("what a submission prints in a line " * 2,) * 50,
-    environment={"limits": vars(Limits()), "engine": "Engine 28.0.0"},
+    environment={"limits": structs.asdict(Limits()), "engine": "Engine 28.0.0"},
 )
 
 

@@ -13,8 +13,10 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from app.resample import resampled_shape
 from app.sliding_window import window_count

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 APP, PREVIOUS, NNUNET, STAGED = "app", "previous", "nnunet", "nnunet-stages"
 Key = tuple[str, int, str, int]
 
 
-@dataclass(frozen=True)
-class Measurement:
+class Measurement(Struct, frozen=True, forbid_unknown_fields=True):
     """One cold process. What was not measured is None or empty; a run that failed has an `error`.
 
     windows and step (in patches): of the sliding window. notes: warnings, company on the GPU.

@@ -4,10 +4,10 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import docker
+from msgspec import Struct
 
 from evaluation import json_file
 from evaluation.batch.inspection import inspect
@@ -23,8 +23,7 @@ from evaluation.runners.docker import ENGINE_ERRORS, DockerRunner, connect, reap
 ROOM = 5
 
 
-@dataclass
-class LoadedArchive:
+class LoadedArchive(Struct, forbid_unknown_fields=True):
     """What is known of an archive on this machine; `remove`: image names that loading it added."""
 
     team: str

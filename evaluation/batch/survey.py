@@ -2,8 +2,9 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from evaluation import harness, settings
 from evaluation.batch.messages import Entrant

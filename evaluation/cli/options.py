@@ -1,9 +1,10 @@
 """Options that several commands share, and what they come to."""
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from evaluation import challenges
 from evaluation.challenges import Challenge

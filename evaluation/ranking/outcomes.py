@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -63,7 +63,7 @@ def without_gpu(rules: RankingRules) -> RankingRules:
 
 
 def _is_of_gpu(column: str) -> bool:
-    return bool(AREA_ABOVE.fullmatch(column)) or column in {one.name for one in fields(Vram)}
+    return bool(AREA_ABOVE.fullmatch(column)) or column in Vram.__struct_fields__
 
 
 def collect(teams: Sequence[Team], challenge: Challenge, missing: Missing) -> Outcomes:

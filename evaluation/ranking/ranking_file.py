@@ -25,17 +25,17 @@ challenge's own method, names within a shared place in alphabetical order. Dicti
 have its column as the key, dictionaries by method its name.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 from evaluation import json_file
 from evaluation.errors import EvaluationError
 from evaluation.ranking.rules import Method, RankingRules
 
 
-@dataclass(frozen=True)
-class RankedTeam:
+class RankedTeam(Struct, frozen=True, forbid_unknown_fields=True):
     """One submission over all cases.
 
     failed: how many of the cases count with the challenge's penalties, `missing` ones among them:
@@ -52,8 +52,7 @@ class RankedTeam:
     means: dict[str, float]
 
 
-@dataclass(frozen=True)
-class Standing:
+class Standing(Struct, frozen=True, forbid_unknown_fields=True):
     """The ranking by one method.
 
     scores: one a team, the weighted mean of its `metric_ranks`; smaller is better.
@@ -74,8 +73,7 @@ class Standing:
     taus: tuple[float | None, ...]
 
 
-@dataclass(frozen=True)
-class Excluded:
+class Excluded(Struct, frozen=True, forbid_unknown_fields=True):
     """A case that was ranked for no team, because this one has no result of it."""
 
     case: str
@@ -83,8 +81,7 @@ class Excluded:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ranking:
+class Ranking(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What ranking.json holds.
 
     case_ranks: of each metric one row a team, its rank in each of `cases`, averages where tied.

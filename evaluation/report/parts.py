@@ -8,8 +8,10 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec import to_builtins
 
 from evaluation.challenges import CaseLimits, Challenge
 from evaluation.gpu.curve_file import read_curve
@@ -92,7 +94,7 @@ def part(job: tuple[Team, Challenge, int]) -> Part:
     }
     summary = {
         "name": team.name,
-        "entry": asdict(team.entry) if team.entry else None,
+        "entry": to_builtins(team.entry),
         "lesion_label": (team.challenge() or challenge).scoring.lesion_label,
         "cases": len(records),
         "states": Counter(one.state.value for one in records),

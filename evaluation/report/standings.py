@@ -36,7 +36,7 @@ def read_standings(results: Path, teams: Sequence[str]) -> dict[str, Any] | None
         "scoring": ranking.scoring,
         "profile": msgspec.to_builtins(ranking.profile),
         "cases": len(ranking.cases),
-        "excluded": [vars(one) for one in ranking.excluded],
+        "excluded": msgspec.to_builtins(ranking.excluded),
         "teams": [team.name for team in ranking.teams],
         "missing": [team.missing for team in ranking.teams],
         "scores": [brief(score) for score in own.scores],

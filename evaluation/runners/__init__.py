@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from msgspec import Struct
+
 from evaluation.errors import EvaluationError
 from evaluation.runners.cgroup import Reading
 
@@ -23,8 +25,7 @@ class InputError(EvaluationError):
     """The submission cannot be run at all: its image, archive or command is not there."""
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """What a submission may use.
 
     output_mib bounds what outputs/ shows, looked at five times a second; the container's own root

@@ -17,6 +17,7 @@ import docker
 import requests
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig, Mount
+from msgspec import structs
 
 from evaluation.contracts import Contract
 from evaluation.runners import (
@@ -121,7 +122,7 @@ class DockerRunner:
             "image": self.name,
             "image_digest": self.image.id,
             "engine": _engine(self.client),
-            "limits": vars(self.limits) | {"not_enforced": self._not_enforced},
+            "limits": structs.asdict(self.limits) | {"not_enforced": self._not_enforced},
         }
 
     def run(self, job: Job) -> Outcome:

@@ -15,6 +15,8 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from msgspec import structs
+
 from evaluation.runners import (
     LOG_BYTES,
     MEMORY,
@@ -79,7 +81,7 @@ class ProcessRunner:
             "runner": "process",
             "command": self.command,
             "source": str(self.source),
-            "limits": vars(self.limits) | {"not_enforced": not_enforced},
+            "limits": structs.asdict(self.limits) | {"not_enforced": not_enforced},
         }
 
     def run(self, job: Job) -> Outcome:

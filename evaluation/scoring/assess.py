@@ -1,10 +1,10 @@
 """Judges one mask: is it sound, and how well does it agree with the reference."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from evaluation.errors import EvaluationError
@@ -15,8 +15,7 @@ from evaluation.states import State
 from evaluation.volumes import Header, Volume, grid_difference, read, read_header
 
 
-@dataclass(frozen=True)
-class Accuracy:
+class Accuracy(Struct, frozen=True, forbid_unknown_fields=True):
     """Agreement with the reference; a case without a sound mask has 0 and finds no lesion.
 
     Of lesions, the class that the challenge ranks. None: undefined, as sensitivity without lesions.

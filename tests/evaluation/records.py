@@ -1,6 +1,6 @@
 """Records as a run would write them, for tests of what is made from records."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from evaluation.record import Record, Usage, Vram
 from evaluation.scoring.assess import Accuracy

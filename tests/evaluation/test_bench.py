@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as changed
 
 from evaluation import __main__ as command_line
 from evaluation.bench import TINY, bench, spread
@@ -173,12 +174,12 @@ class Played(MeasuredRunner):
 def test_the_largest_peak_of_gpu_memory_decides(
     tmp_path: Path, peak_mib: float, verdict: str
 ) -> None:
-    clean = replace(VRAM, contaminated=())
+    clean = changed(VRAM, contaminated=())
     runner = Played(playing({}), CONDITIONS, tmp_path, GPU)
     runner.vrams = [
-        replace(clean, peak_vram_mib=1000.0, area_mib_s=8000.0, area_above_limit_mib_s=0.0),
-        replace(clean, peak_vram_mib=peak_mib, area_mib_s=10000.0, area_above_limit_mib_s=500.0),
-        replace(clean, peak_vram_mib=2000.0, area_mib_s=12000.0, area_above_limit_mib_s=600.0),
+        changed(clean, peak_vram_mib=1000.0, area_mib_s=8000.0, area_above_limit_mib_s=0.0),
+        changed(clean, peak_vram_mib=peak_mib, area_mib_s=10000.0, area_above_limit_mib_s=500.0),
+        changed(clean, peak_vram_mib=2000.0, area_mib_s=12000.0, area_above_limit_mib_s=600.0),
     ]
     out = io.StringIO()
     passed = bench(runner, find(write_cases(tmp_path, ["a"])[0]), 3, out)
@@ -193,9 +194,9 @@ def test_the_largest_peak_of_gpu_memory_decides(
 
 
 def test_an_idle_gpu_is_measured_and_another_process_is_said(tmp_path: Path) -> None:
-    idle = replace(VRAM, peak_vram_mib=0.0, area_mib_s=0.0, area_above_limit_mib_s=0.0)
+    idle = changed(VRAM, peak_vram_mib=0.0, area_mib_s=0.0, area_above_limit_mib_s=0.0)
     runner = Played(playing({}), CONDITIONS, tmp_path, GPU)
-    runner.vrams = [replace(idle, contaminated=()), idle]
+    runner.vrams = [changed(idle, contaminated=()), idle]
     out = io.StringIO()
     assert bench(runner, find(write_cases(tmp_path, ["a"])[0]), 2, out)
     found = line(out.getvalue(), "a")

@@ -1,5 +1,6 @@
 import io
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from evaluation.progress import Progress
 from evaluation.states import State

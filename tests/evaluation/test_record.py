@@ -1,6 +1,7 @@
 import csv
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from evaluation.challenges import CaseLimits
 from evaluation.record import Record, row, scored

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from evaluation.cases import find
 from evaluation.runners import (
@@ -46,7 +47,7 @@ def one_run(folder: Path, runner: Runner, limits: Limits = CONDITIONS.limits) ->
     work = folder / "work"
     work.mkdir(exist_ok=True)
     (case,) = find(write_cases(folder / "data", ["a"])[0])
-    conditions = replace(CONDITIONS, limits=limits, timeout_s=20.0)
+    conditions = structs.replace(CONDITIONS, limits=limits, timeout_s=20.0)
     with MeasuredRunner(runner, conditions, work) as measured:
         trial = measured.run(case, folder / "mask.nii.gz")
     assert list(work.iterdir()) == []
@@ -204,7 +205,7 @@ def test_folders_nested_deeper_than_python_recurses_are_removed(
         subprocess.run(["rm", "-rf", "--", tmp_path / "work"], check=True)
 
 
-LIMITED = replace(Limits(), memory_mib=128, shm_mib=32, tmp_mib=16, output_mib=2)
+LIMITED = structs.replace(Limits(), memory_mib=128, shm_mib=32, tmp_mib=16, output_mib=2)
 COUNT = 'i=0; while [ $i -lt 1100 ]; do {}; i=$((i+1)); done; echo "$i"'
 WRITERS = {
     "much": Behaviour("", f"{COPY}; head -c 3M /dev/zero > outputs/x; sleep 60"),
@@ -256,7 +257,7 @@ def run_named(
     )
     (case,) = find(write_cases(folder / "data", [name])[0])
     try:
-        with MeasuredRunner(runner, replace(CONDITIONS, limits=LIMITED), work) as measured:
+        with MeasuredRunner(runner, structs.replace(CONDITIONS, limits=LIMITED), work) as measured:
             trial = measured.run(case, mask)
         assert list(work.iterdir()) == []
     finally:

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from msgspec.structs import replace
 
 from benchmarks.sizes.record import Measurement, medians
 

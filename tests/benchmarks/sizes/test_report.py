@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from benchmarks.sizes.record import Measurement
 from benchmarks.sizes.report import Report, Setting
@@ -75,7 +76,7 @@ def test_on_a_cpu() -> None:
 
 def test_a_version_that_times_the_device_has_a_column_for_it() -> None:
     assert " | device | " not in Report(ON_CPU, CPU_RUNS).text()
-    timed = replace(CPU_RUNS[0], stages={**STAGES, "device": 0.75})
+    timed = structs.replace(CPU_RUNS[0], stages={**STAGES, "device": 0.75})
     text = Report(ON_CPU, [timed]).text()
     assert "| start-up | device | read |" in text
     assert rows(text, "119 x")[0][5:8] == ["", "1.00", "0.75"]
@@ -128,7 +129,7 @@ def test_verdicts(value: float | None, at_least: bool, expected: str) -> None:
 
 
 def test_the_step_that_one_repeat_had_to_take_is_shown() -> None:
-    runs = [CPU_RUNS[0], replace(CPU_RUNS[0], repeat=1, step=0.8, windows=12)]
+    runs = [CPU_RUNS[0], structs.replace(CPU_RUNS[0], repeat=1, step=0.8, windows=12)]
     text = Report(replace(ON_CPU, repeats=2), runs).text()
     assert "medians of 2 cold processes" in text
     assert rows(text, "119 x 2.5 mm")[0][1:3] == ["12", "0.8"]

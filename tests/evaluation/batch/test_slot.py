@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from evaluation.batch import archives
 from evaluation.batch.machine import Machine
@@ -116,7 +117,7 @@ def test_what_cannot_be_run_is_refused_and_that_is_kept(setting: Setting) -> Non
 def test_results_of_other_conditions_are_not_mixed(setting: Setting) -> None:
     slot = setting.slot()
     assert isinstance(slot.measure(setting.team, setting.cases[0], 1), Done)
-    other = replace(setting.team, conditions=replace(CONDITIONS, timeout_s=61.0))
+    other = replace(setting.team, conditions=structs.replace(CONDITIONS, timeout_s=61.0))
     answer = slot.measure(other, setting.cases[1], 1)
     assert isinstance(answer, Refused)
     assert "timeout_s was 3600.0, is 61.0" in answer.message

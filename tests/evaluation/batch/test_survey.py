@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from evaluation import settings
 from evaluation.batch import survey
@@ -38,7 +39,7 @@ def teams(folder: Path, *archives: str) -> list[Entrant]:
 
 def keep(team: Entrant, case: Case, *, state: State = State.OK, scored: bool = True) -> None:
     assert case.reference is not None
-    record = replace(
+    record = structs.replace(
         RECORD,
         case=case.name,
         state=state,
@@ -85,7 +86,7 @@ def test_other_conditions_are_refused_before_anything_runs(
     made_with = settings.settings_of({"image_digest": "sha256:1"}, CONDITIONS, "each worker's own")
     settings.save(Store(team.folder), made_with)
     assert survey.left([team], cases)[0] == {"one": ["a", "b", "c"]}
-    other = replace(team, conditions=replace(CONDITIONS, timeout_s=61.0))
+    other = replace(team, conditions=structs.replace(CONDITIONS, timeout_s=61.0))
     with pytest.raises(EvaluationError, match=r"timeout_s was 3600\.0, is 61\.0"):
         survey.left([other], cases)
 

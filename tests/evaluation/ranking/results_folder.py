@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from evaluation.ranking.outcomes import Outcomes
 from evaluation.ranking.rules import Method, Metric, RankingRules

@@ -1,9 +1,9 @@
 """One simulated case that also has its scan, mask and reference, and so its pictures."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from evaluation.cases import find

@@ -2,10 +2,11 @@
 
 import json
 import shutil
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from evaluation import json_file
 from evaluation.gpu.curve import Curve
@@ -57,7 +58,7 @@ def write_team(job: tuple[Path, int, int, int]) -> None:
         if rng.random() > 0.01:
             one = replace(one, vram=one.vram and replace(one.vram, contaminated=()))
         # As Store.save, without waiting for the disk ten thousand times.
-        store.path(name).write_text(json.dumps(asdict(one)))
+        store.path(name).write_text(json.dumps(to_builtins(one)))
         store.log(name).write_text("\n".join(one.log))
         write_curve(store.curve(name), curve, 0.0)
 

@@ -1,7 +1,7 @@
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 from PIL import Image
 
 from evaluation.record import Record

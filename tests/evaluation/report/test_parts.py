@@ -1,9 +1,10 @@
 import base64
 import gzip
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from evaluation import settings
 from evaluation.challenges import Challenge

@@ -1,7 +1,7 @@
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from evaluation.ranking.ranking_file import RankedTeam, Ranking, Standing, write_ranking
 from evaluation.report.standings import read_standings

@@ -9,12 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import docker
 import pytest
+from msgspec.structs import replace
 
 from evaluation.cases import find
 from evaluation.runners import (
