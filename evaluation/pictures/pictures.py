@@ -9,9 +9,8 @@ from evaluation.challenges import CaseLimits, Challenge
 from evaluation.errors import EvaluationError
 from evaluation.gpu.curve_file import read_curve
 from evaluation.parallel import parallel_map
-from evaluation.pictures import preview
+from evaluation.pictures import plots, preview
 from evaluation.pictures.focus import Choice
-from evaluation.pictures.plots import vram_curve_png
 from evaluation.record import Record
 from evaluation.states import State
 from evaluation.store import Store
@@ -55,17 +54,9 @@ def _plot(store: Store, one: Record, limits: CaseLimits) -> None:
     if one.vram is None or one.usage is None or _is_new(path, store, one):
         return
     curve = read_curve(store.curve(one.case))
-    png = vram_curve_png(
-        curve.t_s,
-        curve.used_mib,
-        name=one.case,
-        baseline_mib=one.vram.baseline_mib,
-        runtime_s=one.usage.runtime_s,
-        peak_mib=one.vram.peak_vram_mib,
-        area_mib_s=one.vram.area_mib_s,
-        limits=limits,
-    )
-    write_whole(path, png)
+    runtime_s = one.usage.runtime_s
+    figure = plots.draw(curve, one.vram, name=one.case, runtime_s=runtime_s, limits=limits)
+    write_whole(path, plots.png(figure))
 
 
 def _overlays(store: Store, case: Case, one: Record, label: int) -> None:

@@ -8,9 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from evaluation.challenges import CaseLimits, as_gb
+from evaluation.gpu.curve import Curve
+from evaluation.record import Vram
 
 COLUMNS = 1000  # about the width of the drawing in pixels
 COLOUR, GREY = "#1f5fa8", "#555555"
@@ -19,57 +21,16 @@ TICKS = 8  # at most so many on the memory axis
 Floats = NDArray[np.float64]
 
 
-def vram_curve_png(
-    t_s: ArrayLike,
-    used_mib: ArrayLike,
-    *,
-    name: str,
-    baseline_mib: float,
-    runtime_s: float,
-    peak_mib: float,
-    area_mib_s: float,
-    limits: CaseLimits,
-) -> bytes:
-    """Draw a GPU's memory before, during and after one run, as a PNG.
+def draw(curve: Curve, vram: Vram, *, name: str, runtime_s: float, limits: CaseLimits) -> Figure:
+    """Draw a GPU's memory before, during and after one run, in a figure with one axes.
 
-    t_s, used_mib: (n,) samples in the order of time; seconds since the container started, at 0, and
-    MiB in use on the whole GPU. baseline_mib: in use before. runtime_s: from start to finish.
-    peak_mib, area_mib_s: what the run used above the baseline, written as they are given.
-    limits: of time, and of memory above the baseline, are drawn where they are in view.
-    Raises ValueError unless there are as many times as memory values, and at least one.
+    curve: its times count from the container's start. vram: the baseline, and what the run used
+    above it. runtime_s: from start to finish. limits: of time, and of memory above the baseline,
+    are drawn where they are in view. Raises ValueError when the curve has no sample.
     """
-    figure = draw(
-        t_s,
-        used_mib,
-        name=name,
-        baseline_mib=baseline_mib,
-        runtime_s=runtime_s,
-        peak_mib=peak_mib,
-        area_mib_s=area_mib_s,
-        limits=limits,
-    )
-    png = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(png)
-    return png.getvalue()
-
-
-def draw(
-    t_s: ArrayLike,
-    used_mib: ArrayLike,
-    *,
-    name: str,
-    baseline_mib: float,
-    runtime_s: float,
-    peak_mib: float,
-    area_mib_s: float,
-    limits: CaseLimits,
-) -> Figure:
-    """Return what `vram_curve_png` renders: a figure with one axes."""
-    times, memory = np.asarray(t_s, np.float64), np.asarray(used_mib, np.float64)
-    if times.shape != memory.shape or times.ndim != 1 or not times.size:
-        raise ValueError(
-            f"t_s has shape {times.shape}, used_mib {memory.shape}: they must be (n,), n > 0"
-        )
+    if not len(curve):
+        raise ValueError("the memory curve has no sample")
+    times, memory, baseline_mib = curve.t_s, curve.used_mib, vram.baseline_mib
     figure = Figure(figsize=(10, 5), dpi=120, facecolor="white")
     axes = figure.add_axes((0.085, 0.115, 0.84, 0.72))
     axes.plot(*thinned(times, memory), color=COLOUR, lw=1.3)
@@ -83,15 +44,22 @@ def draw(
     limit_mib = baseline_mib + (limits.vram_mib or np.inf)
     _memory_axis(axes, max(top_mib, 1.15 * limit_mib) if limit_mib < top_mib else top_mib)
     _mark_levels(axes, baseline_mib, runtime_s, limits)
-    _mark_peak(axes, during, peak_mib)
+    _mark_peak(axes, during, vram.peak_vram_mib)
     axes.set_xlabel("seconds since the container started")
     figure.text(0.085, 0.945, name, fontsize=13, weight="bold", va="center", parse_math=False)
     caption = (
-        f"above the baseline: peak {peak_mib:.0f} MiB, area {area_mib_s:.0f} MiB·s (hatched)"
-        f"   runtime {runtime_s:.1f} s"
+        f"above the baseline: peak {vram.peak_vram_mib:.0f} MiB, area {vram.area_mib_s:.0f} MiB·s"
+        f" (hatched)   runtime {runtime_s:.1f} s"
     )
     figure.text(0.085, 0.895, caption, fontsize=10.5, va="center")
     return figure
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as a PNG."""
+    file = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(file)
+    return file.getvalue()
 
 
 def during_run(t_s: Floats, used_mib: Floats, runtime_s: float) -> tuple[Floats, Floats]:

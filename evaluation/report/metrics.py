@@ -25,10 +25,10 @@ class Metric:
     column: str
     label: str
     unit: str
-    factor: float
-    decimals: int
-    is_higher_better: bool
     note: str
+    factor: float = 1.0
+    decimals: int = 1
+    is_higher_better: bool = False
     limit: Literal["time_s", "vram_mib"] | None = None
 
     def limit_in(self, limits: CaseLimits) -> float | None:
@@ -36,40 +36,17 @@ class Metric:
         return getattr(limits, self.limit) if self.limit else None
 
 
+_BY_CONTAINER = "wall time around the whole container, as the organisers count"
+_PEAK = "highest GPU memory above the baseline; a lower bound"
+_AREA = "area under the VRAM-time curve above the baseline"
 METRICS = (
-    Metric("dsc", "DSC", "%", 100.0, 1, True, "Dice similarity coefficient of the lesions"),
-    Metric("nsd", "NSD", "%", 100.0, 1, True, "normalised surface Dice of the lesions"),
-    Metric("lesion_f1", "Lesion F1", "", 1.0, 3, True, "F1 of lesions found, any overlap counts"),
-    Metric(
-        "flare_time_s",
-        "Time",
-        "s",
-        1.0,
-        1,
-        False,
-        "wall time around the whole container, as the organisers count",
-        "time_s",
-    ),
-    Metric(
-        "peak_vram_mib",
-        "Peak VRAM",
-        "MiB",
-        1.0,
-        0,
-        False,
-        "highest GPU memory above the baseline; a lower bound",
-        "vram_mib",
-    ),
-    Metric(
-        "area_mib_s",
-        "VRAM area",
-        "GiB·s",
-        1 / 1024,
-        1,
-        False,
-        "area under the VRAM-time curve above the baseline",
-    ),
-    Metric("peak_ram_mib", "Peak RAM", "MiB", 1.0, 0, False, "highest memory, page cache included"),
+    Metric("dsc", "DSC", "%", "Dice similarity coefficient of the lesions", 100.0, 1, True),
+    Metric("nsd", "NSD", "%", "normalised surface Dice of the lesions", 100.0, 1, True),
+    Metric("lesion_f1", "Lesion F1", "", "F1 of lesions found, any overlap counts", 1.0, 3, True),
+    Metric("flare_time_s", "Time", "s", _BY_CONTAINER, limit="time_s"),
+    Metric("peak_vram_mib", "Peak VRAM", "MiB", _PEAK, decimals=0, limit="vram_mib"),
+    Metric("area_mib_s", "VRAM area", "GiB·s", _AREA, factor=1 / 1024),
+    Metric("peak_ram_mib", "Peak RAM", "MiB", "highest memory, page cache included", decimals=0),
 )
 
 

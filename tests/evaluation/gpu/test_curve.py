@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import ArrayLike
 
 from evaluation.errors import EvaluationError
 from evaluation.gpu.curve import (
@@ -14,24 +13,9 @@ from evaluation.gpu.curve import (
     flare_numbers,
     measure,
 )
+from tests.evaluation.gpu.curves import RESERVED_MIB, curve
 
-RESERVED_MIB = 500.0
-TOTAL_MIB = 24576.0
 ZERO = Baseline(0.0, 0.0)
-
-
-def curve(t_s: ArrayLike, used_mib: ArrayLike, query_s: float = 0.0) -> Curve:
-    """A curve of API v2 whose calls take query_s around t_s."""
-    middle = np.asarray(t_s, float)
-    used = np.asarray(used_mib, float)
-    return Curve(
-        before_s=middle - query_s / 2,
-        after_s=middle + query_s / 2,
-        used_mib=used,
-        free_mib=TOTAL_MIB - RESERVED_MIB - used,
-        reserved_mib=np.full_like(used, RESERVED_MIB),
-        total_mib=np.full_like(used, TOTAL_MIB),
-    )
 
 
 def test_stamp_is_the_middle_of_the_call() -> None:

@@ -5,29 +5,25 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from msgspec.structs import replace
 from PIL import Image
 
 from evaluation.challenges import CaseLimits
-from evaluation.pictures.plots import COLUMNS, draw, during_run, thinned, vram_curve_png
+from evaluation.pictures.plots import COLUMNS, draw, during_run, png, thinned
 from tests.evaluation.challenges import FLARE24
+from tests.evaluation.gpu.curves import curve
+from tests.evaluation.records import VRAM
 
 BASELINE_MIB = 600.0
 
 
-def curve(runtime_s: float, peak_mib: float) -> dict[str, Any]:
+def case(runtime_s: float, peak_mib: float) -> dict[str, Any]:
     """A trapezium: from the baseline at 2 s up to the peak at 4 s, down again after the finish."""
     t_s = [-1.0, 0.0, 2.0, 4.0, runtime_s - 1, runtime_s + 1, runtime_s + 2]
     used_mib = [BASELINE_MIB + net for net in (0, 0, 0, peak_mib, peak_mib, 0, 0)]
-    return {
-        "t_s": t_s,
-        "used_mib": used_mib,
-        "name": "case_1",
-        "baseline_mib": BASELINE_MIB,
-        "runtime_s": runtime_s,
-        "peak_mib": peak_mib,
-        "area_mib_s": 1234.4,
-        "limits": FLARE24.limits,
-    }
+    vram = replace(VRAM, baseline_mib=BASELINE_MIB, peak_vram_mib=peak_mib, area_mib_s=1234.4)
+    facts = {"name": "case_1", "runtime_s": runtime_s, "limits": FLARE24.limits}
+    return {"curve": curve(t_s, used_mib), "vram": vram, **facts}
 
 
 def texts(figure: Figure) -> list[str]:
@@ -48,7 +44,7 @@ def lines_at(axes: Axes) -> tuple[dict[float, Any], dict[float, Any]]:
 
 
 def test_everything_is_drawn_and_said() -> None:
-    figure = draw(**curve(20.0, 2000.0))
+    figure = draw(**case(20.0, 2000.0))
     assert texts(figure) == [
         "case_1",
         "above the baseline: peak 2000 MiB, area 1234 MiB·s (hatched)   runtime 20.0 s",
@@ -62,17 +58,15 @@ def test_everything_is_drawn_and_said() -> None:
     assert list(across) == [600.0]
     assert list(down) == [0.0, 20.0]
     line, marker = axes.lines[0], axes.lines[-1]
-    given = curve(20.0, 2000.0)
-    np.testing.assert_array_equal(
-        line.get_xydata(), np.column_stack([given["t_s"], given["used_mib"]])
-    )
+    given = case(20.0, 2000.0)["curve"]
+    np.testing.assert_array_equal(line.get_xydata(), np.column_stack([given.t_s, given.used_mib]))
     np.testing.assert_array_equal(marker.get_xydata(), [[4.0, 2600.0]])
     assert axes.get_xlabel() == "seconds since the container started"
     assert axes.get_ylabel() == "GPU memory in use (MiB)"
 
 
 def test_the_shaded_area_lies_between_baseline_and_curve_from_start_to_finish() -> None:
-    (area,) = draw(**curve(20.0, 2000.0)).axes[0].collections
+    (area,) = draw(**case(20.0, 2000.0)).axes[0].collections
     x, y = np.asarray(area.get_paths()[0].vertices).T
     assert (x.min(), x.max()) == (0.0, 20.0)
     assert (y.min(), y.max()) == (600.0, 2600.0)
@@ -83,8 +77,7 @@ def test_the_shaded_area_lies_between_baseline_and_curve_from_start_to_finish() 
 
 
 def test_what_lies_below_the_baseline_is_shaded_too() -> None:
-    given = curve(20.0, -300.0)
-    (area,) = draw(**given).axes[0].collections
+    (area,) = draw(**case(20.0, -300.0)).axes[0].collections
     y = np.asarray(area.get_paths()[0].vertices)[:, 1]
     assert (y.min(), y.max()) == (300.0, 600.0)
 
@@ -101,7 +94,7 @@ def test_what_lies_below_the_baseline_is_shaded_too() -> None:
 def test_limits_are_drawn_where_they_are_in_view(
     runtime_s: float, peak_mib: float, time: bool, memory: bool
 ) -> None:
-    figure = draw(**curve(runtime_s, peak_mib))
+    figure = draw(**case(runtime_s, peak_mib))
     across, down = lines_at(figure.axes[0])
     assert (45.0 in down) == ("45 s" in texts(figure)) == time
     assert (600.0 + 4096 in across) == ("4 GB above the baseline" in texts(figure)) == memory
@@ -115,13 +108,13 @@ def test_limits_are_drawn_where_they_are_in_view(
 
 
 def test_limits_that_a_challenge_has_not_are_not_drawn() -> None:
-    figure = draw(**curve(90.0, 5000.0) | {"limits": CaseLimits(timeout_s=60.0)})
+    figure = draw(**case(90.0, 5000.0) | {"limits": CaseLimits(timeout_s=60.0)})
     assert [list(lines) for lines in lines_at(figure.axes[0])] == [[600.0], [0.0, 90.0]]
 
 
 def test_memory_ticks_are_powers_of_two() -> None:
     for peak_mib, step in ((300.0, 256), (2000.0, 512), (5000.0, 1024), (70000.0, 16384)):
-        axes = draw(**curve(20.0, peak_mib)).axes[0]
+        axes = draw(**case(20.0, peak_mib)).axes[0]
         ticks = axes.get_yticks()
         assert set(np.diff(ticks)) == {step}
         in_gib = axes.child_axes[0].yaxis.get_major_locator()()
@@ -129,16 +122,9 @@ def test_memory_ticks_are_powers_of_two() -> None:
 
 
 def test_a_case_without_gpu_use_can_be_drawn() -> None:
-    figure = draw(
-        [-1.0, 21.0],
-        [0.0, 0.0],
-        name="",
-        baseline_mib=0.0,
-        runtime_s=20.0,
-        peak_mib=0.0,
-        area_mib_s=0.0,
-        limits=CaseLimits(timeout_s=60.0),
-    )
+    idle = replace(VRAM, baseline_mib=0.0, peak_vram_mib=0.0, area_mib_s=0.0)
+    given = case(20.0, 0.0) | {"curve": curve([-1.0, 21.0], [0.0, 0.0]), "vram": idle}
+    figure = draw(**given | {"limits": CaseLimits(timeout_s=60.0)})
     assert "peak 0 MiB above the baseline, at 0.0 s" in texts(figure)
 
 
@@ -178,8 +164,7 @@ def test_a_long_curve_keeps_its_peak_in_the_figure() -> None:
     t_s = np.arange(-1, 3602, 0.02)
     used_mib = np.full(t_s.size, BASELINE_MIB)
     used_mib[100_000] = 5000.0
-    given = curve(3600.0, 4400.0) | {"t_s": t_s, "used_mib": used_mib}
-    axes = draw(**given).axes[0]
+    axes = draw(**case(3600.0, 4400.0) | {"curve": curve(t_s, used_mib)}).axes[0]
     y = np.asarray(axes.lines[0].get_ydata(), float)
     assert y.size < 5 * COLUMNS
     assert y.max() == 5000.0
@@ -187,20 +172,18 @@ def test_a_long_curve_keeps_its_peak_in_the_figure() -> None:
 
 
 def test_case_names_are_shown_as_they_are() -> None:
-    figure = draw(**curve(20.0, 2000.0) | {"name": "a_$b$_%"})
+    figure = draw(**case(20.0, 2000.0) | {"name": "a_$b$_%"})
     assert figure.texts[0].get_text() == "a_$b$_%"
     assert not figure.texts[0].get_parse_math()
 
 
 def test_the_png_can_be_read_and_has_colour_and_ink() -> None:
-    picture = Image.open(io.BytesIO(vram_curve_png(**curve(50.0, 5000.0))))
+    picture = Image.open(io.BytesIO(png(draw(**case(50.0, 5000.0)))))
     assert picture.size == (1200, 600)
     dark = np.asarray(picture.convert("L")) < 100
     assert 0.005 < dark.mean() < 0.1
 
 
-@pytest.mark.parametrize(("t_s", "used_mib"), [([], []), ([1.0], [1.0, 2.0]), ([[1.0]], [[1.0]])])
-def test_arrays_that_do_not_fit_are_refused(t_s: Any, used_mib: Any) -> None:
-    given = curve(20.0, 2000.0) | {"t_s": t_s, "used_mib": used_mib}
-    with pytest.raises(ValueError, match=r"t_s has shape .* used_mib"):
-        vram_curve_png(**given)
+def test_a_curve_without_samples_is_refused() -> None:
+    with pytest.raises(ValueError, match="no sample"):
+        draw(**case(20.0, 2000.0) | {"curve": curve([], [])})

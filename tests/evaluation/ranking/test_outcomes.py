@@ -12,7 +12,6 @@ from msgspec.structs import replace
 from evaluation import settings
 from evaluation.conditions import usual
 from evaluation.errors import EvaluationError
-from evaluation.gpu.curve import Curve
 from evaluation.gpu.curve_file import write_curve
 from evaluation.ranking.outcomes import Missing, Outcomes, collect, without_gpu
 from evaluation.ranking.rules import Metric, RankingRules
@@ -21,6 +20,7 @@ from evaluation.states import State
 from evaluation.store import Store
 from evaluation.teams import challenge_of, find_teams
 from tests.evaluation.challenges import FLARE23, FLARE24
+from tests.evaluation.gpu.curves import curve
 from tests.evaluation.ranking.results_folder import (
     infra_error,
     record,
@@ -208,11 +208,8 @@ def test_another_tolerance_of_memory_is_computed_from_the_curve(tmp_path: Path) 
         vram=replace(VRAM, baseline_mib=100.0),
     )
     write_team(tmp_path, "a", [one])
-    t_s = np.array([-1.0, 0.0, 4.0, 10.0, 11.0])
-    used_mib = np.array([100.0, 3148.0, 3148.0, 3148.0, 100.0])
-    rest = np.zeros_like(t_s)
-    curve = Curve(t_s, t_s, used_mib, rest, rest, rest)
-    write_curve(find_teams(tmp_path)[0][0].store.curve("x"), curve, 0.0)
+    used = curve([-1, 0, 4, 10, 11], [100, 3148, 3148, 3148, 100])
+    write_curve(find_teams(tmp_path)[0][0].store.curve("x"), used, 0.0)
     metric = Metric("area_above_2048_mib_s", "Area", "smaller", failed=1e9)
     # 3148 - 100 - 2048 MiB for 10 s.
     assert read(tmp_path, by=rules(metric)).values.tolist() == [[[pytest.approx(10_000.0)]]]

@@ -1,13 +1,8 @@
 import numpy as np
 import pytest
 
-from evaluation.gpu.curve import Curve
 from evaluation.report.curves import LEAST, MOST, intervals, packed
-
-
-def curve(t_s: list[float], used_mib: list[float]) -> Curve:
-    times, memory = np.array(t_s, np.float64), np.array(used_mib, np.float64)
-    return Curve(times, times, memory, memory, memory, memory)
+from tests.evaluation.gpu.curves import curve
 
 
 def unpacked(content: dict[str, list[int]]) -> tuple[list[int], list[int]]:
@@ -31,7 +26,7 @@ def test_no_peak_is_lost_however_short_and_however_few_the_intervals() -> None:
     memory = rng.integers(1000, 2000, 100_000).astype(float)
     memory[54_321], memory[77_777] = 9000, 3
     t_s = np.arange(100_000) * 0.02
-    content = packed(curve(t_s.tolist(), memory.tolist()), 25)
+    content = packed(curve(t_s, memory), 25)
     assert content is not None
     t_ms, mib = unpacked(content)
     assert len(mib) <= 4 * 25 + 4

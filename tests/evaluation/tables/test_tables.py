@@ -57,16 +57,7 @@ def cells(text: str, first: str) -> list[str]:
 THREE = [
     measured("a", dsc=0.9, flare_time_s=10.0, peak_vram_mib=4096.0, flare_max_gpu_mb=4700.0),
     measured("b", dsc=0.6, flare_time_s=45.0, peak_vram_mib=5000.0, flare_max_gpu_mb=5600.0),
-    measured(
-        "c",
-        "timeout",
-        dsc=0.0,
-        flare_time_s=100.0,
-        peak_vram_mib=None,
-        flare_max_gpu_mb=None,
-        flare_auc_gpu_time=None,
-        contaminated=None,
-    ),
+    row("c", "timeout", dsc=0.0, nsd=0.25, runtime_s=10.0, flare_time_s=100.0),
 ]
 
 
