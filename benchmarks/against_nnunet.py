@@ -31,7 +31,7 @@ from benchmarks.programs import (
 )
 from benchmarks.published import HUANG, Weights, make_weights
 from evaluation import volumes
-from evaluation.tables.markup import plain
+from evaluation.tables.markup import markdown_table
 from examples.samples import NAMES, fetch
 
 
@@ -117,7 +117,7 @@ def _table(
     return (
         f"{scan.name}, {description()}; medians of {repeats} cold processes; seconds. The app "
         "reads while it imports torch: `read` is what then remains.\n\n"
-        + plain(["stage", *names], rows)
+        + markdown_table(["stage", *names], rows)
     )
 
 

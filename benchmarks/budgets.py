@@ -25,7 +25,7 @@ from benchmarks.sizes.scans import LONG_SLICES, PUBLISHED_SLICES, make_scan
 from benchmarks.sizes.versions import app_version
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
-from evaluation.tables.markup import plain, plain_row
+from evaluation.tables.markup import markdown_row, markdown_table
 from examples import samples
 from volumes.files import write_whole
 
@@ -74,7 +74,7 @@ def table(results: Iterable[Result], where: str) -> str:
     head = ("network", "slices", "budget, MiB", "peak, MiB", "s", "")
     return (
         f"Peak of GPU memory by NVML, context included, net of the baseline; {where}.\n\n"
-        + plain(head, map(_row, results), words=(0, 5))
+        + markdown_table(head, map(_row, results), words=(0, 5))
     )
 
 
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 model = make_weights(NETWORKS[name], folder / "networks").model
                 scan = make_scan(sample.scan, slices, folder / "scans")
                 log.add(_run(meter, name, model, scan, slices, budget))
-                print(plain_row(_row(log.runs[-1])), file=sys.stderr, flush=True)
+                print(markdown_row(_row(log.runs[-1])), file=sys.stderr, flush=True)
                 write_whole(args.output / "budgets.md", table(log.runs, where))
         print(table(log.runs, where))
         print(log.rest(plan), file=sys.stderr)

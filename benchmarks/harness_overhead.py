@@ -26,7 +26,7 @@ from evaluation.harness import Plan, evaluate
 from evaluation.record import Record
 from evaluation.runners import images
 from evaluation.submission import Submission
-from evaluation.tables.markup import plain
+from evaluation.tables.markup import markdown_table
 from examples import samples
 
 IMAGE = "flare-overhead"
@@ -57,7 +57,7 @@ def main() -> None:
     head = ("container", "its engine time, median", "added by the harness: median", "largest")
     publish(
         f"Scan lung1 (512 x 512 x 48), {given.cases - 1} cases, {host.description()}; seconds.\n\n"
-        + plain(head, rows),
+        + markdown_table(head, rows),
         given.output / "harness_overhead.md",
     )
 

@@ -17,7 +17,7 @@ from benchmarks.machine import Run, description, measured
 from benchmarks.programs import ROOT, app_command
 from benchmarks.sizes.scans import SPACING_RULE, make_scan
 from benchmarks.sizes.versions import app_version
-from evaluation.tables.markup import plain
+from evaluation.tables.markup import markdown_table
 from examples.samples import fetch
 
 _MODEL = ROOT / "weights" / "cpu-small"
@@ -66,7 +66,7 @@ def table(runs: Runs, version: str, repeats: int) -> str:
         f"{description()}; app {version}; model cpu-small, scans of 512 x 512 x N voxels, "
         f"interpolated along z from lung1: {SPACING_RULE}. Peak resident memory of a cold process "
         f"less the voxels as int16: median of {repeats}, in brackets the least and the most.\n\n"
-        + plain(head, rows)
+        + markdown_table(head, rows)
     )
 
 

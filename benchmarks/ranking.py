@@ -21,7 +21,7 @@ from evaluation.ranking.methods import METRIC_RANKS
 from evaluation.ranking.outcomes import Outcomes
 from evaluation.ranking.ranking import rank
 from evaluation.store import Store
-from evaluation.tables.markup import plain
+from evaluation.tables.markup import markdown_table
 from evaluation.teams import Team
 
 SIZES = ((25, 400), (50, 1000))  # teams, cases
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f" median of {REPEATS}.\n\n"
     )
     rows = [_row(teams, cases) for teams, cases in SIZES]
-    report += plain(("teams", "cases", "metrics", "wall s", "CPU s"), rows, words=())
+    report += markdown_table(("teams", "cases", "metrics", "wall s", "CPU s"), rows, words=())
     publish(report, args.output / "ranking.md")
     return 0
 

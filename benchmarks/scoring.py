@@ -25,7 +25,7 @@ from surface_distance import metrics as deepmind  # type: ignore[import-untyped]
 from benchmarks.command_line import parser, publish
 from benchmarks.machine import description
 from evaluation.scoring.surface import surface_dice
-from evaluation.tables.markup import plain
+from evaluation.tables.markup import markdown_table
 
 SHAPE_ZYX = (300, 512, 512)
 SPACING_ZYX = (1.0, 0.7, 0.7)
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"512 x 512 x 300 voxels of 0.7 x 0.7 x 1 mm, tolerance 2 mm, {description()}. Each "
         f"call in a fresh process; this: median of {REPEATS}. Memory: what the call adds to "
         "the two masks (150 MiB).\n\n"
-        + plain(head, [_row(name, *lesions) for name, lesions in LESIONS.items()])
+        + markdown_table(head, [_row(name, *lesions) for name, lesions in LESIONS.items()])
         + f"\n\nLargest difference over {RANDOM_PAIRS} random pairs (up to 24 voxels an axis,"
         f" spacing 0.4 to 8 mm, tolerance 0 to 10 mm): {_worst_difference():.1e}."
     )

@@ -37,7 +37,7 @@ from benchmarks.programs import ROOT
 from benchmarks.published import HUANG, make_weights
 from evaluation import volumes
 from evaluation.scoring.metrics import dice
-from evaluation.tables.markup import plain
+from evaluation.tables.markup import markdown_table
 from examples.samples import fetch
 
 STEP_SIZE = 0.5  # the app's default
@@ -188,7 +188,7 @@ def difference(mask: NDArray[Any], reference: NDArray[Any]) -> Difference:
 def exact_table(masks: Sequence[Masks]) -> str:
     """What the default and the default in float32 cost against ``--exact``, scan by scan."""
     counts = ("voxels", "lesion voxels, `--exact`", "voxels that differ", "Dice")
-    return plain(
+    return markdown_table(
         ("scan", *counts, "without bfloat16: voxels that differ", "Dice"),
         [
             [m.scan, str(m.voxels), str(m.lesion), *_cells(m.default), *_cells(m.in_float32)]
@@ -215,13 +215,13 @@ def shortcut_table(
     head = ["", "network, s", "whole process, s", "peak RSS, MiB", "windows"]
     for model in masks:
         head += [f"{model}: voxels that differ", "Dice"]
-    return plain(head, rows)
+    return markdown_table(head, rows)
 
 
 def windows_table(networks: Sequence[str], windows: Mapping[str, Sequence[tuple[int, int]]]) -> str:
     """For each scan and network the number of windows without and with ``--crop-to-body``."""
     rows = [[scan, *(f"{a}, {b}" for a, b in counts)] for scan, counts in windows.items()]
-    return plain(["scan", *networks], rows)
+    return markdown_table(["scan", *networks], rows)
 
 
 def _of_all(differences: Sequence[Difference]) -> Difference:

@@ -19,7 +19,7 @@ from benchmarks.machine import description, measured
 from benchmarks.programs import DEVICE, ROOT, Command, app_command, app_stages
 from benchmarks.sizes.versions import app_version, previous_app
 from evaluation.errors import EvaluationError
-from evaluation.tables.markup import plain
+from evaluation.tables.markup import markdown_table
 from examples.samples import fetch
 
 _MODEL = ROOT / "weights" / "cpu-small"
@@ -121,7 +121,7 @@ def _table(
     return (
         f"{description()}; app {version}; model cpu-small, scan lung1 (512 x 512 x 48), medians "
         f"of {repeats} cold processes each, files in the page cache; in brackets the app's share."
-        "\n\n" + plain(["", *(p.name for p in programs)], rows)
+        "\n\n" + markdown_table(["", *(p.name for p in programs)], rows)
     )
 
 

@@ -18,7 +18,7 @@ from evaluation.record import Vram
 from evaluation.scoring.assess import check
 from evaluation.scoring.rules import ScoringRules
 from evaluation.states import State
-from evaluation.tables.markup import plain, plain_row
+from evaluation.tables.markup import markdown_row, markdown_table
 from evaluation.trial import MeasuredRunner, Trial
 
 TINY = "tiny"  # a scan with next to nothing in it: what it takes is start-up
@@ -57,7 +57,9 @@ def bench(runner: MeasuredRunner, cases: Sequence[Case], repeat: int, out: TextI
         tiny = _tiny_case(Path(folder), channels=len(cases[0].scans))
         mask = Path(folder) / tiny.mask_name
         startup_s = _startup_s([runner.run(tiny, mask) for _ in range(repeat)], out)
-        print(plain(_head(challenge.limits), rows=(), words=(0, 1, 8)), file=out, flush=True)
+        print(
+            markdown_table(_head(challenge.limits), rows=(), words=(0, 1, 8)), file=out, flush=True
+        )
         passed = True
         for case in cases:
             mask = Path(folder) / case.mask_name
@@ -107,7 +109,7 @@ def _row(
     failed = next((trial for trial in trials if trial.state is not State.OK), None)
     if failed is not None:
         why = failed.message.replace("|", "\\|")  # what it printed last may look like a table
-        return plain_row([case.name, size, *[""] * 6, f"FAIL: {failed.state}, {why}"]), False
+        return markdown_row([case.name, size, *[""] * 6, f"FAIL: {failed.state}, {why}"]), False
     outcomes = [trial.outcome for trial in trials if trial.outcome is not None]
     walls = spread([outcome.wall_s for outcome in outcomes])
     cells = [case.name, size, walls.text(1), spread([o.runtime_s for o in outcomes]).text(1)]
@@ -127,7 +129,7 @@ def _row(
     verdict = [f"{'pass' if good else 'FAIL'}: {limit}" for limit, good in kept.items()]
     if any(usage.contaminated for usage in usages):
         verdict.append("contaminated by another process")
-    return plain_row([*cells, "; ".join(verdict) or UNLIMITED]), all(kept.values())
+    return markdown_row([*cells, "; ".join(verdict) or UNLIMITED]), all(kept.values())
 
 
 def _above(usages: Sequence[Vram], area_mib_s: float) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from evaluation.tables.markup import plain
+from evaluation.tables.markup import markdown_table
 from training.cases import SUFFIX
 from training.command_line import exit_code, parser
 from training.ellipsoid import best
@@ -59,7 +59,7 @@ def _beside_the_ellipsoid(rows: list[Json], patients: dict[str, str], labels: Pa
         f"{ellipsoid.fraction:g} x the sides less {ellipsoid.margin_mm:g} mm at each end, chosen "
         "on these scans):",
         "",
-        plain(("patient", "scans", "model", "ellipsoid"), lines),
+        markdown_table(("patient", "scans", "model", "ellipsoid"), lines),
         "",
         f"Difference: {model - ellipsoid.mean:+.3f}.",
         "",
@@ -76,7 +76,7 @@ def _others(what: str, rows: list[Json]) -> list[str]:
         )
         for row in rows
     )
-    return [f"{what}:", "", plain(head, lines), ""]
+    return [f"{what}:", "", markdown_table(head, lines), ""]
 
 
 def curve(content: Json) -> Figure:

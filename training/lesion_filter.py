@@ -38,7 +38,7 @@ from app.predict import Predictor, load
 from app.preprocess import Prepared
 from evaluation import challenges
 from evaluation.scoring.classes import score
-from evaluation.tables.markup import plain
+from evaluation.tables.markup import markdown_table
 from training.cases import Case, find
 from training.checks import check_all
 from training.command_line import exit_code
@@ -149,7 +149,7 @@ class Choice:
             f"Mean DSC of {self._counts()} by the least volume of a lesion and the least "
             f"probability of its likeliest voxel{brackets if self._healthy else ''}.",
             "",
-            plain(["", "any probability", *(f"{p:g}" for p in PROBABILITIES[1:])], rows),
+            markdown_table(["", "any probability", *(f"{p:g}" for p in PROBABILITIES[1:])], rows),
             "",
             self.verdict,
             "",

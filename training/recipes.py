@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from evaluation.tables.markup import plain
+from evaluation.tables.markup import markdown_table
 from training.command_line import exit_code, parser
 from training.errors import TrainingError
 
@@ -255,7 +255,7 @@ def describe(recipe: Recipe) -> str:
             value = getattr(member.settings, key)
             if number == 0 or value != getattr(recipe.shared, key):
                 rows.append((key, json.dumps(value), source))
-        table = plain(("setting", "value", "source"), rows, words=range(3))
+        table = markdown_table(("setting", "value", "source"), rows, words=range(3))
         lines += ["", f"## {member.configuration}", "", table]
     return "\n".join(lines) + "\n"
 

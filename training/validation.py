@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.tables.markup import plain
+from evaluation.tables.markup import markdown_table
 from training.cases import SUFFIX
 from training.errors import TrainingError
 from training.files import Json, link
@@ -100,7 +100,7 @@ def markdown(content: Json) -> str:
     ]
     head = ("training", "epochs", "batch", "parameters", "hours", "device")
     lines = [f"# {content['recipe']}", "", f"{content['title']}.", ""]
-    lines += [plain(head, rows, words=range(len(head)))]
+    lines += [markdown_table(head, rows, words=range(len(head)))]
     lines += ["", f"Fold {content['fold']} of the split by patient, seed {content['split_seed']}."]
     if "validation" not in content:
         return "\n".join([*lines, "Nothing was held out.", ""])
@@ -110,7 +110,7 @@ def markdown(content: Json) -> str:
     lines += [
         f"Held out: {v['cases']} cases, {v['healthy_cases']} of them healthy.",
         "",
-        plain(
+        markdown_table(
             ("", "DSC", "NSD", "lesion F1"),
             [("all cases", *healthy_too, ""), ("cases with lesions", *ill)],
             words=range(4),
@@ -123,7 +123,7 @@ def markdown(content: Json) -> str:
     if "lesion_filter" in content:
         lines += [content["lesion_filter"], "The scores here are without one.", ""]
     cases = [(c["case"], c["status"], shown(c["dsc"]), shown(c["nsd"])) for c in content["cases"]]
-    table = plain(("case", "state", "DSC", "NSD"), cases, words=range(4))
+    table = markdown_table(("case", "state", "DSC", "NSD"), cases, words=range(4))
     return "\n".join([*lines, table, ""])
 
 

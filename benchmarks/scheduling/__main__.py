@@ -21,7 +21,7 @@ from evaluation import host
 from evaluation.gpu.curve import BASELINE_S
 from evaluation.runners import images
 from evaluation.runners.docker import connect
-from evaluation.tables.markup import plain
+from evaluation.tables.markup import markdown_table
 
 PACE = 2.0  # of the measured batch: twice as many tasks a second as that which is simulated
 SCORE_S = 2.0  # a case with its pictures; 0.6 s and less without (benchmarks/scoring.py)
@@ -65,7 +65,7 @@ def main() -> None:
             cells += [f"{100 * found.at_a_case:.2f} %", f"{100 * idle:.2f} %"]
             cells += [verdict(idle < GOAL_IDLE), f"{100 * found.in_containers:.2f} %"]
             rows.append([*cells, f"{found.scoring_after_h:.2f}"])
-    table = plain([*head, "in a container", "scoring, h"], rows, words=(0, 6))
+    table = markdown_table([*head, "in a container", "scoring, h"], rows, words=(0, 6))
     publish(said + table, given.output / "scheduling.md")
 
 

@@ -9,7 +9,7 @@ from benchmarks.programs import DEVICE, STAGES
 from benchmarks.sizes.record import APP, NNUNET, PREVIOUS, STAGED, Measurement, medians
 from benchmarks.sizes.scans import SPACING_RULE, slice_spacing_mm
 from benchmarks.sizes.targets import UNMEASURED, cpu_targets, gpu_targets, ratio, targets_table
-from evaluation.tables.markup import plain
+from evaluation.tables.markup import markdown_table
 
 TITLES = {APP: "app", PREVIOUS: "previous", NNUNET: "nnU-Net"}
 FAILED = "failed"
@@ -156,4 +156,4 @@ def _cell(of: Measurement, value: float | None, form: str) -> str:
 
 def _table(columns: Sequence[Column]) -> str:
     rows = zip(*(c.cells for c in columns), strict=True)
-    return plain([c.title for c in columns], rows)
+    return markdown_table([c.title for c in columns], rows)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.sizes.record import APP, NNUNET, STAGED, Measurement
 from benchmarks.sizes.scans import CPU_SLICES
-from evaluation.tables.markup import plain
+from evaluation.tables.markup import markdown_table
 
 GPU_SLICES = 554
 Cases = Callable[[str, int, str], Measurement]  # of network, slices and program
@@ -62,7 +62,7 @@ def targets_table(targets: list[Target]) -> str:
         value = UNMEASURED if t.value is None else f"{_digits(t.value)}{t.unit}"
         rows.append((t.what, bound, t.published, value, t.verdict))
     head = ("target", "asked for", "published", "measured", "")
-    return plain(head, rows, words=(0, 1, 2, 4))
+    return markdown_table(head, rows, words=(0, 1, 2, 4))
 
 
 def cpu_targets(cases: Cases) -> list[Target]:

@@ -16,7 +16,7 @@ from evaluation.cases import Case
 from evaluation.record import Record
 from evaluation.states import State
 from evaluation.store import Store
-from evaluation.tables.markup import plain
+from evaluation.tables.markup import markdown_table
 from evaluation.trial import remove
 
 SHOWN = 3  # cases in a line
@@ -96,7 +96,7 @@ def summary(teams: Sequence[Entrant], cases: int, outcome: BatchOutcome) -> str:
         remark = "refused" if team.name in outcome.refused else failed
         rows.append((team.name, scored, ok, scored - ok, cases - scored, remark))
     head = ("team", "scored", "ok", "failed", "missing", "")
-    lines = [plain(head, rows, words=(0, 5))]
+    lines = [markdown_table(head, rows, words=(0, 5))]
     lines += [f"\nrefused  {name}: {why}" for name, why in sorted(outcome.refused.items())]
     for (name, why), missing_cases in _by_reason(outcome.missing).items():
         more = f" and {len(missing_cases) - SHOWN} more" if len(missing_cases) > SHOWN else ""

@@ -31,7 +31,7 @@ _LATEX = str.maketrans(
 )
 
 
-def plain(
+def markdown_table(
     head: Sequence[str], rows: Iterable[Iterable[object]], words: Collection[int] = (0,)
 ) -> str:
     """Return a table as Markdown, without a caption and without a last line's end.
@@ -39,10 +39,10 @@ def plain(
     Cells are Markdown already. words: the columns that are words; the others are numbers.
     """
     rule = "|".join("---" if column in words else "---:" for column in range(len(head)))
-    return "\n".join([plain_row(head), f"|{rule}|", *map(plain_row, rows)])
+    return "\n".join([markdown_row(head), f"|{rule}|", *map(markdown_row, rows)])
 
 
-def plain_row(cells: Iterable[object]) -> str:
+def markdown_row(cells: Iterable[object]) -> str:
     """Return a row of such a table."""
     return f"| {' | '.join(map(str, cells))} |"
 
@@ -52,7 +52,7 @@ def markdown(table: Table, number: int) -> str:
     head, *body = (tuple(map(_escape_markdown, cells)) for cells in (table.head, *table.rows))
     title = f"**Table {number}. {_escape_markdown(table.caption)}**"
     notes = [f"{_escape_markdown(note)}\n" for note in table.notes]
-    return "\n".join([title, "", plain(head, body), "", *notes])
+    return "\n".join([title, "", markdown_table(head, body), "", *notes])
 
 
 def latex(table: Table) -> str:
