@@ -15,7 +15,6 @@ from evaluation.batch.messages import Answer, Done, Entrant, Failed, Lost, Refus
 from evaluation.cases import Case
 from evaluation.errors import EvaluationError
 from evaluation.gpu.devices import Gpu
-from evaluation.pictures import pictures
 from evaluation.record import Record
 from evaluation.runners import InputError
 from evaluation.states import State
@@ -101,6 +100,8 @@ class Slot(WorkerPlugin):
 
     def score(self, team: Entrant, case: Case) -> Answer:
         """Hold what a case came to against its reference, and draw it."""
+        from evaluation.pictures import pictures  # which brings matplotlib, to this worker alone
+
         store, challenge = Store(team.folder), team.conditions.challenge
         try:
             with self._busy, self._machine(team).undisturbing(self._check):

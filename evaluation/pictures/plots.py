@@ -8,17 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
-from numpy.typing import NDArray
 
 from evaluation.challenges import CaseLimits, as_gb
-from evaluation.gpu.curve import Curve
+from evaluation.gpu.curve import Curve, Floats, thinned
 from evaluation.record import Vram
 
 COLUMNS = 1000  # about the width of the drawing in pixels
 COLOUR, GREY = "#1f5fa8", "#555555"
 TICKS = 8  # at most so many on the memory axis
-
-Floats = NDArray[np.float64]
 
 
 def draw(curve: Curve, vram: Vram, *, name: str, runtime_s: float, limits: CaseLimits) -> Figure:
@@ -33,10 +30,16 @@ def draw(curve: Curve, vram: Vram, *, name: str, runtime_s: float, limits: CaseL
     times, memory, baseline_mib = curve.t_s, curve.used_mib, vram.baseline_mib
     figure = Figure(figsize=(10, 5), dpi=120, facecolor="white")
     axes = figure.add_axes((0.085, 0.115, 0.84, 0.72))
-    axes.plot(*thinned(times, memory), color=COLOUR, lw=1.3)
+    axes.plot(*thinned(times, memory, COLUMNS), color=COLOUR, lw=1.3)
     during = during_run(times, memory, runtime_s)
     axes.fill_between(
-        *thinned(*during), baseline_mib, facecolor=COLOUR, alpha=0.16, hatch="//", ec=COLOUR, lw=0
+        *thinned(*during, COLUMNS),
+        baseline_mib,
+        facecolor=COLOUR,
+        alpha=0.16,
+        hatch="//",
+        ec=COLOUR,
+        lw=0,
     )
     axes.set_xlim(min(times[0], 0.0), max(times[-1], runtime_s) * 1.02)
     # Room for words: above the curve, and above the limit where that is in view.
@@ -67,21 +70,6 @@ def during_run(t_s: Floats, used_mib: Floats, runtime_s: float) -> tuple[Floats,
     inside = (t_s > 0) & (t_s < runtime_s)
     times = np.concatenate(([0.0], t_s[inside], [runtime_s]))
     return times, np.interp(times, t_s, used_mib)
-
-
-def thinned(t_s: Floats, values: Floats, columns: int = COLUMNS) -> tuple[Floats, Floats]:
-    """Return the first, lowest, highest and last sample of each of `columns` equal intervals.
-
-    Drawn at that width they look like all samples: no peak is lost, however short.
-    """
-    if t_s.size <= 4 * columns:
-        return t_s, values
-    column = np.floor((t_s - t_s[0]) / (t_s[-1] - t_s[0]) * columns)
-    starts = np.flatnonzero(np.diff(column, prepend=-1.0))
-    by_value = np.lexsort((values, column))  # columns stay where they are, sorted inside
-    ends = np.append(starts[1:], t_s.size) - 1
-    kept = np.unique(np.concatenate((starts, ends, by_value[starts], by_value[ends])))
-    return t_s[kept], values[kept]
 
 
 def _memory_axis(axes: Axes, top_mib: float) -> None:

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from evaluation.gpu.curve import Curve
-from evaluation.pictures.plots import thinned
+from evaluation.gpu.curve import Curve, thinned
 
 INTERVALS = 1_000_000  # over all curves of a page, each of up to four points
 MOST, LEAST = 500, 25  # of one curve

@@ -93,3 +93,11 @@ def test_a_machine_without_dask_runs_the_harness(tmp_path: Path) -> None:
         command, cwd=submission, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "modules", ["evaluation.batch.batch", "evaluation.report.parts, evaluation.report.document"]
+)
+def test_what_draws_nothing_does_without_matplotlib(modules: str) -> None:
+    script = f"import sys, {modules}; sys.exit('matplotlib' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)

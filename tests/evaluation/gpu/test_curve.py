@@ -12,10 +12,12 @@ from evaluation.gpu.curve import (
     baseline,
     flare_numbers,
     measure,
+    thinned,
 )
 from tests.evaluation.gpu.curves import RESERVED_MIB, curve
 
 ZERO = Baseline(0.0, 0.0)
+COLUMNS = 1000
 
 
 def test_stamp_is_the_middle_of_the_call() -> None:
@@ -203,3 +205,29 @@ def test_flare_rounds_halves_to_even(memory_mib: float, expected: float) -> None
 def test_flare_needs_a_sample() -> None:
     with pytest.raises(EvaluationError, match="no GPU sample"):
         flare_numbers(curve([0, 1], [0, 0]), 2, 3)
+
+
+def test_thinning_loses_no_peak() -> None:
+    rng = np.random.default_rng(0)
+    t_s = np.cumsum(rng.uniform(0.01, 0.03, 200_000))
+    values = rng.normal(1000, 10, t_s.size)
+    values[123_456], values[77_777] = 9000.0, -50.0
+    kept_s, kept = thinned(t_s, values, COLUMNS)
+    assert kept_s.size <= 4 * (COLUMNS + 1)
+    assert (np.diff(kept_s) > 0).all()
+    assert np.isin(kept_s, t_s).all()
+    np.testing.assert_array_equal(kept, values[np.searchsorted(t_s, kept_s)])
+    assert (kept_s[0], kept_s[-1]) == (t_s[0], t_s[-1])
+    edges = np.linspace(t_s[0], t_s[-1], COLUMNS + 1)[1:-1]
+    for of_all, of_kept in zip(
+        np.split(values, np.searchsorted(t_s, edges)),
+        np.split(kept, np.searchsorted(kept_s, edges)),
+        strict=True,
+    ):
+        assert (of_all.min(), of_all.max()) == (of_kept.min(), of_kept.max())
+        assert (of_all[0], of_all[-1]) == (of_kept[0], of_kept[-1])
+
+
+def test_short_curves_are_not_thinned() -> None:
+    t_s = np.arange(4.0 * COLUMNS)
+    assert thinned(t_s, t_s, COLUMNS) == (t_s, t_s)

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from PIL import Image
 
 from evaluation.challenges import CaseLimits
-from evaluation.pictures.plots import COLUMNS, draw, during_run, png, thinned
+from evaluation.pictures.plots import COLUMNS, draw, during_run, png
 from tests.evaluation.challenges import FLARE24
 from tests.evaluation.gpu.curves import curve
 from tests.evaluation.records import VRAM
@@ -132,32 +132,6 @@ def test_ends_are_interpolated() -> None:
     t_s, used_mib = during_run(np.array([-1.0, 1.0, 3.0]), np.array([0.0, 10.0, 30.0]), 2.0)
     assert t_s.tolist() == [0.0, 1.0, 2.0]
     assert used_mib.tolist() == [5.0, 10.0, 20.0]
-
-
-def test_thinning_loses_no_peak() -> None:
-    rng = np.random.default_rng(0)
-    t_s = np.cumsum(rng.uniform(0.01, 0.03, 200_000))
-    values = rng.normal(1000, 10, t_s.size)
-    values[123_456], values[77_777] = 9000.0, -50.0
-    kept_s, kept = thinned(t_s, values)
-    assert kept_s.size <= 4 * (COLUMNS + 1)
-    assert (np.diff(kept_s) > 0).all()
-    assert np.isin(kept_s, t_s).all()
-    np.testing.assert_array_equal(kept, values[np.searchsorted(t_s, kept_s)])
-    assert (kept_s[0], kept_s[-1]) == (t_s[0], t_s[-1])
-    edges = np.linspace(t_s[0], t_s[-1], COLUMNS + 1)[1:-1]
-    for of_all, of_kept in zip(
-        np.split(values, np.searchsorted(t_s, edges)),
-        np.split(kept, np.searchsorted(kept_s, edges)),
-        strict=True,
-    ):
-        assert (of_all.min(), of_all.max()) == (of_kept.min(), of_kept.max())
-        assert (of_all[0], of_all[-1]) == (of_kept[0], of_kept[-1])
-
-
-def test_short_curves_are_not_thinned() -> None:
-    t_s = np.arange(4.0 * COLUMNS)
-    assert thinned(t_s, t_s) == (t_s, t_s)
 
 
 def test_a_long_curve_keeps_its_peak_in_the_figure() -> None:
