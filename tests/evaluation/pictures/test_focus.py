@@ -55,10 +55,8 @@ def test_the_largest_lesion_of_the_reference_is_chosen() -> None:
         widest=(11, slice(4, 9), 14),
     )
     focus = find_focus(predicted, expected, SPACING_ZYX)
-    assert focus.slices[0] == 11
-    assert focus.slices[2] == 14
-    assert focus.low.tolist() == [10, 4, 14]
-    assert focus.high.tolist() == [13, 9, 16]
+    assert (focus.slices[0], focus.slices[2]) == (11, 14)
+    assert (focus.low.tolist(), focus.high.tolist()) == ([10, 4, 14], [13, 9, 16])
     assert focus.said == "largest of 2 lesions, 0.20 ml"
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from numpy.typing import NDArray
@@ -58,6 +59,11 @@ def empty(like: Volume) -> Volume:
     return Volume(like.header, np.zeros_like(like.voxels_zyx))
 
 
+def outline(axes: Axes, which: int = 0) -> NDArray[np.float64]:
+    """The corners of the prediction's outline, the first that is drawn, or the reference's."""
+    return np.asarray(axes.collections[which].get_paths()[0].vertices, float)
+
+
 @pytest.mark.parametrize(
     "orientation", ["LPS", "RAS", "RPS", "LAS", "LPI", "RAI", "SAR", "PIL", "ASL", "IRP"]
 )
@@ -95,40 +101,37 @@ def test_the_two_forms_of_a_header_may_differ() -> None:
     figure = draw(scan, Volume(header, mask.voxels_zyx), mask, name="both")
     assert "Dice 1.000" in figure.texts[0].get_text()
     for axes in figure.axes:
-        ours, theirs = (np.asarray(c.get_paths()[0].vertices) for c in axes.collections)
-        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(outline(axes), outline(axes, 1))
 
 
 def test_panels_have_the_physical_aspect_ratio() -> None:
     figure = draw(*scan_and_mask(), None, name="marker")
     extents = [axes.images[0].get_extent() for axes in figure.axes[:3]]
-    assert [(right, bottom) for _, right, bottom, _ in extents] == [
-        (44 * 1.0, 40 * 1.5),
-        (44 * 1.0, 20 * 5.0),
-        (40 * 1.5, 20 * 5.0),
-    ]
+    x_mm, y_mm, z_mm = 44 * 1.0, 40 * 1.5, 20 * 5.0
+    sizes = [(right, bottom) for _, right, bottom, _ in extents]
+    assert sizes == [(x_mm, y_mm), (x_mm, z_mm), (y_mm, z_mm)]
     assert [axes.get_aspect() for axes in figure.axes] == [1.0] * 6
 
 
 def test_outlines_follow_the_edges_of_the_voxels() -> None:
     scan, mask = scan_and_mask()
     axial, coronal, _ = draw(scan, mask, None, name="marker").axes[:3]
-    outline = np.asarray(axial.collections[0].get_paths()[0].vertices, float)
-    np.testing.assert_allclose(outline.min(axis=0), (4 * 1.0, 6 * 1.5), atol=0.1)
-    np.testing.assert_allclose(outline.max(axis=0), (9 * 1.0, 10 * 1.5), atol=0.1)
-    # z counts from the head here.
-    outline = np.asarray(coronal.collections[0].get_paths()[0].vertices, float)
-    np.testing.assert_allclose(outline.min(axis=0), (4 * 1.0, (20 - 17) * 5.0), atol=0.4)
-    np.testing.assert_allclose(outline.max(axis=0), (9 * 1.0, (20 - 15) * 5.0), atol=0.4)
+    for axes, low_mm, high_mm, close_mm in (
+        (axial, (4 * 1.0, 6 * 1.5), (9 * 1.0, 10 * 1.5), 0.1),
+        # z counts from the head here.
+        (coronal, (4 * 1.0, (20 - 17) * 5.0), (9 * 1.0, (20 - 15) * 5.0), 0.4),
+    ):
+        np.testing.assert_allclose(outline(axes).min(axis=0), low_mm, atol=close_mm)
+        np.testing.assert_allclose(outline(axes).max(axis=0), high_mm, atol=close_mm)
 
 
 def test_the_enlarged_panels_hold_the_whole_lesion() -> None:
     for axes in draw(*scan_and_mask("RAI"), None, name="marker").axes[3:]:
-        outline = np.asarray(axes.collections[0].get_paths()[0].vertices, float)
+        line = outline(axes)
         (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
         assert bottom > top, "rows count downwards"
-        assert (outline > (left, top)).all()
-        assert (outline < (right, bottom)).all()
+        assert (line > (left, top)).all()
+        assert (line < (right, bottom)).all()
 
 
 def test_prediction_is_solid_and_reference_dashed() -> None:

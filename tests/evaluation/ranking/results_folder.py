@@ -15,7 +15,7 @@ from evaluation.record import Record
 from evaluation.states import State
 from evaluation.store import Store
 from evaluation.teams import Team
-from tests.evaluation.records import ACCURACY, RECORD, VRAM
+from tests.evaluation.records import ACCURACY, RECORD, USAGE, VRAM
 
 DSC = Metric("dsc", "DSC", "larger", failed=0.0)
 TIME = Metric("flare_time_s", "Time", "smaller", failed=3600.0, tolerance=45.0)
@@ -30,7 +30,6 @@ def record(
     state: State = State.OK,
 ) -> Record:
     """Return one case's record as a run with a GPU writes it; a failed one scores 0."""
-    assert RECORD.usage is not None
     if state is not State.OK:
         dsc = nsd = 0.0
     return replace(
@@ -39,21 +38,15 @@ def record(
         state=state,
         scans_sha256=(f"scan of {case}",),
         reference_sha256=f"reference of {case}",
-        usage=replace(RECORD.usage, flare_time_s=time_s),
+        usage=replace(USAGE, flare_time_s=time_s),
         vram=replace(VRAM, area_above_limit_mib_s=above_mib_s),
         accuracy=replace(ACCURACY, dsc=dsc, nsd=nsd, classes={"Lesion": (dsc, nsd)}),
     )
 
 
 def infra_error(case: str) -> Record:
-    return replace(
-        record(case),
-        state=State.INFRA_ERROR,
-        message="the engine is gone",
-        usage=None,
-        vram=None,
-        accuracy=None,
-    )
+    lost = replace(record(case), state=State.INFRA_ERROR, message="the engine is gone")
+    return replace(lost, usage=None, vram=None, accuracy=None)
 
 
 def write_team(results: Path, name: str, records: Sequence[Record]) -> None:

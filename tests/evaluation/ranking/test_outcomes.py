@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from tests.evaluation.ranking.results_folder import (
     write_submission,
     write_team,
 )
-from tests.evaluation.records import ACCURACY, VRAM
+from tests.evaluation.records import ACCURACY, USAGE, VRAM
 
 FAILURES = [state for state in State if state not in (State.OK, State.INFRA_ERROR)]
 
@@ -91,10 +92,7 @@ def test_a_refused_team_has_failed_in_all_cases(tmp_path: Path) -> None:
     [
         ([record("x")], "b, y: no result"),
         ([record("x"), infra_error("y")], "b, y: infra_error: the engine is gone"),
-        (
-            [record("x"), replace(record("y"), accuracy=None)],
-            "b, y: measured, but not scored",
-        ),
+        ([record("x"), replace(record("y"), accuracy=None)], "b, y: measured, but not scored"),
     ],
 )
 def test_a_gap_is_refused_unless_something_says_how_it_counts(
@@ -138,23 +136,23 @@ def test_nothing_was_scored(tmp_path: Path) -> None:
     assert "nothing can be ranked" in refusal(tmp_path)
 
 
-def test_results_of_different_references_are_not_mixed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changed", "finding"),
+    [
+        ({"reference_sha256": "newer"}, "case x: a and b were judged by different references"),
+        ({"scans_sha256": ("another",)}, "case x: a and b were judged by different scans"),
+        (
+            {"accuracy": replace(ACCURACY, classes={"Liver": (0.5, 0.5), "Lesion": (0.5, 0.5)})},
+            "b, x has scores of Lesion, Liver, and flare24 has Lesion",
+        ),
+    ],
+)
+def test_results_of_other_files_or_scoring_are_not_mixed(
+    tmp_path: Path, changed: dict[str, Any], finding: str
+) -> None:
     write_team(tmp_path, "a", [record("w"), record("x")])
-    write_team(tmp_path, "b", [record("w"), replace(record("x"), reference_sha256="newer")])
-    assert "case x: a and b were judged by different references" in refusal(tmp_path)
-
-
-def test_results_of_different_scans_are_not_mixed(tmp_path: Path) -> None:
-    write_team(tmp_path, "a", [record("x")])
-    write_team(tmp_path, "b", [replace(record("x"), scans_sha256=("another",))])
-    assert "case x: a and b were judged by different scans" in refusal(tmp_path)
-
-
-def test_results_of_different_scoring_are_not_mixed(tmp_path: Path) -> None:
-    organs = {name: (0.5, 0.5) for name in ("Liver", "Lesion")}
-    write_team(tmp_path, "a", [record("x")])
-    write_team(tmp_path, "b", [replace(record("x"), accuracy=replace(ACCURACY, classes=organs))])
-    assert "b, x has scores of Lesion, Liver, and flare24 has Lesion" in refusal(tmp_path)
+    write_team(tmp_path, "b", [record("w"), replace(record("x"), **changed)])
+    assert finding in refusal(tmp_path)
 
 
 def test_what_a_team_was_scored_by_is_known_of_its_settings(tmp_path: Path) -> None:
@@ -200,14 +198,8 @@ def test_a_column_that_cannot_be_ranked_is_named(tmp_path: Path, column: str, fi
 
 
 def test_another_tolerance_of_memory_is_computed_from_the_curve(tmp_path: Path) -> None:
-    one = record("x")
-    assert one.usage is not None
-    one = replace(
-        one,
-        usage=replace(one.usage, runtime_s=10.0),
-        vram=replace(VRAM, baseline_mib=100.0),
-    )
-    write_team(tmp_path, "a", [one])
+    usage, vram = replace(USAGE, runtime_s=10.0), replace(VRAM, baseline_mib=100.0)
+    write_team(tmp_path, "a", [replace(record("x"), usage=usage, vram=vram)])
     used = curve([-1, 0, 4, 10, 11], [100, 3148, 3148, 3148, 100])
     write_curve(find_teams(tmp_path)[0][0].store.curve("x"), used, 0.0)
     metric = Metric("area_above_2048_mib_s", "Area", "smaller", failed=1e9)

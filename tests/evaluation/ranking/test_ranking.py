@@ -12,7 +12,7 @@ from benchmarks.ranking import simulated
 from evaluation.ranking.outcomes import Outcomes
 from evaluation.ranking.ranking import rank, ranked_values
 from evaluation.ranking.ranking_file import Ranking
-from evaluation.ranking.rules import METHODS, Metric
+from evaluation.ranking.rules import METHODS, Metric, RankingRules
 from evaluation.store import Store
 from evaluation.teams import Entry, Team
 from tests.evaluation import challenges
@@ -21,9 +21,9 @@ from tests.evaluation.ranking.results_folder import DSC, TIME, outcomes, rules
 FLARE24 = challenges.FLARE24.ranking
 
 
-def places(ranking: Ranking, method: str | None = None) -> dict[str, int]:
-    standing = ranking.methods[method or ranking.profile.method]  # type: ignore[index]
-    return {team.name: place for team, place in zip(ranking.teams, standing.places, strict=True)}
+def places(ranking: Ranking) -> dict[str, int]:
+    own = ranking.methods[ranking.profile.method].places
+    return {team.name: place for team, place in zip(ranking.teams, own, strict=True)}
 
 
 def scores(ranking: Ranking) -> dict[str, float]:
@@ -47,59 +47,54 @@ def test_flare_by_hand() -> None:
     assert [team.name for team in ranking.teams] == ["b", "c", "a"]
     assert ranking.case_ranks["dsc"] == ((3, 1.5, 1), (1.5, 3, 2), (1.5, 1.5, 3))
     assert ranking.case_ranks["flare_time_s"] == ((1.5, 2, 1.5), (3, 1, 1.5), (1.5, 3, 3))
-    assert ranking.methods["rank-then-aggregate"].metric_ranks["flare_time_s"] == pytest.approx(
-        (10 / 6, 11 / 6, 15 / 6)
-    )
-    assert [team.means["dsc"] for team in ranking.teams] == pytest.approx([2.3 / 3, 2 / 3, 1.7 / 3])
-    assert [team.means["flare_time_s"] for team in ranking.teams] == pytest.approx(
-        [16 / 3, 70 / 3, 3560 / 3]
-    )
+    ranks = ranking.methods["rank-then-aggregate"].metric_ranks
+    assert ranks["flare_time_s"] == pytest.approx((10 / 6, 11 / 6, 15 / 6))
+    for column, means in (("dsc", (2.3, 2, 1.7)), ("flare_time_s", (16, 70, 3560))):
+        expected = [mean / 3 for mean in means]
+        assert [team.means[column] for team in ranking.teams] == pytest.approx(expected)
     assert [team.failed for team in ranking.teams] == [0, 0, 1]
 
 
-def test_half_the_weight_by_hand() -> None:
-    half = structs.replace(TIME, weight=0.5)
-    ranking = rank(BY_HAND, rules(DSC, half), resamples=10)
-    assert scores(ranking) == pytest.approx(
-        {"a": (12 + 7.5) / 9, "b": (11 + 5) / 9, "c": (13 + 5.5) / 9}
-    )
-
-
-def test_aggregate_then_rank_by_hand() -> None:
-    ranking = rank(BY_HAND, rules(DSC, TIME, method="aggregate-then-rank"), resamples=10)
-    # Means by DSC 0.57, 0.77, 0.67, by time 1187, 5, 23.
-    assert scores(ranking) == {"a": 3, "b": 1, "c": 2}
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        (
+            rules(DSC, structs.replace(TIME, weight=0.5)),
+            {"a": (12 + 7.5) / 9, "b": (11 + 5) / 9, "c": (13 + 5.5) / 9},
+        ),
+        # Means by DSC 0.57, 0.77, 0.67, by time 1187, 5, 23.
+        (rules(DSC, TIME, method="aggregate-then-rank"), {"a": 3, "b": 1, "c": 2}),
+    ],
+)
+def test_other_rules_by_hand(by: RankingRules, expected: dict[str, float]) -> None:
+    assert scores(rank(BY_HAND, by, resamples=10)) == pytest.approx(expected)
 
 
 def test_teams_with_the_same_score_share_a_place() -> None:
     # By DSC a, b, c, by time b, a, c, by memory all alike.
-    ranking = rank(
-        outcomes(
-            {"c": [0.1], "b": [0.5], "a": [0.9]},
-            {"c": [90.0], "b": [50.0], "a": [60.0]},
-            {"c": [7.0], "b": [7.0], "a": [7.0]},
-        ),
-        rules(DSC, TIME, Metric("area_mib_s", "Area", "smaller", failed=1e9)),
-        resamples=10,
+    tied = outcomes(
+        {"c": [0.1], "b": [0.5], "a": [0.9]},
+        {"c": [90.0], "b": [50.0], "a": [60.0]},
+        {"c": [7.0], "b": [7.0], "a": [7.0]},
     )
+    area = Metric("area_mib_s", "Area", "smaller", failed=1e9)
+    ranking = rank(tied, rules(DSC, TIME, area), resamples=10)
     assert places(ranking) == {"a": 1, "b": 1, "c": 3}
     assert [team.name for team in ranking.teams] == ["a", "b", "c"]
 
 
-def test_what_is_within_the_tolerance_is_the_best_and_tied() -> None:
-    ranking = rank(
-        outcomes({"a": [1.0], "b": [44.9], "c": [45.0], "d": [45.1]}), rules(TIME), resamples=2
-    )
-    assert places(ranking) == {"a": 1, "b": 1, "c": 1, "d": 4}
-
-
-def test_nothing_is_worse_than_a_failure() -> None:
-    ranking = rank(
-        outcomes({"a": [5000.0], "b": [None], "c": [3600.0], "d": [3599.0]}),
-        rules(TIME),
-        resamples=2,
-    )
-    assert places(ranking) == {"a": 2, "b": 2, "c": 2, "d": 1}
+@pytest.mark.parametrize(
+    ("times_s", "expected"),
+    [
+        # What is within the tolerance is the best and tied, and nothing is worse than a failure.
+        ((1.0, 44.9, 45.0, 45.1), (1, 1, 1, 4)),
+        ((5000.0, None, 3600.0, 3599.0), (2, 2, 2, 1)),
+    ],
+)
+def test_times_by_hand(times_s: tuple[float | None, ...], expected: tuple[int, ...]) -> None:
+    table = {name: [time_s] for name, time_s in zip("abcd", times_s, strict=True)}
+    ranking = rank(outcomes(table), rules(TIME), resamples=2)
+    assert places(ranking) == dict(zip("abcd", expected, strict=True))
 
 
 def test_a_refused_team_is_last_and_says_why() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -27,14 +28,18 @@ def folder(results: Path, tmp_path: Path) -> Path:
     """A folder as an organiser has it: scans, labels, results/TEAM/predictions; another team's."""
     whole = tmp_path / "challenge"
     for name in ("scans", "labels"):
-        (whole / name).mkdir(parents=True)
-        for path in (results.parent / name).iterdir():
-            (whole / name / path.name).write_bytes(path.read_bytes())
+        shutil.copytree(results.parent / name, whole / name)
     for team in ("alpha", "beta"):
-        mask = whole / "results" / team / "predictions" / f"{CASE}.nii.gz"
-        mask.parent.mkdir(parents=True)
-        mask.write_bytes((results / "alpha/predictions" / mask.name).read_bytes())
+        masks = Path(team) / "predictions"
+        shutil.copytree(results / "alpha" / "predictions", whole / "results" / masks)
     return whole
+
+
+def opened(reader: Reader, report: Path, folder: Path, address: str = ADDRESS) -> Page:
+    """A case's page, whose files are looked for in a folder."""
+    page = reader.open(report, address)
+    page.locator("input[webkitdirectory]").set_input_files(folder)
+    return page
 
 
 def shot(page: Page) -> NDArray[np.int_]:
@@ -62,9 +67,8 @@ def grey_pixels(picture: NDArray[np.int_]) -> int:
 def test_a_folder_shows_the_scan_with_its_mask_and_reference(
     reader: Reader, report: Path, folder: Path
 ) -> None:
-    page = reader.open(report, ADDRESS)
-    expect(page.get_by_role("button", name="Show")).to_be_disabled()
-    page.locator("input[webkitdirectory]").set_input_files(folder)
+    expect(reader.open(report, ADDRESS).get_by_role("button", name="Show")).to_be_disabled()
+    page = opened(reader, report, folder)
     both = shot(page)
     assert page.locator(".files .path").all_inner_texts() == [
         f"challenge/scans/{CASE}_0000.nii.gz",
@@ -86,8 +90,7 @@ def test_a_folder_shows_the_scan_with_its_mask_and_reference(
 def test_a_slider_leaves_the_lesion_and_the_window_changes_the_greys(
     reader: Reader, report: Path, folder: Path
 ) -> None:
-    page = reader.open(report, ADDRESS)
-    page.locator("input[webkitdirectory]").set_input_files(folder)
+    page = opened(reader, report, folder)
     page.get_by_label("Planes").select_option("axial")
     at_lesion = shot(page)
     assert page.get_by_label("axial", exact=True).input_value() == "20", "where it is widest"
@@ -104,20 +107,17 @@ def test_a_slider_leaves_the_lesion_and_the_window_changes_the_greys(
 def test_the_next_case_of_the_folder_needs_no_choosing(
     reader: Reader, report: Path, folder: Path
 ) -> None:
-    page = reader.open(report, "#/team/beta/FLARE_Ts_0002")
-    page.locator("input[webkitdirectory]").set_input_files(folder)
-    expect(page.locator(".viewer .said")).to_have_text(
-        "4 NIfTI files there; none is this case's scan or mask or reference."
-    )
+    page = opened(reader, report, folder, "#/team/beta/FLARE_Ts_0002")
+    said = "4 NIfTI files there; none is this case's scan or mask or reference."
+    expect(page.locator(".viewer .said")).to_have_text(said)
     page.get_by_role("link", name="Previous case").click()
     assert reference_pixels(shot(page)) > 100
 
 
 def test_single_files_are_chosen_one_by_one(reader: Reader, report: Path, folder: Path) -> None:
     page = reader.open(report, ADDRESS)
-    page.get_by_label("Choose the scan's file").set_input_files(
-        folder / "scans" / f"{CASE}_0000.nii.gz"
-    )
+    scan = folder / "scans" / f"{CASE}_0000.nii.gz"
+    page.get_by_label("Choose the scan's file").set_input_files(scan)
     page.get_by_role("button", name="Show").click()
     picture = shot(page)
     assert grey_pixels(picture) > 10_000
@@ -148,9 +148,8 @@ def test_a_file_that_is_no_scan_is_named(reader: Reader, report: Path, tmp_path:
     broken.write_bytes(b"no scan")
     page.get_by_label("Choose the scan's file").set_input_files(broken)
     page.get_by_role("button", name="Show").click()
-    expect(page.locator(".viewer .said")).to_contain_text(
-        "broken_0000.nii.gz: cannot be read as the scan"
-    )
+    said = "broken_0000.nii.gz: cannot be read as the scan"
+    expect(page.locator(".viewer .said")).to_contain_text(said)
     reader.said.clear()  # NiiVue says it, too
 
 

@@ -42,9 +42,7 @@ def flare24_script(segmentation: Labels, truth: Labels, case_spacing: tuple[floa
         return 0, 0
     if np.sum(gt_data) == 0 and np.sum(seg_data) == 0:
         return 1, 1
-    if np.sum(gt_data) == 0 and np.sum(seg_data) > 0:
-        return 0, 0
-    if np.sum(gt_data) > 0 and np.sum(seg_data) == 0:
+    if np.sum(gt_data) == 0 or np.sum(seg_data) == 0:
         return 0, 0
     return agreement(gt_data.astype(bool), seg_data.astype(bool), case_spacing, 2)
 
@@ -66,6 +64,16 @@ def flare23_script(segmentation: Labels, truth: Labels, spacing: tuple[float, ..
                 gt, seg = gt[:, :, z_lower:z_upper], seg[:, :, z_lower:z_upper]
             pairs.append(agreement(gt, seg, spacing, TOLERANCES[organ]))
     return pairs
+
+
+def flare24(
+    prediction: Labels, reference: Labels, spacing_zyx: tuple[float, ...] = (1, 1, 1)
+) -> Pair:
+    """The scores, which are those of the script."""
+    scores = score(FLARE24, prediction, reference, spacing_zyx)
+    assert (scores.dsc, scores.nsd) == scores.classes["Lesion"]
+    assert scores.classes["Lesion"] == flare24_script(prediction.T, reference.T, spacing_zyx[::-1])
+    return scores.dsc, scores.nsd
 
 
 def label_maps(seed: int, highest: int) -> tuple[Labels, Labels]:
@@ -102,10 +110,7 @@ def test_flare24_on_random_label_maps() -> None:
         prediction, reference = label_maps(seed, 1)
         if seed % 10 == 0:
             prediction[0, 0, 0] = 2
-        expected = flare24_script(prediction.T, reference.T, SPACING_ZYX[::-1])
-        scores = score(FLARE24, prediction, reference, SPACING_ZYX)
-        assert (scores.dsc, scores.nsd) == scores.classes["Lesion"] == expected, f"seed {seed}"
-        seen.add(expected)
+        seen.add(flare24(prediction, reference, SPACING_ZYX))
     assert {(1, 1), (0, 0)} < seen
     assert len(seen) > 30
 
@@ -136,9 +141,7 @@ def lesion(values: float, dtype: type = np.float64) -> Labels:
 def test_flare24_casts_before_it_judges(
     prediction: Labels, reference: Labels, expected: Pair
 ) -> None:
-    assert flare24_script(prediction.T, reference.T, (1, 1, 1)) == expected
-    scores = score(FLARE24, prediction, reference, (1, 1, 1))
-    assert (scores.dsc, scores.nsd) == expected
+    assert flare24(prediction, reference) == expected
 
 
 def test_values_that_are_no_numbers_are_cast_without_a_warning() -> None:
@@ -156,19 +159,15 @@ def test_a_low_dsc_takes_the_nsd_with_it() -> None:
     prediction[6, 5:25, 5:25] = 1
     prediction[5, 5:25, 5] = 1
     assert surface_dice(prediction, reference, (1, 1, 1), 2.0) == 1.0
-    scores = score(FLARE24, prediction, reference, (1, 1, 1))
-    assert scores.dsc == round(2 * 20 / 820, 4)
-    assert scores.nsd == 0.0
+    assert flare24(prediction, reference) == (round(2 * 20 / 820, 4), 0.0)
 
 
 def test_a_dsc_of_exactly_the_threshold_keeps_its_nsd() -> None:
     reference, prediction = np.zeros((2, 5, 5, 12), np.uint8)
     reference[2, 2, 0:5] = prediction[2, 2, 4:9] = 1
-    expected = flare24_script(prediction.T, reference.T, (1, 1, 1))
-    scores = score(FLARE24, prediction, reference, (1, 1, 1))
-    assert (scores.dsc, scores.nsd) == expected
-    assert scores.dsc == 0.2
-    assert scores.nsd > 0.5
+    dsc, nsd = flare24(prediction, reference)
+    assert dsc == 0.2
+    assert nsd > 0.5
 
 
 def test_rounding_is_numpy_s() -> None:
@@ -183,10 +182,7 @@ def test_rounding_is_numpy_s() -> None:
         prediction = np.zeros(2 * size, np.uint8)
         prediction[size - shared : 2 * size - shared] = 1
         prediction = prediction.reshape(reference.shape)
-        expected = flare24_script(prediction.T, reference.T, (1, 1, 1))
-        scores = score(FLARE24, prediction, reference, (1, 1, 1))
-        assert (scores.dsc, scores.nsd) == expected
-        assert scores.dsc != round(shared / size, 4)
+        assert flare24(prediction, reference)[0] != round(shared / size, 4)
     assert len(differ) > 400
 
 
