@@ -57,6 +57,7 @@ FOLDERS: dict[str, tuple[list[str], int, dict[str, list[str]]]] = {
         2,
         {"X_0001.nii": ["X_0001_0000.nii", "X_0001_0001.nii"]},
     ),
+    "capitals": (["X_0000.NII", "X_0001.NII"], 2, {"X.nii": ["X_0000.NII", "X_0001.NII"]}),
 }
 
 
@@ -156,10 +157,11 @@ def test_output_of_one_file(file: str, output: str, mask: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("file", "output", "message"),
     [
-        ("X.nii.gz", "mask.png", "not an image file name; expected one of .nii.gz, "),
-        ("X.nii.gz", "mask.mha", "the format differs from the scan's; name it .nii.gz or .nii"),
-        ("X.mha", "mask.nii.gz", "the format differs from the scan's; name it .mha"),
-        ("X.mha", "mask.mhd", "the format differs from the scan's; name it .mha"),
+        ("X.dcm", "out", "X.dcm: not an image file name; expected one of .nii.gz"),
+        ("X.nii.gz", "mask.png", "mask.png: not an image file name; expected one of .nii.gz, "),
+        ("X.nii.gz", "mask.mha", "mask.mha: the format differs from the scan's; name it .nii.gz"),
+        ("X.mha", "mask.nii.gz", "mask.nii.gz: the format differs from the scan's; name it .mha"),
+        ("X.mha", "mask.mhd", "mask.mhd: the format differs from the scan's; name it .mha"),
     ],
 )
 def test_another_format_is_refused_before_anything_is_read(
@@ -168,7 +170,7 @@ def test_another_format_is_refused_before_anything_is_read(
     touch(tmp_path, [file])
     cases, (error,) = find_cases(tmp_path / file, tmp_path / output, 1)
     assert cases == []
-    assert str(error).startswith(f"{tmp_path / output}: {message}")
+    assert str(error).startswith(f"{tmp_path}/{message}")
 
 
 @pytest.mark.parametrize("output", ["masks", "masks.nii.gz"])
@@ -186,17 +188,12 @@ def test_one_file_of_several_channels_brings_the_others(tmp_path: Path) -> None:
     assert case.output == tmp_path / "mask.nii"
 
 
-def test_a_folder_named_like_a_scan_is_not_one(tmp_path: Path) -> None:
-    touch(tmp_path / "in" / "X.nii.gz", ["part"])
-    with pytest.raises(ImageError, match="holds no scans"):
-        find_cases(tmp_path / "in", tmp_path / "out", 1)
-
-
 @pytest.mark.parametrize(
     ("source", "message"),
     [
         ("empty", "empty: holds no scans; expected files in .nii.gz, .nii, .mha"),
         ("hidden", "hidden: holds no scans"),
+        ("named", "named: holds no scans"),
         ("missing", "missing: does not exist"),
         ("missing.nii.gz", "missing.nii.gz: does not exist"),
     ],
@@ -204,15 +201,9 @@ def test_a_folder_named_like_a_scan_is_not_one(tmp_path: Path) -> None:
 def test_nothing_to_do(source: str, message: str, tmp_path: Path) -> None:
     touch(tmp_path / "empty", ["notes.txt"])
     touch(tmp_path / "hidden", [".X.nii.gz"])
+    touch(tmp_path / "named" / "X.nii.gz", ["a folder named like a scan"])
     with pytest.raises(ImageError, match=message):
         find_cases(tmp_path / source, tmp_path / "out", 1)
-
-
-def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
-    touch(tmp_path, ["X.dcm"])
-    cases, (error,) = find_cases(tmp_path / "X.dcm", tmp_path / "out", 1)
-    assert cases == []
-    assert "X.dcm: not an image file name; expected one of .nii.gz" in str(error)
 
 
 @pytest.mark.parametrize("name", ["X.NII.GZ", "X_0000.Nii.Gz"])
@@ -243,11 +234,3 @@ def test_a_mask_never_replaces_another_scan(tmp_path: Path) -> None:
     cases, errors = find_cases(source, source, 1)
     assert cases == []
     assert [str(e).count("would overwrite the scan") for e in errors] == [1, 1]
-
-
-def test_channels_with_a_suffix_in_capitals(tmp_path: Path) -> None:
-    source = touch(tmp_path / "in", ["X_0000.NII", "X_0001.NII"])
-    (case,), errors = find_cases(source, tmp_path / "out", 2)
-    assert errors == []
-    assert [f.name for f in case.files] == ["X_0000.NII", "X_0001.NII"]
-    assert case.output.name == "X.nii"
