@@ -18,7 +18,7 @@ from app.model import (
     Resampling,
     save_manifest,
 )
-from app.networks import build_network
+from app.networks import UNet, build_network
 from volumes.files import sha256
 
 ONES, TWOS, THREES = (1, 1, 1), (2, 2, 2), (3, 3, 3)
@@ -87,6 +87,13 @@ def random_weights(network: Network, seed: int = 0) -> dict[str, Tensor]:
     head = f"decoder.seg_layers.{len(network.features) - 2}.bias"
     weights[head] = weights[head] - logits.mean((0, 2, 3, 4))
     return weights
+
+
+def with_weights(network: Network) -> UNet:
+    """The network with random weights, as the app runs it."""
+    built = build_network(network)
+    built.load_state_dict(random_weights(network), assign=True)
+    return built.requires_grad_(False)
 
 
 def write_model(folder: Path, seed: int = 0, members: int = 1, **changes: Any) -> Path:

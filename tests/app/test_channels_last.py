@@ -12,9 +12,9 @@ from app.channels_last import PoolTogether, arrange_channels_last
 from app.layout import LAST, lay_together
 from app.memory.live_bytes import peak_of
 from app.model import Network
-from app.networks import AvgPool, InstanceNorm, UNet, build_network
+from app.networks import AvgPool, InstanceNorm, build_network
 from tests.app.published import PUBLISHED
-from tests.app.small_model import NETWORK, ONES, THREES, TWOS, random_weights
+from tests.app.small_model import NETWORK, ONES, THREES, TWOS, with_weights
 
 PLAIN = replace(
     NETWORK,
@@ -35,12 +35,6 @@ NETWORKS = {
     ),
     "uneven strides": replace(PLAIN, name="ResidualEncoderUNet", strides=(ONES, (2, 1, 2), TWOS)),
 }
-
-
-def with_weights(config: Network) -> UNet:
-    network = build_network(config)
-    network.load_state_dict(random_weights(config), assign=True)
-    return network.requires_grad_(False)
 
 
 def windows(config: Network, count: int) -> Tensor:

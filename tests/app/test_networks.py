@@ -11,39 +11,16 @@ from torch.nn import functional as F
 from app.model import Network
 from app.networks import (
     InstanceNorm,
-    UNet,
     build_network,
     drop_cancelled_biases,
     fold_two_class_head,
 )
-from tests.app.small_model import NETWORK, ONES, THREES, TWOS, random_weights
+from tests.app.published import DKFZ, HUANG
+from tests.app.small_model import NETWORK, ONES, THREES, TWOS, with_weights
 
-FLARE_FEATURES = (32, 64, 128, 256, 320, 320)
-RESIDUAL = replace(
-    NETWORK,
-    name="ResidualEncoderUNet",
-    features=FLARE_FEATURES,
-    kernel_sizes=(THREES,) * 6,
-    strides=(ONES, *(TWOS,) * 4, (1, 2, 2)),
-    encoder_blocks=(1, 3, 4, 6, 6, 6),
-    decoder_convs=(1,) * 5,
-)
+RESIDUAL, SMALL = DKFZ.network, HUANG.network
 DEFAULT = replace(RESIDUAL, name="PlainConvUNet", encoder_blocks=(2,) * 6, decoder_convs=(2,) * 5)
-SMALL = replace(
-    NETWORK,
-    features=(32, 64, 128, 256),
-    kernel_sizes=(THREES,) * 4,
-    strides=(ONES, *(TWOS,) * 3),
-    encoder_blocks=(2,) * 4,
-    decoder_convs=(2,) * 3,
-)
 TINY_RESIDUAL = replace(NETWORK, name="ResidualEncoderUNet", encoder_blocks=(1, 2))
-
-
-def with_weights(config: Network, seed: int = 0) -> UNet:
-    network = build_network(config)
-    network.load_state_dict(random_weights(config, seed), assign=True)
-    return network.requires_grad_(False)
 
 
 def heads_for_deep_supervision(config: Network) -> int:

@@ -16,7 +16,7 @@ from app.model import ModelConfig, Network
 from app.networks import UNet, build_network
 from tests.app.conftest import python
 from tests.app.published import DKFZ, HUANG, PUBLISHED
-from tests.app.small_model import ONES, THREES, TWOS, random_weights
+from tests.app.small_model import ONES, THREES, TWOS, with_weights
 
 MIB = 2**20
 
@@ -108,9 +108,7 @@ SMALL = {
 @pytest.mark.parametrize("name", SMALL)
 def test_the_allocator_for_cpus_holds_as_much(name: str) -> None:
     shape = (2, 1, 16, 32, 32)
-    network = build_network(SMALL[name])
-    network.load_state_dict(random_weights(SMALL[name]), assign=True)
-    held = allocated(network, shape)
+    held = allocated(with_weights(SMALL[name]), shape)
     found, _ = peak_of(build_network(SMALL[name]), shape)
     assert found == pytest.approx(held, rel=0.01)
 
