@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from app.attempt import Means
 from app.clock import StageClock
+from app.image import Image, read_image
 from app.listener import SILENT, Listener
 from app.memory.budget import Plan
-from app.predict import Predictor
+from app.model import load_model
+from app.predict import Options, Predictor
 from app.sliding_window import Network, predict_slabs
+from tests.app.small_model import write_model
+from tests.nnunet_models import smooth_noise, write_scan
 
 PATCH = (8, 6, 7)
 
@@ -26,19 +32,31 @@ def listener(warnings: list[str]) -> Listener:
     return Listener(ignore, SILENT.say, warnings.append)
 
 
-def means(predictor: Predictor) -> Means:
-    """One window at a time, everything on the predictor's own device."""
-    device = predictor.options.device
+def means(of: Predictor) -> Means:
+    """One window at a time, everything on its own device."""
+    device = of.options.device
     return Means(
-        passes=predictor.on_device.passes(SILENT.say, SILENT.warn),
+        passes=of.on_device.passes(SILENT.say, SILENT.warn),
         device=device,
         buffers=device,
         plan=Plan(),
-        step_size=predictor.options.step_size,
+        step_size=of.options.step_size,
         clock=StageClock(),
         on_window=ignore,
         deadline=None,
     )
+
+
+def predictor(folder: Path, options: Options, **changes: Any) -> Predictor:
+    """Of CONFIG with ``changes`` and random weights, written in a folder below."""
+    return Predictor(load_model(write_model(folder / "model", **changes)), options)
+
+
+def image(
+    folder: Path, shape: tuple[int, int, int], spacing_zyx: tuple[float, float, float]
+) -> Image:
+    """A scan as read from a file in the folder."""
+    return read_image(write_scan(folder / "X.nii.gz", smooth_noise(shape, 0), spacing_zyx))
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

@@ -19,7 +19,7 @@ from app.model import Normalization, Resampling, load_model
 from app.predict import Options, Predictor
 from app.preprocess import prepare, preprocess, preprocess_slabs
 from app.sliding_window import predict_logits, predict_slabs
-from tests.app.at_work import ignore
+from tests.app.at_work import ignore, image, predictor
 from tests.app.conftest import NEEDS_BFLOAT16
 from tests.app.small_model import CT, NETWORK, with_channels, write_model
 from tests.nnunet_models import ROOT, smooth_noise, write_scan
@@ -165,9 +165,7 @@ def test_the_logits_agree_in_float32(case: Case) -> None:
 
 @pytest.mark.parametrize("at", [1, 20])
 def test_a_failure_half_way_leaves_the_old_mask(at: int, tmp_path: Path) -> None:
-    model = load_model(write_model(tmp_path / "model"))
-    voxels = smooth_noise((60, 50, 46), seed=0)
-    scan = read_image(write_scan(tmp_path / "scan.nii.gz", voxels, (3.0, 1.2, 1.3)))
+    scan = image(tmp_path, (60, 50, 46), (3.0, 1.2, 1.3))
     (tmp_path / "out").mkdir()
     target = tmp_path / "out" / "mask.nii.gz"
     target.write_bytes(b"old")
@@ -178,27 +176,24 @@ def test_a_failure_half_way_leaves_the_old_mask(at: int, tmp_path: Path) -> None
             raise MemoryError("no room")
 
     with pytest.raises(MemoryError, match="no room"):
-        Predictor(model, Options(CPU)).write([scan], target, Listener(stop, print, print), None)
+        predictor(tmp_path, Options(CPU)).write([scan], target, Listener(stop, print, print), None)
     assert target.read_bytes() == b"old"
     assert list(target.parent.iterdir()) == [target]
 
 
 def test_a_mask_that_cannot_be_written_stops_the_network(tmp_path: Path) -> None:
-    model = load_model(write_model(tmp_path / "model"))
-    voxels = smooth_noise((200, 50, 46), seed=0)
-    scan = read_image(write_scan(tmp_path / "scan.nii.gz", voxels, (3.0, 1.2, 1.3)))
+    scan = image(tmp_path, (200, 50, 46), (3.0, 1.2, 1.3))
     seen: list[int] = []
     listener = Listener(lambda done, of: seen.append(of - done), print, print)
     mask = tmp_path / "nowhere" / "mask.nii.gz"
     with pytest.raises(ImageError, match=r"mask.nii.gz: cannot be written \(No such file"):
-        Predictor(model, Options(CPU)).write([scan], mask, listener, None)
+        predictor(tmp_path, Options(CPU)).write([scan], mask, listener, None)
     assert not seen or seen[-1] > 0
 
 
 def test_the_same_mask_every_time(tmp_path: Path) -> None:
     model = load_model(write_model(tmp_path / "model"))
-    voxels = smooth_noise((60, 50, 46), seed=0)
-    scan = read_image(write_scan(tmp_path / "scan.nii.gz", voxels, (2.0, 1.2, 1.3)))
+    scan = image(tmp_path, (60, 50, 46), (2.0, 1.2, 1.3))
     files = [tmp_path / f"{n}.nii.gz" for n in range(3)]
     for file in files:
         Predictor(model, Options(CPU)).write([scan], file, SILENT, None)
@@ -218,10 +213,10 @@ def test_whole_real_scans(
     """
     monkeypatch.setattr(loading, "cpu_has_bfloat16", lambda: bfloat16)
     images = [read_image(real_data / f"{scan}.nii.gz")]
-    predictor = Predictor(load_model(ROOT / "weights" / "cpu-small"), Options(CPU))
-    found = predictor.segment(images)
+    shipped = Predictor(load_model(ROOT / "weights" / "cpu-small"), Options(CPU))
+    found = shipped.segment(images)
     monkeypatch.setattr("app.preprocess.has_slabs", lambda _: False)
-    expected = predictor.segment(images)
+    expected = shipped.segment(images)
     differ = np.count_nonzero(found != expected)
     assert differ <= (1e-4 * expected.size if bfloat16 else 0)
     assert expected.any()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from app import loading, on_device, predict, preprocess
-from app.image import Image, read_image
+from app.image import Image
 from app.listener import Listener
 from app.memory.budget import (
     CONTEXT,
@@ -30,20 +30,15 @@ from app.memory.buffers import StreamBuffers, stream_buffers, whole_buffers
 from app.model import Model, ModelConfig, load_model
 from app.networks import UNet
 from app.predict import Options, Predictor
-from tests.app.at_work import ignore, listener
+from tests.app.at_work import ignore, image, listener, predictor
 from tests.app.conftest import names
 from tests.app.published import DKFZ, HUANG
 from tests.app.small_model import CONFIG, write_model
-from tests.nnunet_models import smooth_noise, write_scan
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SPACING = (2.5, 0.75, 0.75)
 NEEDS = Needs(weights=10 * MIB, members=2, window=100 * MIB, patch=(32, 64, 64))  # 16 fill a GPU
 BUFFERS = StreamBuffers(1, 1, (32, 64, 64), (200, 200), (512, 512), 2.0)
-
-
-def ignore_all(*_: object) -> None:
-    """Nothing is segmented."""
 
 
 @pytest.fixture
@@ -52,10 +47,15 @@ def _no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict, "compute_dtype", lambda *_: torch.float16)
 
 
-def planned(config: ModelConfig, shape: tuple[int, int, int], budget_mib: int) -> Plan:
-    predictor = Predictor(Model(Path(), config), Options(CPU, vram_budget_mib=budget_mib))
+def blank(shape: tuple[int, int, int]) -> Image:
+    """A scan of zeros that takes no memory, and has no file to be like."""
     voxels = np.broadcast_to(np.zeros((), np.int16), shape)
-    return predictor.plan([Image(voxels, SPACING, None, ())])  # type: ignore[arg-type]
+    return Image(voxels, SPACING, None, ())  # type: ignore[arg-type]
+
+
+def planned(config: ModelConfig, shape: tuple[int, int, int], budget_mib: int) -> Plan:
+    there = Predictor(Model(Path(), config), Options(CPU, vram_budget_mib=budget_mib))
+    return there.plan([blank(shape)])
 
 
 @pytest.mark.usefixtures("_no_weights")
@@ -142,9 +142,9 @@ def test_refusal_comes_before_anything_is_loaded(
     monkeypatch.setattr(predict, "load_network", lambda *_: loaded.append("weights"))
     model = load_model(write_model(tmp_path / "model"))
     with pytest.raises(BudgetError, match="--vram-budget 300: one window needs"):
-        Predictor(model, Options(torch.device("cuda"), vram_budget_mib=300))
+        Predictor(model, Options(CUDA, vram_budget_mib=300))
     assert loaded == []
-    Predictor(model, Options(torch.device("cuda"), vram_budget_mib=700))
+    Predictor(model, Options(CUDA, vram_budget_mib=700))
     assert loaded == ["weights"]
 
 
@@ -166,14 +166,11 @@ def test_the_gpu_is_touched_only_when_a_scan_is_ready_for_it(
     original = preprocess.limits
     monkeypatch.setattr(preprocess, "limits", limits)  # the last look at the whole scan
     monkeypatch.setattr(on_device, "Room", touch)
-    model = load_model(write_model(tmp_path / "model"))
-    predictor = Predictor(model, Options(torch.device("cuda"), vram_budget_mib=700))
-    scan = tmp_path / "X_0000.nii.gz"
-    write_scan(scan, smooth_noise((12, 40, 40), 0), CONFIG.spacing)
-    channels = [read_image(scan)]
+    there = predictor(tmp_path, Options(CUDA, vram_budget_mib=700))
+    scan = image(tmp_path, (12, 40, 40), CONFIG.spacing)
     assert not ready
     with pytest.raises(Touched):
-        predictor.segment(channels)
+        there.segment([scan])
     assert len(ready) == 1
 
 
@@ -199,9 +196,6 @@ class Gpu:
     def _limit(self, fraction: float, index: int | None) -> None:
         assert index is None
         self.allowed.append(round(fraction * self.total / MIB))
-
-
-CUDA = torch.device("cuda")
 
 
 def test_torch_is_held_to_what_the_context_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,15 +241,12 @@ def test_what_is_free_is_planned_with_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Gpu(monkeypatch, total=2000, free=1500)
-    model = load_model(write_model(tmp_path / "model"))
-    predictor = Predictor(model, Options(CUDA, vram_budget_mib=4096))
-    monkeypatch.setattr(predictor, "_parts", ignore_all)
-    scan = read_image(
-        write_scan(tmp_path / "X_0000.nii.gz", smooth_noise((12, 40, 40), 0), CONFIG.spacing)
-    )
+    there = predictor(tmp_path, Options(CUDA, vram_budget_mib=4096))
+    monkeypatch.setattr(there, "_parts", lambda *_: None)
+    scan = image(tmp_path, (12, 40, 40), CONFIG.spacing)
     said: list[str] = []
     warned: list[str] = []
-    predictor._first([scan], None, Listener(ignore, said.append, warned.append))
+    there._first([scan], None, Listener(ignore, said.append, warned.append))
     assert warned == [
         "only 1500 MiB of the GPU's memory are free: planned for 2000 MiB, not --vram-budget 4096"
     ]
@@ -268,11 +259,9 @@ def test_refused_beside_the_context_that_there_is(
 ) -> None:
     """What would fit beside the least context does not fit beside this one."""
     Gpu(monkeypatch, total=16000, free=15379)
-    model = load_model(write_model(tmp_path / "model"))
-    predictor = Predictor(model, Options(CUDA, vram_budget_mib=600))
-    voxels = np.zeros((12, 40, 40), np.int16)
+    there = predictor(tmp_path, Options(CUDA, vram_budget_mib=600))
     with pytest.raises(BudgetError, match=r"one window needs \d+ MiB \(621 context"):
-        predictor.plan([Image(voxels, CONFIG.spacing, None, ())])  # type: ignore[arg-type]
+        there.plan([blank((12, 40, 40))])
 
 
 def test_a_scan_that_must_be_there_at_once_goes_to_the_host_when_it_is_long() -> None:
@@ -323,18 +312,16 @@ def segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Segment:
     """Predicts with a plan of so many windows a batch; gives the mask's file and the warnings."""
     monkeypatch.setattr(loading, "cpu_has_bfloat16", lambda: False)
     model = load_model(write_model(tmp_path / "model"))
-    voxels = smooth_noise((30, 40, 36), 0)
     (tmp_path / "out").mkdir()
     target = tmp_path / "out" / "X.nii.gz"
 
     def run(exact: bool = False, y_mm: float = 1.2, windows: int = 4) -> tuple[bytes, list[str]]:
-        scan = [read_image(write_scan(tmp_path / "X.nii.gz", voxels, (4.0, y_mm, 1.3)))]
-        options = Options(CPU, exact, vram_budget_mib=4096)
-        predictor = Predictor(model, options)
-        plan = replace(predictor.plan(scan), windows=windows)
-        monkeypatch.setattr(predictor, "plan", lambda channels: plan)
+        scan = [image(tmp_path, (30, 40, 36), (4.0, y_mm, 1.3))]
+        there = Predictor(model, Options(CPU, exact, vram_budget_mib=4096))
+        plan = replace(there.plan(scan), windows=windows)
+        monkeypatch.setattr(there, "plan", lambda channels: plan)
         warnings: list[str] = []
-        predictor.write(scan, target, listener(warnings), None)
+        there.write(scan, target, listener(warnings), None)
         assert names(target.parent) == ["X.nii.gz"]
         return target.read_bytes(), warnings
 
@@ -390,8 +377,6 @@ def test_at_once_it_falls_back_to_the_host(
 
 
 def test_without_a_budget_there_is_no_plan(tmp_path: Path) -> None:
-    predictor = Predictor(load_model(write_model(tmp_path / "model")), Options(CPU))
-    voxels = np.zeros((9, 9, 9), np.int16)
-    plan = predictor.plan([Image(voxels, CONFIG.spacing, None, ())])  # type: ignore[arg-type]
+    plan = predictor(tmp_path, Options(CPU)).plan([blank((9, 9, 9))])
     assert plan == Plan()
     assert str(plan) == "1 window per batch, slabs of 16 sections, buffers on the device"
