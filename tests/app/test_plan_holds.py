@@ -143,45 +143,38 @@ def test_published_networks_on_all_sizes(
     assert 0.9 * foreseen < peak <= foreseen
 
 
-FOURTEEN = tuple(f"organ {n}" for n in range(14))
-SMALL = replace(with_channels(1), spacing=(4.0, 1.5, 1.5), patch_size=(16, 32, 32))
-VARIANTS: dict[str, tuple[ModelConfig, dict[str, Any]]] = {
-    "two classes": (SMALL, {}),
-    "lesion filter": (replace(SMALL, lesion_filter=LesionFilter(0.1, 0.5, "")), {}),
-    "many classes": (
-        replace(SMALL, labels=FOURTEEN, network=replace(NETWORK, heads=14)),
-        {},
-    ),
-    "regions": (replace(SMALL, labels=("a", "b"), region_values=(1, 2)), {}),
-    "two channels": (
-        replace(with_channels(2), spacing=(4.0, 1.5, 1.5), patch_size=(16, 32, 32)),
-        {},
-    ),
-    "finer than the scan": (replace(SMALL, spacing=(1.0, 0.6, 0.6)), {}),
-    "sections of the scan are much thinner": (replace(SMALL, spacing=(12.0, 4.0, 4.0)), {}),
-    "separate z": (replace(SMALL, spacing=(6.0, 1.0, 1.0)), {}),
-    "mirrored": (SMALL, {"tta": True}),
-    "two members": (replace(SMALL, members=SMALL.members * 2), {}),
-    "a patch wider than the scan": (
-        replace(SMALL, spacing=(4.0, 9.0, 9.0), patch_size=(16, 64, 64)),
-        {},
-    ),
-    "exact": (SMALL, {"exact": True}),
-    "exact, two members": (replace(SMALL, members=SMALL.members * 2), {"exact": True}),
-    "exact, like torch": (
-        replace(SMALL, resample_data=Resampling("torch", 1, None)),
-        {"exact": True},
-    ),
-    "masked z-score": (
-        replace(SMALL, normalization=(Normalization("ZScoreNormalization", True),)),
-        {},
-    ),
+def small(channels: int = 1, **changes: Any) -> ModelConfig:
+    settings: dict[str, Any] = {"spacing": (4.0, 1.5, 1.5), "patch_size": (16, 32, 32)}
+    return replace(with_channels(channels), **(settings | changes))
+
+
+SMALL = small()
+PAIR = SMALL.members * 2
+FOURTEEN: dict[str, Any] = {"labels": ("organ",) * 14, "network": replace(NETWORK, heads=14)}
+MASKED = (Normalization("ZScoreNormalization", True),)
+VARIANTS: dict[str, ModelConfig] = {
+    "two classes": SMALL,
+    "lesion filter": small(lesion_filter=LesionFilter(0.1, 0.5, "")),
+    "many classes": small(**FOURTEEN),
+    "regions": small(labels=("a", "b"), region_values=(1, 2)),
+    "two channels": small(2),
+    "finer than the scan": small(spacing=(1.0, 0.6, 0.6)),
+    "sections of the scan are much thinner": small(spacing=(12.0, 4.0, 4.0)),
+    "separate z": small(spacing=(6.0, 1.0, 1.0)),
+    "mirrored": SMALL,
+    "two members": small(members=PAIR),
+    "a patch wider than the scan": small(spacing=(4.0, 9.0, 9.0), patch_size=(16, 64, 64)),
+    "masked z-score": small(normalization=MASKED),
+    "exact": SMALL,
+    "exact, two members": small(members=PAIR),
+    "exact, like torch": small(resample_data=Resampling("torch", 1, None)),
 }
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_other_models(name: str, image: Image, tmp_path: Path) -> None:
-    config, options = VARIANTS[name]
+    config = VARIANTS[name]
+    options = {"exact": name.startswith("exact"), "tta": name == "mirrored"}
     scan = [long(image, 60)] * len(config.channels)
     peak, foreseen = peak_and_plan(config, scan, tmp_path, vram_budget_mib=100_000, **options)
     assert 0.4 * foreseen < peak <= foreseen

@@ -20,19 +20,13 @@ from safetensors.torch import load_file, save_file
 
 from app.__main__ import main as app
 from app.image import read_image
-from app.model import (
-    LesionFilter,
-    Member,
-    Model,
-    load_model,
-    save_manifest,
-)
+from app.model import LesionFilter, Member, Model, load_model, save_manifest
 from app.predict import Options, Predictor
 from app.preprocess import prepare
 from evaluation import challenges
 from evaluation.__main__ import main as evaluation
 from evaluation.scoring.classes import Scores, score
-from tests.app.small_model import CONFIG, NETWORK, write_model
+from tests.app.small_model import CONFIG, NETWORK, with_channels, write_model
 from tests.nnunet_models import ROOT, crop_scan, smooth_noise, write_scan
 from training.lesion_filter import FILTERS, Judged, judge, main
 from volumes.files import sha256
@@ -67,10 +61,6 @@ def model(tiny: Path, tmp_path: Path) -> Path:
 def predictor(folder: Path, rule: LesionFilter | None = None) -> Predictor:
     config = replace(load_model(folder).config, lesion_filter=rule)
     return Predictor(Model(folder, config), Options(CPU))
-
-
-def ignore(done: int, of: int) -> None:
-    """No progress wanted."""
 
 
 def segmented(folder: Path, scan: Path, rule: LesionFilter | None = None) -> NDArray[np.uint8]:
@@ -315,13 +305,7 @@ def _three_classes(model: Path, data: Path) -> None:
 
 
 def _two_channels(model: Path, data: Path) -> None:
-    config = replace(
-        CONFIG,
-        channels=("CT", "PET"),
-        normalization=CONFIG.normalization * 2,
-        network=replace(NETWORK, input_channels=2),
-    )
-    save_manifest(model, config)
+    save_manifest(model, with_channels(2))
 
 
 def _all_healthy(model: Path, data: Path) -> None:
@@ -350,7 +334,10 @@ def _mask_without_scan(model: Path, data: Path) -> None:
 SPOILED: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "filtered": (_filtered, "model.json: has a lesion filter already; set lesion_filter to null"),
     "three classes": (_three_classes, "model.json: has labels background, a, b and channels CT"),
-    "two channels": (_two_channels, "background, lesion and channels CT, PET; a filter is for"),
+    "two channels": (
+        _two_channels,
+        "and channels channel 0, channel 1; a filter is for",
+    ),
     "all healthy": (_all_healthy, "--data: has no case with a lesion"),
     "another grid": (_another_grid, "case2.nii.gz: is not on its scan's grid: its size is"),
     "damaged weights": (_damaged_weights, "member_0.safetensors: SHA-256 differs"),

@@ -18,12 +18,10 @@ from app.lean import start as lean_start
 from app.lean.stand_ins import StandIns, Surprise
 from app.lean.start import Progress
 from app.model import LesionFilter, ModelConfig
-from tests.app.conftest import python
+from tests.app.conftest import python, scan
 from tests.app.lean.conftest import Started
 from tests.app.small_model import CONFIG, NETWORK, with_channels, write_model
-from tests.nnunet_models import smooth_noise, write_scan
 
-SHAPE, SPACING = (10, 24, 22), (4.0, 1.2, 1.3)
 TWO = with_channels(2)
 MODELS: dict[str, ModelConfig] = {
     "plain": CONFIG,
@@ -53,10 +51,8 @@ AGAIN = re.compile(
 
 
 def files(folder: Path, suffix: str, config: ModelConfig) -> Path:
-    folder.mkdir()
     for channel in range(len(config.channels)):
-        name = f"X_{channel:04}{suffix}"
-        write_scan(folder / name, smooth_noise(SHAPE, channel), SPACING)
+        scan(folder / f"X_{channel:04}{suffix}", channel)
     return folder
 
 
@@ -64,6 +60,13 @@ def written(tmp_path: Path, name: str) -> Path:
     members = 2 if name == "residual" else 1
     changes = {k: v for k, v in vars(MODELS[name]).items() if k != "members"}
     return write_model(tmp_path / "models" / name, members=members, **changes)
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> list[object]:
+    """The plain model and a scan for it."""
+    scans = files(tmp_path / "scans", ".nii.gz", CONFIG)
+    return ["--model", written(tmp_path, "plain"), "--input", scans]
 
 
 def leave_out(app: Path, copy: Path, needed: str) -> Path:
@@ -121,11 +124,9 @@ def test_other_formats(suffix: str, lean_app: Path, start: Started, tmp_path: Pa
     assert (code, err) == (0, [])
 
 
-def modules(lean_app: Path, tmp_path: Path, *more: str) -> set[str]:
+def modules(lean_app: Path, given: list[object], output: Path, *more: str) -> set[str]:
     """What is imported in a run on NIfTI, stand-ins apart."""
-    scans = files(tmp_path / "scans", ".nii.gz", CONFIG)
-    model = written(tmp_path, "plain")
-    arguments = [f"--model={model}", f"--input={scans}", f"--output={tmp_path / 'out'}", *more]
+    arguments = [*map(str, given), f"--output={output}", *more]
     code = (
         "import sys; from app.__main__ import main; from app.lean.stand_ins import _StandIn\n"
         "from app.lean.start import Progress\n"
@@ -140,13 +141,15 @@ HEAVY = {"torch._meta_registrations", "torch.export", "torch._refs", "torch.fx.g
 
 
 @pytest.mark.slow
-def test_what_is_left_out_is_not_imported(lean_app: Path, tmp_path: Path) -> None:
-    assert modules(lean_app, tmp_path) & HEAVY == set()
+def test_what_is_left_out_is_not_imported(
+    lean_app: Path, given: list[object], tmp_path: Path
+) -> None:
+    assert modules(lean_app, given, tmp_path / "out") & HEAVY == set()
 
 
 @pytest.mark.slow
-def test_exact_imports_all_of_torch(lean_app: Path, tmp_path: Path) -> None:
-    assert modules(lean_app, tmp_path, "--exact") >= HEAVY
+def test_exact_imports_all_of_torch(lean_app: Path, given: list[object], tmp_path: Path) -> None:
+    assert modules(lean_app, given, tmp_path / "out", "--exact") >= HEAVY
 
 
 @pytest.mark.slow
@@ -159,11 +162,9 @@ def test_exact_imports_all_of_torch(lean_app: Path, tmp_path: Path) -> None:
     ],
 )
 def test_something_is_needed_after_all(
-    needed: str, lean_app: Path, start: Started, tmp_path: Path
+    needed: str, lean_app: Path, given: list[object], start: Started, tmp_path: Path
 ) -> None:
     broken = leave_out(lean_app, tmp_path / "copy", needed)
-    scans = files(tmp_path / "scans", ".nii.gz", CONFIG)
-    given = ["--model", written(tmp_path, "plain"), "--input", scans]
     code, out, err = start(broken, *given, "--output", tmp_path / "out")
     assert code == 0
     assert len(err) == 1
@@ -198,9 +199,8 @@ def test_cases_that_are_done_are_not_done_again(
     lean_app: Path, start: Started, tmp_path: Path
 ) -> None:
     """Nor are they charged to the case at which it began anew."""
-    (tmp_path / "scans").mkdir()
-    for name in ("a", "b", "c"):
-        write_scan(tmp_path / "scans" / f"{name}.nii.gz", smooth_noise(SHAPE, 0), SPACING)
+    for name in "abc":
+        scan(tmp_path / "scans" / f"{name}.nii.gz")
     (tmp_path / "scans" / "broken.nii.gz").write_bytes(b"no scan")
     given = ["--model", written(tmp_path, "plain"), "--input", tmp_path / "scans"]
     copy = surprised_at("c", lean_app, tmp_path / "copy", 4.0)
@@ -217,24 +217,22 @@ def test_cases_that_are_done_are_not_done_again(
 
 
 @pytest.mark.slow
-def test_time_that_is_lost_counts(lean_app: Path, start: Started, tmp_path: Path) -> None:
+def test_time_that_is_lost_counts(
+    lean_app: Path, given: list[object], start: Started, tmp_path: Path
+) -> None:
     """Of the case at which it begins anew, and of the process for the first one."""
-    scans = files(tmp_path / "scans", ".nii.gz", CONFIG)
-    given = ["--model", written(tmp_path, "plain"), "--input", scans, "--output", tmp_path / "out"]
     copy = surprised_at("X", lean_app, tmp_path / "copy", 3.0)
-    code, _, err = start(copy, *given, "--time-budget", "3")
+    code, _, err = start(copy, *given, "--output", tmp_path / "out", "--time-budget", "3")
     assert code == 0
     assert re.search(r"X_0000.nii.gz: done \d\.\d s after the time budget$", err[-1])
 
 
 @pytest.mark.slow
 def test_it_is_not_asked_for_what_exact_needs(
-    lean_app: Path, start: Started, tmp_path: Path
+    lean_app: Path, given: list[object], start: Started, tmp_path: Path
 ) -> None:
     broken = leave_out(lean_app, tmp_path / "copy", "torch._tensor")
-    scans = files(tmp_path / "scans", ".nii.gz", CONFIG)
-    given = ["--model", written(tmp_path, "plain"), "--input", scans, "--exact"]
-    code, _, err = start(broken, *given, "--output", tmp_path / "out")
+    code, _, err = start(broken, *given, "--exact", "--output", tmp_path / "out")
     assert (code, err) == (0, [])
 
 
