@@ -68,7 +68,7 @@ class Progress:
     def _write(self, line: str, end: str) -> None:
         # Clear what the live line has left of a longer one.
         start = "\r\x1b[K" if self._live else ""
-        with contextlib.suppress(BrokenPipeError):  # nobody reads on: no reason to stop measuring
+        with contextlib.suppress(BrokenPipeError):  # the reader has gone: measuring goes on
             self._stream.write(f"{start}{line}{end}")
             self._stream.flush()
 

@@ -81,8 +81,8 @@ def _upgraded(content: Any) -> Any:
         limits = {name: value for name, value in content["limits"].items() if name != "profile"}
         limits["sandboxed"] = limits.pop("locked_down")
         challenge = challenges.load(content["scoring"])
-        if content["contract"] != "flare":
-            name = f"{content['scoring']} with {content['contract']}"
+        if (contract := content.get("contract", "flare")) != "flare":
+            name = f"{content['scoring']} with {contract}"
             challenge = structs.replace(challenge, name=name)
         kept = {name: content[name] for name in ("submission", "source", "gpu")}
         times = {name: content[name] for name in ("timeout_s", "interval_s")}

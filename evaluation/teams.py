@@ -58,7 +58,7 @@ class Team:
 
 
 def find_teams(results: Path) -> tuple[list[Team], list[Path]]:
-    """Return the teams of a results folder by name, and the folders that are nobody's.
+    """Return the teams of a results folder by name, and the folders that are no team's.
 
     Raises EvaluationError when the folder holds no team, or a submission.json is damaged.
     """

@@ -35,7 +35,7 @@ from volumes.files import sha256
 OUTPUT_INTERVAL_S = 0.2  # between two looks at how much a submission has written
 FILES = 1000  # that a submission may leave in outputs/
 TERMINATED = 128 + signal.SIGTERM
-SIGNAL_S = 1.0  # for a signal to be heard by all that it was sent to
+SIGNAL_S = 1.0  # for a signal to reach every process that it was sent to
 LOG_LINES = 50  # in a case's JSON; logs/ has more
 FREE_MIB = 512  # must stay free where the results go
 

@@ -37,7 +37,7 @@ class LoadedArchive(Struct, forbid_unknown_fields=True):
 def runner(machine: Machine, team: Entrant, gpu: Gpu | None, check: Check) -> Iterator[Runner]:
     """Yield what runs a team's image, which stays loaded while a worker of the machine uses it.
 
-    What loading added to the engine is removed when nobody uses it and nothing is timed here,
+    What loading added to the engine is removed when no worker uses it and nothing is timed here,
     before the next load at the latest. Raises InputError for what is the team's fault,
     InfrastructureError for what is the machine's.
     """
@@ -56,7 +56,7 @@ def reap_containers() -> None:
 
 
 def tidy(machine: Machine) -> None:
-    """Remove the images that nobody uses any more; raises InfrastructureError."""
+    """Remove the images that no worker uses any more; raises InfrastructureError."""
     with contextlib.closing(connect()) as client:
         _Archives(machine, client).tidy()
 
@@ -68,7 +68,7 @@ class _NotNow(Exception):
 class _Archives:
     """What workers of this machine have loaded: a file for each archive, and a lock for its users.
 
-    A user shares that lock; whoever changes files or images has the one lock for all of that.
+    A user shares that lock; to change files or images there is one lock for all.
     """
 
     def __init__(self, machine: Machine, client: docker.DockerClient) -> None:
@@ -97,12 +97,12 @@ class _Archives:
                     raise InputError(entry.refused)
                 yield entry.image
         finally:
-            # What is not removed now will be with the next load, or when somebody tidies up.
+            # What is not removed now will be with the next load, or by `tidy`.
             with contextlib.suppress(InfrastructureError, _NotNow):
                 self.tidy(self._not_beside_a_run)
 
     def tidy(self, check: Check = lambda: None) -> None:
-        """Remove what nobody uses."""
+        """Remove what no worker uses."""
         with self._changing():
             unused = [path for path in self.folder.glob("*.json") if is_free(_users(path))]
             if unused:

@@ -48,9 +48,8 @@ class Cluster:
         """
         self.address = address
         self._ended: queue.SimpleQueue[tuple[str, Future[Any]]] = queue.SimpleQueue()
-        self._running: dict[
-            str, Future[Any]
-        ] = {}  # dask drops the task of a future that nobody holds
+        # Kept, because dask drops the task of a future without a reference.
+        self._running: dict[str, Future[Any]] = {}
         try:
             self._client = Client(
                 address, timeout=patience_s, set_as_default=False, security=security

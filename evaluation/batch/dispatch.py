@@ -33,7 +33,7 @@ class Dispatch:
         self._patience_s, self._out = patience_s, out
         self._done, self._total = 0, board.left
         self._looked_s = -float("inf")
-        self._is_heard = True
+        self._answers = True
         self._waiting_since_s: float | None = None
 
     def all(self) -> None:
@@ -46,7 +46,7 @@ class Dispatch:
                     self._look()
                 for worker, task in self.board.assign(now):
                     self._start(worker, task)
-                self._wait_or_give_up(self.board.obstacle() if self._is_heard else None, now)
+                self._wait_or_give_up(self.board.obstacle() if self._answers else None, now)
                 for worker, answer in self.cluster.ended(LOOK_S):
                     self._ended(worker, answer)
         finally:
@@ -54,9 +54,9 @@ class Dispatch:
 
     def _look(self) -> None:
         workers = self.cluster.workers()  # which says itself when it has waited long enough
-        if workers is None and self._is_heard:
+        if workers is None and self._answers:
             self._say("the scheduler does not answer; what was under way is run again")
-        self._is_heard = workers is not None
+        self._answers = workers is not None
         if workers is None:
             self.board.forget()
         else:
@@ -77,7 +77,7 @@ class Dispatch:
         task = self.board.task(worker)
         match answer:
             case _ if task is None:
-                pass  # the worker was lost, and its task is somebody else's
+                pass  # the worker was lost, and its task has gone to another
             case Done(record, remark):
                 self.board.done(worker)
                 self._done += 1
@@ -113,5 +113,5 @@ class Dispatch:
             self.board.abandon(obstacle.text)
 
     def _say(self, text: str) -> None:
-        with contextlib.suppress(BrokenPipeError):  # nobody reads on: no reason to stop measuring
+        with contextlib.suppress(BrokenPipeError):  # the reader has gone: measuring goes on
             print(f"[{self._done:5}/{self._total}] {text}", file=self._out, flush=True)

@@ -35,7 +35,7 @@ def lock(path: Path, check: Check = lambda: None, *, shared: bool = False) -> It
 
 
 def is_free(path: Path) -> bool:
-    """Say whether nobody holds a lock on this file, not even a shared one."""
+    """Return whether there is no lock on this file, not even a shared one."""
     with path.open("a") as file:
         return _taken(file, shared=False)
 
@@ -97,7 +97,7 @@ class Machine:
             yield
             return
         with contextlib.ExitStack() as held:
-            # Whoever waits holds the gate: those who come later, of either kind, cannot pass it.
+            # A waiting worker holds the gate: later ones, of either kind, cannot pass it.
             with lock(self.folder / "gate.lock", check):
                 with lock(self.folder / f"{theirs}.lock", check):
                     pass  # none of theirs is left

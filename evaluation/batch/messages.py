@@ -47,7 +47,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Lost:
-    """The worker was told to stop, or nobody knows what became of its task."""
+    """The worker was told to stop, or what became of its task is not known."""
 
 
 Answer = Done | Refused | Failed | Lost

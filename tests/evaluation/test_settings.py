@@ -87,9 +87,11 @@ def test_how_a_challenge_ranks_may_change(tmp_path: Path) -> None:
 
 def test_a_run_of_before_challenges_can_be_resumed(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.settings.write_text(json.dumps(OLD))
-    assert settings.load(store) == NOW
-    settings.check(store, NOW, resume=True)
+    of_before_contracts = {name: value for name, value in OLD.items() if name != "contract"}
+    for old in (OLD, of_before_contracts):
+        store.settings.write_text(json.dumps(old))
+        assert settings.load(store) == NOW
+        settings.check(store, NOW, resume=True)
     store.settings.write_text(json.dumps(OLD | {"scoring": "flare23"}))
     with pytest.raises(EvaluationError, match="name was flare23, is flare24"):
         settings.check(store, NOW, resume=True)
