@@ -88,7 +88,7 @@ def _complete_ranking(content: dict[str, Any]) -> None:
     ranking.setdefault("name", content["name"])
     for metric in ranking["metrics"]:
         try:
-            for key in metric.keys() & {"column", "name"}:
+            for key in sorted(metric.keys() & {"column", "name"}):
                 metric[key] = metric[key].format_map(limits)
             if isinstance(metric.get("tolerance"), str):
                 metric["tolerance"] = limits[metric["tolerance"]]
