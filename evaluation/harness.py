@@ -72,9 +72,9 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
         with MeasuredRunner(runner, conditions, store.work, gpu, progress.tick) as measured:
             environment = described | {"gpu": gpu and vars(gpu)} | host.facts()
             records = _Run(measured, plan.cases, store, environment, progress).all()
-    from evaluation.pictures import pictures  # once all is measured: it brings matplotlib
+    from evaluation.pictures import drawing  # once all is measured: it brings matplotlib
 
-    for problem in pictures.draw(store, plan.cases, records, challenge):
+    for problem in drawing.draw(store, plan.cases, records, challenge):
         progress.say(problem)
     return records
 

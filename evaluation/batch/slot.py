@@ -100,7 +100,7 @@ class Slot(WorkerPlugin):
 
     def score(self, team: Entrant, case: Case) -> Answer:
         """Hold what a case came to against its reference, and draw it."""
-        from evaluation.pictures import pictures  # which brings matplotlib, to this worker alone
+        from evaluation.pictures import drawing  # which brings matplotlib, to this worker alone
 
         store, challenge = Store(team.folder), team.conditions.challenge
         try:
@@ -111,7 +111,7 @@ class Slot(WorkerPlugin):
                     return Failed(f"{store.path(case.name)}: is not there any more")
                 if not one.is_scored:
                     one = harness.score(one, case, store, challenge.scoring)
-                return Done(one, pictures.draw_one(store, case, one, challenge) or "")
+                return Done(one, drawing.draw_one(store, case, one, challenge) or "")
         except Stopped:
             return Lost()
         except (EvaluationError, OSError) as error:

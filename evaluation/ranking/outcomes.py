@@ -1,6 +1,5 @@
 """What all teams came to in all cases, as arrays: nothing mixed, nothing dropped in silence."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -8,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.challenges import CaseLimits, Challenge
+from evaluation.challenges import Challenge
 from evaluation.errors import EvaluationError
 from evaluation.gpu.curve import area_above
 from evaluation.gpu.curve_file import read_curve
@@ -74,39 +73,43 @@ def collect(teams: Sequence[Team], challenge: Challenge, missing: Missing) -> Ou
     case: of a gap that is refused, of records made with other references, scans or scoring, and of
     a metric that was not measured.
     """
-    records = {team.name: {one.case: one for one in _records(team)} for team in teams}
+    records = {
+        team.name: {} if team.is_refused else {one.case: one for one in team.records()}
+        for team in teams
+    }
     _check_scoring(teams, records, challenge)
     _check_files(records)
     cases = sorted({case for results in records.values() for case in results})
-    gaps = [gap for team in teams if not team.is_refused for gap in _gaps(team, records, cases)]
+    gaps = [
+        Excluded(case, team.name, reason)
+        for team in teams
+        for case in cases
+        if not team.is_refused and (reason := _gap(records[team.name].get(case)))
+    ]
     if gaps and missing == "refuse":
         raise EvaluationError(_refusal(gaps, len(cases)))
     excluded = {gap.case for gap in gaps} if missing == "exclude" else set()
-    kept = [case for case in cases if case not in excluded]
+    kept = tuple(case for case in cases if case not in excluded)
     if not kept:
         raise EvaluationError("no case is left that every team has a result of; --missing failed")
-    table = [[_result(records, team, case) for case in kept] for team in teams]
-    columns = [metric.column for metric in challenge.ranking.metrics]
-    values = np.array(
-        [
-            [_measured(team, one, columns, challenge.limits) for one in line]
-            for team, line in zip(teams, table, strict=True)
-        ]
-    )
-    missing_of = {(gap.team, gap.case) for gap in gaps}
+    gap_of = {(gap.team, gap.case) for gap in gaps}
+    good = np.zeros((len(teams), len(kept)), np.bool_)
+    values = np.full((len(challenge.ranking.metrics), *good.shape), np.nan)
+    for i, team in enumerate(teams):
+        for j, case in enumerate(kept):
+            one = records[team.name].get(case)
+            if one is not None and one.is_scored and one.state is State.OK:
+                good[i, j] = True
+                values[:, i, j] = _measured(team, one, challenge)
     return Outcomes(
         scoring=challenge.name,
         teams=tuple(teams),
-        cases=tuple(kept),
-        values=np.moveaxis(values, 2, 0),
-        failed=np.array([[_has_failed(one) for one in line] for line in table]),
-        missing=np.array([[(team.name, case) in missing_of for case in kept] for team in teams]),
+        cases=kept,
+        values=values,
+        failed=~good,
+        missing=np.array([[(team.name, case) in gap_of for case in kept] for team in teams]),
         excluded=tuple(gaps) if missing == "exclude" else (),
     )
-
-
-def _records(team: Team) -> list[Record]:
-    return [] if team.is_refused else team.records()
 
 
 def _every(records: Records) -> Iterable[tuple[str, Record]]:
@@ -153,17 +156,13 @@ def _check_files(records: Records) -> None:
                 )
 
 
-def _gaps(team: Team, records: Records, cases: Sequence[str]) -> list[Excluded]:
-    gaps = []
-    for case in cases:
-        one = records[team.name].get(case)
-        if one is None:
-            gaps.append(Excluded(case, team.name, "no result"))
-        elif one.state is State.INFRA_ERROR:
-            gaps.append(Excluded(case, team.name, f"{one.state}: {one.message}"))
-        elif not one.is_scored:
-            gaps.append(Excluded(case, team.name, "measured, but not scored"))
-    return gaps
+def _gap(one: Record | None) -> str:
+    """Say why there is nothing to rank of a case; empty where there is."""
+    if one is None:
+        return "no result"
+    if one.state is State.INFRA_ERROR:
+        return f"{one.state}: {one.message}"
+    return "" if one.is_scored else "measured, but not scored"
 
 
 def _refusal(gaps: Sequence[Excluded], cases: int) -> str:
@@ -175,24 +174,10 @@ def _refusal(gaps: Sequence[Excluded], cases: int) -> str:
     )
 
 
-def _result(records: Records, team: Team, case: str) -> Record | None:
-    """Return what there is to rank of a case; None where it is a gap."""
-    one = records[team.name].get(case)
-    return one if one is not None and one.is_scored else None
-
-
-def _has_failed(one: Record | None) -> bool:
-    return one is None or one.state is not State.OK
-
-
-def _measured(
-    team: Team, one: Record | None, columns: Sequence[str], limits: CaseLimits
-) -> list[float]:
-    """Return the columns of a case, NaN where it failed; raises EvaluationError for a gap."""
-    if one is None or _has_failed(one):
-        return [math.nan] * len(columns)
-    known = row(one, limits)
-    return [_value(column, known, team, one) for column in columns]
+def _measured(team: Team, one: Record, challenge: Challenge) -> list[float]:
+    """Return what is ranked of a case that went well; raises EvaluationError for a gap in it."""
+    known = row(one, challenge.limits)
+    return [_value(metric.column, known, team, one) for metric in challenge.ranking.metrics]
 
 
 def _value(column: str, known: Mapping[str, object], team: Team, one: Record) -> float:

@@ -1,24 +1,7 @@
 """ranking.json: everything that `rank` found out, for whoever makes pages and plots of it.
 
-Its one owner: `Ranking` and the classes in it are the schema, field by field. `read_ranking` gives
-the classes back.
-
-    {"format": 1,
-     "scoring": "flare24",                      # whose rules scored every result
-     "profile": {"name": "flare24", "method": "rank-then-aggregate", "alpha": 0.05,
-                 "metrics": [{"column": "dsc", "name": "DSC", "better": "larger", "failed": 0.0,
-                              "weight": 1.0, "tolerance": 0.0}, ...]},
-     "resamples": 1000, "seed": 0,
-     "cases": ["case_1", ...],                  # that were ranked, sorted
-     "excluded": [{"case": "case_7", "team": "b", "reason": "infra_error: ..."}, ...],
-     "teams": [{"name": "a", "state": "ok", "message": "", "failed": 2, "missing": 0,
-                "means": {"dsc": 0.81, ...}}, ...],
-     "methods": {"rank-then-aggregate":
-                     {"scores": [1.25, ...], "places": [1, ...],
-                      "metric_ranks": {"dsc": [1.5, ...], ...},
-                      "place_counts": [[900, 100, 0], ...], "taus": [0.98, ...]}, ...},
-     "case_ranks": {"dsc": [[1.0, 2.5, ...], ...], ...},
-     "significance": {"dsc": [[1.0, 0.003, ...], ...], ...}}
+Its one owner: `Ranking` and the classes in it are the schema, field by field; docs/formats.md shows
+a file.
 
 Whatever is one number a team is in the order of `teams`, which is that of the places of the
 challenge's own method, names within a shared place in alphabetical order. Dictionaries by metric

@@ -14,7 +14,7 @@ from evaluation import harness
 from evaluation.cases import find
 from evaluation.errors import EvaluationError
 from evaluation.harness import ATTEMPTS, PAUSE_S, Plan, evaluate
-from evaluation.pictures import pictures
+from evaluation.pictures import drawing
 from evaluation.record import Record
 from evaluation.runners import InfrastructureError, InputError, Job
 from evaluation.states import State
@@ -68,7 +68,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Nothing is drawn, and pauses are only counted."""
     taken: list[float] = []
     monkeypatch.setattr("time.sleep", taken.append)
-    monkeypatch.setattr(pictures, "draw", lambda *_: [])
+    monkeypatch.setattr(drawing, "draw", lambda *_: [])
     return taken
 
 

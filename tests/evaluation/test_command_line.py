@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.__main__ import main
-from evaluation.pictures import pictures
+from evaluation.pictures import drawing
 from tests import engine
 from tests.submissions import (
     BEHAVIOURS,
@@ -245,7 +245,7 @@ def test_a_reference_that_cannot_be_used_is_found_before_anything_runs(
 def test_a_damaged_record_stops_a_resumed_run_until_it_is_removed(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "draw", lambda *_: [])  # which takes seconds
+    monkeypatch.setattr(drawing, "draw", lambda *_: [])  # which takes seconds
     assert place.call(f"run {PROCESS}")[0] == 0
     record = place.output / "cases" / "b.json"
     record.write_text("{")

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from evaluation.cases import find
-from evaluation.pictures import pictures
+from evaluation.pictures import drawing
 from evaluation.states import State
 from evaluation.store import Store
 from tests.evaluation.challenges import FLARE24
@@ -46,5 +46,5 @@ def write_scanned_case(results: Path, team: str, data: Path) -> None:
     assert one.accuracy is not None
     one = replace(one, state=State.OK, accuracy=replace(one.accuracy, lesion_count=1, dsc=0.87))
     store.save(one)
-    problems = pictures.draw(store, find(data / "scans", data / "labels"), [one], FLARE24)
+    problems = drawing.draw(store, find(data / "scans", data / "labels"), [one], FLARE24)
     assert not problems
