@@ -14,6 +14,7 @@ from evaluation.runners.cgroup import Reading
 LOG_BYTES = 256 * 1024  # of a submission's output are kept, from its end
 LINE_LENGTH = 300  # of what a submission says in a message
 TICK_S = 0.02
+UNMEASURED = "not measured"
 TIMEOUT, MEMORY = "timeout", "memory"  # why a runner stops a submission
 
 
@@ -68,7 +69,7 @@ class Outcome(Reading):
     removed_s: float  # after the container was removed
     exit_code: int | None  # None: the harness ended it, see `stopped`
     stopped: str | None  # TIMEOUT, MEMORY, or the reason that `watch` gave
-    measured_by: str = "not measured"
+    measured_by: str = UNMEASURED
     log: str  # the end of what it printed
 
     @property

@@ -22,6 +22,7 @@ from msgspec import structs
 from evaluation.contracts import Contract
 from evaluation.runners import (
     MEMORY,
+    UNMEASURED,
     InfrastructureError,
     InputError,
     Job,
@@ -209,22 +210,7 @@ class DockerRunner:
         started_s = time.monotonic()
         waiter = _Waiter(container)
         container.reload()
-        pid, group = container.attrs["State"]["Pid"], _group(container)
-        tree = Tree(lambda: descendants(pid)) if self._not_enforced and pid else None
-        self._session = pid if tree else None
-
-        def full_or_watched() -> str | None:
-            full = tree is not None and tree.memory_mib() > self.limits.memory_mib
-            return MEMORY if full else job.watch()
-
-        stopped, reading = supervise(
-            replace(job, watch=full_or_watched),
-            started_s,
-            waiter.wait,
-            lambda: group.read() if group else None,
-        )
-        if tree is not None:
-            reading = Reading(peak_ram_mib=tree.peak_mib or None)
+        stopped, reading, measured_by = self._watched(job, container, started_s, waiter)
         if stopped is not None:
             with contextlib.suppress(docker.errors.APIError):  # it may just have ended
                 container.kill()
@@ -241,8 +227,8 @@ class DockerRunner:
         began, finished = started_s, ended_s
         # The engine's stamps are of the wall clock: if that was set meanwhile, ours have to do.
         if abs(time.monotonic() - time.time() - to_monotonic) < CLOCK_TOLERANCE_S:
-            began = min(max(_seconds(state["StartedAt"]) + to_monotonic, start_called_s), started_s)
-            finished = min(max(_seconds(state["FinishedAt"]) + to_monotonic, began), ended_s)
+            began = _stamp(state["StartedAt"], to_monotonic, start_called_s, started_s)
+            finished = _stamp(state["FinishedAt"], to_monotonic, began, ended_s)
         return Outcome(
             created_s=created_s,
             started_s=began,
@@ -251,9 +237,36 @@ class DockerRunner:
             exit_code=None if stopped else int(state["ExitCode"]),
             stopped=stopped,
             **vars(reading),
-            measured_by=_measured_by(group, tree, reading),
+            measured_by=measured_by,
             log=log,
         )
+
+    def _watched(
+        self, job: Job, container: Container, started_s: float, waiter: "_Waiter"
+    ) -> tuple[str | None, Reading, str]:
+        """Watch a container to its end; return why it is to be stopped, what it used, and by what.
+
+        Where the engine enforces no limits its processes are watched, and memory is theirs.
+        """
+        pid, group = container.attrs["State"]["Pid"], _group(container)
+        tree = Tree(lambda: descendants(pid)) if self._not_enforced and pid else None
+        self._session = pid if tree else None
+
+        def full_or_watched() -> str | None:
+            full = tree is not None and tree.memory_mib() > self.limits.memory_mib
+            return MEMORY if full else job.watch()
+
+        stopped, reading = supervise(
+            replace(job, watch=full_or_watched),
+            started_s,
+            waiter.wait,
+            lambda: group.read() if group else None,
+        )
+        if tree is not None:
+            return stopped, Reading(peak_ram_mib=tree.peak_mib or None), SAMPLED
+        if group is None or reading == Reading():
+            return stopped, reading, UNMEASURED
+        return stopped, reading, f"cgroup v{group.version}"
 
 
 def _engine(client: docker.DockerClient) -> str:
@@ -274,12 +287,6 @@ def _not_enforced(client: docker.DockerClient) -> list[str]:
     rootless = info.get("Rootless") or "name=rootless" in (info.get("SecurityOptions") or [])
     unlimited = str(info.get("CgroupVersion")) != "2" or info.get("CgroupDriver") == "none"
     return ["pids", "memory_mib"] if rootless and unlimited else []
-
-
-def _measured_by(group: cgroup.Group | None, tree: Tree | None, reading: Reading) -> str:
-    if tree is not None:
-        return SAMPLED
-    return f"cgroup v{group.version}" if group and reading != Reading() else "not measured"
 
 
 def _mount(source: Path, target: str, read_only: bool) -> Mount:
@@ -366,6 +373,7 @@ def reason(error: Exception) -> str:
     return printable(" ".join(str(text).split()))
 
 
-def _seconds(stamp: str) -> float:
-    """Return an engine's stamp, such as 2024-01-31T12:00:00.123456789Z, as seconds since 1970."""
-    return datetime.fromisoformat(stamp).timestamp()
+def _stamp(text: str, to_monotonic: float, earliest_s: float, latest_s: float) -> float:
+    """Return an engine's stamp, as 2024-01-31T12:00:00.123456789Z, on our clock, between both."""
+    second = datetime.fromisoformat(text).timestamp() + to_monotonic
+    return min(max(second, earliest_s), latest_s)
