@@ -1,14 +1,13 @@
 """What one worker does: it has one GPU or none, and is at one case at a time."""
 
 import contextlib
-import json
 import threading
 from dataclasses import dataclass
 from typing import Any
 
 from distributed import Worker, WorkerPlugin
 
-from evaluation import harness, host, settings
+from evaluation import harness, host, json_file, settings
 from evaluation.batch import archives
 from evaluation.batch.machine import Machine, lock
 from evaluation.batch.messages import Answer, Done, Entrant, Failed, Lost, Refused
@@ -19,8 +18,8 @@ from evaluation.record import Record
 from evaluation.runners import InputError
 from evaluation.states import State
 from evaluation.store import Store
+from evaluation.teams import Entry
 from evaluation.trial import MeasuredRunner, check_disk
-from volumes.files import write_whole
 
 
 class Stopped(EvaluationError):
@@ -175,10 +174,5 @@ class Slot(WorkerPlugin):
 
 
 def _keep_verdict(team: Entrant, image: str | None, message: str) -> None:
-    verdict = {
-        "archive": str(team.archive),
-        "image": image,
-        "state": "refused" if image is None else "ok",
-        "message": message,
-    }
-    write_whole(team.folder / "submission.json", json.dumps(verdict, indent=2) + "\n")
+    verdict = Entry(str(team.archive), image, "refused" if image is None else "ok", message)
+    json_file.write(team.folder / "submission.json", verdict)

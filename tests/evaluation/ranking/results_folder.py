@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from msgspec.structs import replace
 
+from evaluation import json_file
 from evaluation.ranking.outcomes import Outcomes
 from evaluation.ranking.rules import Method, Metric, RankingRules
 from evaluation.record import Record
 from evaluation.states import State
 from evaluation.store import Store
-from evaluation.teams import Team
+from evaluation.teams import Entry, Team
 from tests.evaluation.records import ACCURACY, RECORD, USAGE, VRAM
 
 DSC = Metric("dsc", "DSC", "larger", failed=0.0)
@@ -56,9 +56,8 @@ def write_team(results: Path, name: str, records: Sequence[Record]) -> None:
 
 
 def write_submission(results: Path, name: str, state: str, message: str = "") -> None:
-    (results / name).mkdir(parents=True, exist_ok=True)
-    content = {"archive": f"{name}.tar.gz", "image": None, "state": state, "message": message}
-    (results / name / "submission.json").write_text(json.dumps(content))
+    entry = Entry(f"{name}.tar.gz", None, state, message)  # type: ignore[arg-type]
+    json_file.write(results / name / "submission.json", entry)
 
 
 def rules(*metrics: Metric, method: Method = "rank-then-aggregate") -> RankingRules:
