@@ -99,6 +99,7 @@ def test_in_containers_the_results_are_the_same(
     assert (tmp_path / "demo" / "build.log").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_a_second_demonstration_measures_anew(
     settings: Make, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

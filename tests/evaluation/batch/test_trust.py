@@ -81,6 +81,7 @@ def batch(tmp_path: Path) -> Iterator[SmallBatch]:
     one.end()
 
 
+@pytest.mark.slow
 def test_nobody_else_runs_a_function_on_a_worker_or_the_scheduler(
     batch: SmallBatch, tmp_path: Path
 ) -> None:
