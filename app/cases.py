@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.image import SUFFIXES, ImageError, check_format, suffix_of
+from app.image import SUFFIXES, ImageError, suffix_of
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
@@ -87,5 +87,5 @@ def _case(file: Path, source: Path, target: Path, channels: int) -> Case | None:
     # A file's name, not a folder's such as masks/v1.0.
     if not source.is_dir() and target.suffix[1:].isalpha() and not target.is_dir():
         output = target
-    check_format(output, suffix)
+    suffix_of(output)  # raises for a name of no format
     return Case(name, files, output)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-import nibabel
 import numpy as np
 
 from evaluation import host
@@ -20,6 +19,8 @@ from evaluation.scoring.rules import ScoringRules
 from evaluation.states import State
 from evaluation.tables.markup import markdown_row, markdown_table
 from evaluation.trial import MeasuredRunner, Trial
+from volumes import nifti
+from volumes.grid import Grid
 
 TINY = "tiny"  # a scan with next to nothing in it: what it takes is start-up
 TINY_SIZE = 32
@@ -84,7 +85,7 @@ def _judged(trial: Trial, case: Case, rules: ScoringRules) -> Trial:
     if trial.mask is None:
         return trial
     try:
-        check(trial.mask, case.header, rules)
+        check(trial.mask, case.grid, rules)
     except EvaluationError as error:
         return replace(trial, state=State.BAD_OUTPUT, message=str(error))
     return trial
@@ -105,7 +106,7 @@ def _startup_s(trials: Sequence[Trial], out: TextIO) -> float | None:
 def _row(
     case: Case, trials: Sequence[Trial], startup_s: float | None, limits: CaseLimits
 ) -> tuple[str, bool]:
-    size = " x ".join(str(n) for n in case.header.shape_zyx[::-1])
+    size = " x ".join(str(n) for n in case.grid.shape_zyx[::-1])
     failed = next((trial for trial in trials if trial.state is not State.OK), None)
     if failed is not None:
         why = failed.message.replace("|", "\\|")  # what it printed last may look like a table
@@ -146,9 +147,10 @@ def _tiny_case(folder: Path, channels: int) -> Case:
     at = np.linspace(-1.0, 1.0, TINY_SIZE)
     inside = (at[:, None, None] ** 2 + at[:, None] ** 2 + at**2) < 0.8
     voxels = np.where(inside, 50, -1000).astype(np.int16)
-    scan = nibabel.Nifti1Image(voxels, np.diag([-1.5, -1.5, 3.0, 1.0]))
-    (folder / "scan").mkdir()
+    z, y, x = voxels.shape
+    header = nifti.header_of(Grid.of_affine((z, y, x), np.diag([-1.5, -1.5, 3.0, 1.0])))
     for channel in range(channels):
-        nibabel.save(scan, folder / "scan" / f"{TINY}_{channel:04}.nii.gz")
+        path = folder / "scan" / f"{TINY}_{channel:04}.nii.gz"
+        nifti.write(path, header, voxels.dtype, [voxels])
     (case,) = find(folder / "scan")
     return case

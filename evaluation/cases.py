@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.errors import EvaluationError
-from evaluation.volumes import Header, grid_difference, read_header
+from evaluation.volumes import read_grid
+from volumes.grid import Grid, grid_difference
 
 SUFFIX = ".nii.gz"
 CHANNEL = re.compile(r"(.+)_(\d{4})")
@@ -16,12 +17,12 @@ SHOWN = 3  # names in an error
 class Case:
     """One case: its scan, a file for each channel, and its reference mask where there is one.
 
-    header: of the first channel.
+    grid: of the first channel.
     """
 
     name: str
     scans: tuple[Path, ...]
-    header: Header
+    grid: Grid
     reference: Path | None = None
     remark: str = ""  # what else there is to say of its files
 
@@ -43,25 +44,25 @@ def find(scans: Path, labels: Path | None = None) -> list[Case]:
     references = None if labels is None else _references(labels, list(channels))
     cases = []
     for name, paths in sorted(channels.items()):
-        header = read_header(paths[0])
+        grid = read_grid(paths[0])
         for channel in paths[1:]:
-            _same_size(channel, read_header(channel).shape_zyx, paths[0], header)
+            _same_size(channel, read_grid(channel).shape_zyx, paths[0], grid)
         reference, remark = references[name] if references else None, ""
         if reference is not None:
-            of_reference = read_header(reference)
-            _same_size(reference, of_reference.shape_zyx, paths[0], header)
+            of_reference = read_grid(reference)
+            _same_size(reference, of_reference.shape_zyx, paths[0], grid)
             # Masks are held against the scan's grid, and scored voxel by voxel, as FLARE does.
-            difference = grid_difference(header, of_reference)
+            difference = grid_difference(grid, of_reference)
             remark = f"{reference}: not on the scan's grid: its {difference}" if difference else ""
-        cases.append(Case(name, tuple(paths), header, reference, remark))
+        cases.append(Case(name, tuple(paths), grid, reference, remark))
     return cases
 
 
-def _same_size(path: Path, shape: tuple[int, ...], scan: Path, header: Header) -> None:
-    if shape != header.shape_zyx:
+def _same_size(path: Path, shape: tuple[int, ...], scan: Path, grid: Grid) -> None:
+    if shape != grid.shape_zyx:
         raise EvaluationError(
             f"{path}: has {shape[::-1]} voxels (x, y, z), its scan {scan} has"
-            f" {header.shape_zyx[::-1]}; is it another case's?"
+            f" {grid.shape_zyx[::-1]}; is it another case's?"
         )
 
 

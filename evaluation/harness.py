@@ -146,7 +146,7 @@ def score(one: Record, case: Case, store: Store, rules: ScoringRules) -> Record:
     """Hold a measured case, which has a reference, against it, and keep that."""
     assert case.reference is not None
     if one.state is State.OK:
-        judged = assess(store.mask(case.name), case.reference, case.header, rules)
+        judged = assess(store.mask(case.name), case.reference, case.grid, rules)
     else:
         expected = reference_of(case.reference, rules)
         judged = one.state, one.message, failed(expected, rules)

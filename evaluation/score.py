@@ -12,7 +12,7 @@ from evaluation.scoring.rules import ScoringRules
 from evaluation.states import State
 from evaluation.tables import results as tables
 from evaluation.tables.csv_file import write_csv
-from evaluation.volumes import read_header
+from evaluation.volumes import read_grid
 from volumes.files import write_whole
 
 
@@ -44,7 +44,7 @@ def score_folder(predictions: Path, labels: Path, output: Path, challenge: Chall
 
 def _row(job: tuple[Path | None, Path, ScoringRules]) -> dict[str, Any]:
     mask, reference, rules = job
-    grid = read_header(reference)
+    grid = read_grid(reference)
     state, message, accuracy = assess(mask, reference, grid, rules)
     size = dict(zip(("size_x", "size_y", "size_z"), grid.shape_zyx[::-1], strict=True))
     return {

@@ -13,13 +13,17 @@ import stat
 import uuid
 from pathlib import Path
 
-from evaluation import metaimage
+import numpy as np
+
 from evaluation.cases import Case
 from evaluation.contracts import Contract
 from evaluation.errors import EvaluationError
 from evaluation.runners import printable
 from evaluation.states import State
-from evaluation.volumes import grid_difference, read, write_like
+from evaluation.volumes import Volume, read
+from volumes import metaimage, nifti
+from volumes.errors import VolumeError
+from volumes.grid import Grid, grid_difference
 
 SHOWN = 3  # names in a message
 
@@ -51,7 +55,7 @@ def _stage_sockets(case: Case, inputs: Path, contract: Contract) -> None:
         # As on the platform, the name says nothing of the case.
         path = inputs / socket / f"{uuid.uuid4()}.mha"
         path.parent.mkdir(parents=True)
-        metaimage.write(path, read(scan))
+        _write_metaimage(path, read(scan))
         slug = Path(socket).name
         described = {"slug": slug, "kind": "Image", "super_kind": "Image", "relative_path": socket}
         told.append({"image": {"name": path.name}, "socket": described})
@@ -75,7 +79,7 @@ def collect(case: Case, outputs: Path, mask: Path, contract: Contract) -> tuple[
     if converted:
         try:
             _convert(taken, case, mask)
-        except EvaluationError as error:
+        except (EvaluationError, VolumeError) as error:
             return State.BAD_OUTPUT, printable(f"{source.name}: {error}")
         finally:
             taken.unlink()
@@ -135,12 +139,23 @@ def _copy(source: Path, to: Path, shown: str) -> None:
         os.fsync(copy.fileno())
 
 
-def _convert(source: Path, case: Case, mask: Path) -> None:
-    """Write a .mha as .nii.gz with the scan's header; raises EvaluationError when it is unsound.
+def _write_metaimage(path: Path, scan: Volume) -> None:
+    """Write a scan as .mha; float64, which NIfTI's scaling gives, becomes float32."""
+    voxels = scan.voxels_zyx
+    if voxels.dtype == np.float64:
+        voxels = voxels.astype(np.float32)
+    metaimage.write(path, metaimage.header_of(scan.grid), voxels.dtype, [voxels])
 
-    Its grid is compared before any voxel is read, so a mask is never larger than its scan.
+
+def _convert(source: Path, case: Case, mask: Path) -> None:
+    """Write a .mha as .nii.gz with the scan's header, so on its grid whatever that says of it.
+
+    Raises EvaluationError or VolumeError when the .mha is unsound. Its grid is compared before any
+    voxel is read, so a mask is never larger than its scan.
     """
-    difference = grid_difference(metaimage.grid_of(case.header), metaimage.read_header(source))
+    grid = Grid.of_affine(case.grid.shape_zyx, case.grid.affine)
+    difference = grid_difference(grid, metaimage.read_header(source, strict=True).grid)
     if difference is not None:
         raise EvaluationError(f"not on the scan's grid: its {difference}")
-    write_like(case.scans[0], metaimage.read(source).voxels_zyx, mask)
+    _, voxels = metaimage.read(source, strict=True)
+    nifti.write(mask, nifti.read_header(case.scans[0]), voxels.dtype, [voxels])

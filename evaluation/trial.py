@@ -59,7 +59,7 @@ class Trial:
     ) -> Record:
         """Return what is kept of it, not yet scored."""
         outcome = self.outcome
-        z, y, x = case.header.shape_zyx
+        z, y, x = case.grid.shape_zyx
         return Record(
             case=case.name,
             state=self.state,

@@ -17,10 +17,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-import SimpleITK as sitk
+import numpy as np
 
 from evaluation.errors import EvaluationError
-from volumes.files import replacing
+from volumes import nifti, nrrd
 
 ARCHIVE = "pyradiomics-3.0.1"
 REQUIREMENT = (
@@ -77,10 +77,13 @@ def fetch(
         (download or download_archive)(Path(folder))
         members = extract(Path(folder) / f"{ARCHIVE}.tar.gz", Path(folder))
         for sample in samples:
-            image = sitk.ReadImage(str(members[f"{sample.name}_image.nrrd"]), sitk.sitkInt16)
-            label = sitk.ReadImage(str(members[f"{sample.name}_label.nrrd"])) != 0
-            write_image(image, sample.scan)
-            write_image(label, sample.reference)
+            image, voxels = nrrd.read(members[f"{sample.name}_image.nrrd"])
+            label, labels = nrrd.read(members[f"{sample.name}_label.nrrd"])
+            for path, header, stored in (
+                (sample.scan, image, voxels.astype(np.int16)),
+                (sample.reference, label, (labels != 0).astype(np.uint8)),
+            ):
+                nifti.write(path, nifti.header_of(header.grid), stored.dtype, [stored])
     return samples
 
 
@@ -94,19 +97,18 @@ def box(sample: Sample, folder: Path, margin_mm: float) -> Sample:
     cut = Sample(
         name, folder / "images" / f"{name}_0000.nii.gz", folder / "labels" / f"{name}.nii.gz"
     )
-    reference = sitk.ReadImage(str(sample.reference))
-    shape = sitk.LabelShapeStatisticsImageFilter()
-    shape.Execute(reference)
-    corner_and_size = shape.GetBoundingBox(1)
-    part = []
-    for axis, (spacing, length) in enumerate(
-        zip(reference.GetSpacing(), reference.GetSize(), strict=True)
-    ):
-        start, size = corner_and_size[axis], corner_and_size[axis + 3]
-        margin = math.ceil(margin_mm / spacing)
-        part.append(slice(max(0, start - margin), min(length, start + size + margin)))
-    write_image(sitk.ReadImage(str(sample.scan))[tuple(part)], cut.scan)
-    write_image(reference[tuple(part)], cut.reference)
+    reference, lesion = nifti.read(sample.reference)
+    scan, voxels = nifti.read(sample.scan)
+    start, shape, part = [], [], []
+    for axis, places in enumerate(np.nonzero(lesion)):
+        margin = math.ceil(margin_mm / reference.spacing[axis])
+        first = max(0, int(places.min()) - margin)
+        past = min(lesion.shape[axis], int(places.max()) + 1 + margin)
+        start.append(first)
+        shape.append(past - first)
+        part.append(slice(first, past))
+    for path, header, whole in ((cut.scan, scan, voxels), (cut.reference, reference, lesion)):
+        nifti.write(path, header.part(start, shape), whole.dtype, [whole[tuple(part)]])
     return cut
 
 
@@ -157,9 +159,3 @@ def extract(archive: Path, folder: Path) -> dict[str, Path]:
     except (OSError, KeyError, EOFError, zlib.error, tarfile.TarError) as error:
         raise EvaluationError(f"{archive.name}: cannot be unpacked ({error})") from error
     return found
-
-
-def write_image(image: sitk.Image, path: Path) -> None:
-    """Write an image so that `path` is either absent (or as it was) or complete."""
-    with replacing(path) as part:
-        sitk.WriteImage(image, part, useCompression=True)

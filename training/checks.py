@@ -14,23 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from app.image import Image, ImageError, read_image
 from training.cases import Case
 from training.errors import TrainingError
+from volumes import nifti
+from volumes.grid import grid_difference
 
-# A copy of a NIfTI header, which stores float32, differs by about 1e-7 of its numbers.
-SPACING_TOLERANCE_MM = 1e-4
-ORIGIN_TOLERANCE_MM = 1e-2
-DIRECTION_TOLERANCE = 1e-4
 # CT of people. In cm a scan's voxels measure less, in µm more, and so does the whole of it.
 LEAST_SPACING_MM, MOST_SPACING_MM = 0.15, 20.0
 LEAST_EXTENT_MM, MOST_EXTENT_MM = 50.0, 2500.0  # of the longest side
 _UNITS = (("cm", 10.0), ("m", 1000.0), ("µm", 0.001))
 _LESION = 1
-Header = sitk.ImageFileReader  # of a file: where its voxels lie, in ITK's order x, y, z; mm
 
 
 @dataclass(frozen=True)
@@ -62,18 +58,18 @@ def check_all(cases: list[Case], processes: int) -> Iterator[Checked]:
 def check(case: Case) -> Checked:
     """Read a case's files whole and say all that is wrong with them."""
     try:
-        scan, grid = _read(case.scan)
+        scan = _read(case.scan)
     except ImageError as error:
         return Checked(case, (str(error),))
-    problems = [f"{case.scan}: {wrong}" for wrong in _wrong_scan(grid, case.crop_of is not None)]
+    problems = [f"{case.scan}: {wrong}" for wrong in _wrong_scan(scan, case.crop_of is not None)]
     remarks = [f"{case.scan}: {note}" for note in scan.notes]
     if case.mask is None:
         return Checked(case, tuple(problems), tuple(remarks))
     try:
-        mask, mask_grid = _read(case.mask)
+        mask = _read(case.mask)
     except ImageError as error:
         return Checked(case, (*problems, str(error)), tuple(remarks))
-    difference = _grid_difference(grid, mask_grid)
+    difference = grid_difference(scan.header.grid, mask.header.grid)
     if difference:
         problems.append(f"{case.mask}: is not on its scan's grid: its {difference}; resample it")
     remarks += [f"{case.mask}: {note}" for note in mask.notes]
@@ -83,55 +79,35 @@ def check(case: Case) -> Checked:
         case,
         tuple(problems),
         tuple(remarks),
-        lesion_ml=lesion * float(np.prod(grid.GetSpacing())) / 1000.0,
+        lesion_ml=lesion * float(np.prod(scan.spacing_zyx)) / 1000.0,
         stored_as_integers=mask.voxels.dtype.kind in "ui",
     )
 
 
-def _grid_difference(scan: Header, mask: Header) -> str | None:
-    """In words how a mask's grid differs from its scan's; None where it does not."""
-    if mask.GetSize() != scan.GetSize():
-        return f"size is {mask.GetSize()} (x, y, z), the scan's {scan.GetSize()}"
-    for what, ours, theirs, tolerance in (
-        ("spacing", scan.GetSpacing(), mask.GetSpacing(), SPACING_TOLERANCE_MM),
-        ("origin", scan.GetOrigin(), mask.GetOrigin(), ORIGIN_TOLERANCE_MM),
-        ("direction", scan.GetDirection(), mask.GetDirection(), DIRECTION_TOLERANCE),
-    ):
-        if not np.allclose(ours, theirs, rtol=1e-5, atol=tolerance):
-            return f"{what} is {_numbers(theirs)}, the scan's {_numbers(ours)}"
-    return None
-
-
-def _read(file: Path) -> tuple[Image, Header]:
-    """Voxels, and the grid as nnU-Net reads it; raises ImageError also for what that refuses."""
+def _read(file: Path) -> Image:
+    """Voxels and grid; raises ImageError also for what only nnU-Net's reader refuses."""
     image = read_image(file)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        reason = " ".join(str(error).rpartition("ERROR: ")[2].split())
-        raise ImageError(
-            f"{file}: nnU-Net's reader refuses it ({reason}); repair its header"
-        ) from None
-    return image, reader
+    if isinstance(image.header, nifti.Header) and (reason := image.header.refused_by_itk):
+        raise ImageError(f"{file}: nnU-Net's reader refuses it ({reason}); repair its header")
+    return image
 
 
-def _wrong_scan(grid: Header, is_crop: bool) -> Iterator[str]:
+def _wrong_scan(scan: Image, is_crop: bool) -> Iterator[str]:
     """What is wrong with a scan; the whole scan of a crop has been checked when it was drawn."""
-    size, spacing = np.array(grid.GetSize()), np.abs(grid.GetSpacing())
-    if len(size) != 3 or min(size) < 2:
-        yield f"has {grid.GetSize()} voxels; expected a volume of three dimensions"
+    size, spacing = np.array(scan.voxels.shape[::-1]), np.array(scan.spacing_zyx[::-1])
+    if size.min() < 2:
+        yield f"has {_numbers(size)} voxels; expected a volume of three dimensions"
     elif not is_crop and not _plausible(size, spacing):
         units = [unit for unit, mm in _UNITS if _plausible(size, spacing * mm)]
         guess = f"is it in {' or '.join(units)}? " if units else ""
+        extent = _numbers(size * spacing)
         yield (
-            f"voxels of {_numbers(grid.GetSpacing())} and a whole of {_numbers(size * spacing)} mm "
-            f"(x, y, z) are no CT of a person; {guess}Write its spacing in mm"
+            f"voxels of {_numbers(spacing)} and a whole of {extent} mm (x, y, z) are no CT of "
+            f"a person; {guess}Write its spacing in mm"
         )
 
 
-def _plausible(size: NDArray[Any], spacing_mm: NDArray[Any]) -> bool:
+def _plausible(size: NDArray[np.int_], spacing_mm: NDArray[np.float64]) -> bool:
     right_voxels = spacing_mm.min() >= LEAST_SPACING_MM and spacing_mm.max() <= MOST_SPACING_MM
     return bool(right_voxels and LEAST_EXTENT_MM <= (size * spacing_mm).max() <= MOST_EXTENT_MM)
 
@@ -152,5 +128,5 @@ def _wrong_labels(voxels: NDArray[np.generic], healthy: bool) -> Iterator[str]:
         )
 
 
-def _numbers(values: object) -> str:
-    return " x ".join(f"{value:.6g}" for value in np.ravel(np.asarray(values)))
+def _numbers(values: NDArray[Any]) -> str:
+    return " x ".join(f"{value:.6g}" for value in values)

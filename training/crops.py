@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from training.cases import SUFFIX, Case, find
@@ -29,6 +28,7 @@ from training.command_line import GOES_ON, exit_code, parser
 from training.crop_record import RECORD, is_box, read_record
 from training.errors import TrainingError
 from training.files import Json, stamp, write_json
+from volumes import nifti
 
 Triple = NDArray[np.int64]
 
@@ -120,20 +120,18 @@ def _write_drawn(case: Case, output: Path, draws: Draws) -> dict[str, Json]:
     """Draw from one scan and write each part of it and of its mask; returns what was drawn."""
     if problems := check(case).problems:
         raise TrainingError("\nerror: ".join(problems))
-    scan = sitk.ReadImage(case.scan)
-    lesion = np.zeros(scan.GetSize()[::-1], bool)
+    scan, stored = nifti.read(case.scan)
+    voxels, _ = nifti.as_itk(scan, stored)
+    lesion = np.zeros(voxels.shape, bool)
     if case.mask is not None:
-        lesion = sitk.GetArrayFromImage(sitk.ReadImage(case.mask)) > 0
-    drawn = draw(lesion, np.array(scan.GetSpacing()[::-1]), case.name, draws)
-    for folder in ("imagesTr", "labelsTr"):
-        (output / folder).mkdir(parents=True, exist_ok=True)
+        lesion = nifti.read(case.mask)[1] > 0
+    drawn = draw(lesion, np.array(scan.spacing), case.name, draws)
     for name, box in drawn.items():
         start, size = (box[key] for key in ("start_zyx", "size_zyx"))
-        mask = sitk.GetImageFromArray(lesion[_slices(start, size)].astype(np.uint8))
-        part = sitk.RegionOfInterest(scan, size[::-1], start[::-1])
-        mask.CopyInformation(part)
-        sitk.WriteImage(part, output / "imagesTr" / f"{name}_0000{SUFFIX}")
-        sitk.WriteImage(mask, output / "labelsTr" / f"{name}{SUFFIX}")
+        header, slices = scan.part(start, size), _slices(start, size)
+        part, mask = voxels[slices], lesion[slices].astype(np.uint8)
+        nifti.write(output / "imagesTr" / f"{name}_0000{SUFFIX}", header, part.dtype, [part])
+        nifti.write(output / "labelsTr" / f"{name}{SUFFIX}", header, mask.dtype, [mask])
     return drawn
 
 

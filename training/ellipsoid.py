@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
+
+from volumes import nifti
 
 MARGINS_MM = np.arange(0.0, 51.0, 5.0)  # at each end of a side
 FRACTIONS = np.arange(0.30, 1.405, 0.02)
@@ -48,13 +49,13 @@ def best(masks: Sequence[Path]) -> Best:
 
 def _scores(file: Path) -> NDArray[np.float64]:
     """DSC of the ellipsoid of every margin and fraction."""
-    image = sitk.ReadImage(file)
-    lesion = sitk.GetArrayFromImage(image) > 0
+    header, mask = nifti.read(file)
+    lesion, spacing_zyx = mask > 0, np.array(header.spacing)
     centred = [np.arange(n) - (n - 1) / 2 for n in lesion.shape]
-    sides = np.array(lesion.shape) * image.GetSpacing()[::-1]
+    sides = np.array(lesion.shape) * spacing_zyx
     scores = []
     for margin in MARGINS_MM:
-        axes = np.maximum(sides - 2 * margin, LEAST_SIDE_MM) / image.GetSpacing()[::-1]
+        axes = np.maximum(sides - 2 * margin, LEAST_SIDE_MM) / spacing_zyx
         z, y, x = np.ix_(*((c / (axis / 2)) ** 2 for c, axis in zip(centred, axes, strict=True)))
         # A voxel is in every ellipsoid from the first one that holds it.
         first = np.searchsorted(FRACTIONS, np.sqrt(z + y + x))

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import SimpleITK as sitk
+import numpy as np
 
 from training import nnunet
 from training.cases import SUFFIX, Case, Found, find
@@ -29,7 +29,7 @@ from training.files import Json, link, read_json, stamp, write_json
 from training.planning import dataset_json, plans, preprocessing
 from training.recipes import Recipe, load_recipe
 from training.split import folds, patients
-from volumes.files import replacing
+from volumes import nifti
 
 RECORD = "prepared.json"
 SHOWN = 5  # names in a line
@@ -179,13 +179,12 @@ def _write_raw(cases: Sequence[Case], record: Json, output: Path) -> None:
 def _write_mask(file: Path, case: Case) -> None:
     """A mask as uint8: of a healthy case that has none, or one that is stored otherwise."""
     if case.mask is None:
-        scan = sitk.ReadImage(case.scan)
-        mask = sitk.Image(scan.GetSize(), sitk.sitkUInt8)
-        mask.CopyInformation(scan)
+        header = nifti.read_header(case.scan)
+        voxels = np.zeros(header.shape_zyx, np.uint8)
     else:
-        mask = sitk.Cast(sitk.ReadImage(case.mask), sitk.sitkUInt8)
-    with replacing(file) as part:
-        sitk.WriteImage(mask, part)
+        header, stored = nifti.read(case.mask)
+        voxels = nifti.as_itk(header, stored)[0].astype(np.uint8)
+    nifti.write(file, header, voxels.dtype, [voxels])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

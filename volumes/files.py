@@ -13,11 +13,12 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Yield where to write what `path` will be: it is as it was, or complete, whatever happens.
 
-    The file that is yielded lies beside it, ends in the same suffixes, and takes its place on the
-    disk when the block ends; if the block raises, it is removed. Raises OSError.
+    The file that is yielded lies beside it under a hidden name with another suffix, as nobody who
+    lists the folder may take it for a finished one. It takes its place on the disk when the block
+    ends; if the block raises, it is removed. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}-{path.name}")
+    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield part
         with part.open("rb") as file:

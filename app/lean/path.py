@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
-import struct
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,7 +20,6 @@ from safetensors.numpy import save_file
 
 import app.kernels.load
 import app.lesion_filter  # noqa: F401 - where the app imports it is no matter here
-from app import nifti
 from app.image import Image
 from app.kernels.trial import works
 from app.listener import SILENT
@@ -41,7 +38,9 @@ from app.model import (
 )
 from app.networks import build_network
 from app.predict import Options, Predictor
+from volumes import nifti
 from volumes.files import sha256
+from volumes.grid import Grid
 
 _CT = Normalization("CTNormalization", False, 0.0, 300.0, -900.0, 900.0)
 _PLAIN = ModelConfig(
@@ -185,13 +184,6 @@ def _scan(number: int) -> Image:
     random = np.random.default_rng(number)
     voxels = np.full((16, 40, 40), -1000, np.int16)
     voxels[2:14, 4:36, 4:36] = random.integers(-200, 300, (12, 32, 32))
-    header = bytearray(352)
-    struct.pack_into("<i", header, 0, 348)
-    struct.pack_into("<8h", header, 40, 3, 40, 40, 16, 1, 1, 1, 1)
-    struct.pack_into("<2h", header, 70, 4, 16)
-    struct.pack_into("<4f", header, 76, 1, 1.2, 1.2, 2.5)
-    struct.pack_into("<f2f", header, 108, 352, 1, 0)
-    struct.pack_into("<4s", header, 344, b"n+1\0")
-    content = bytes(header) + voxels.tobytes()
-    fields, read, _ = nifti.read(io.BytesIO(content), len(content))
-    return Image(read, (2.5, 1.2, 1.2), fields, ())
+    spacing_zyx = (2.5, 1.2, 1.2)
+    grid = Grid.of_affine((16, 40, 40), np.diag([*spacing_zyx[::-1], 1.0]))
+    return Image(voxels, spacing_zyx, nifti.header_of(grid), ())

@@ -19,7 +19,7 @@ from evaluation.batch.dispatch import Dispatch
 from evaluation.batch.messages import Entrant
 from evaluation.cases import Case
 from evaluation.conditions import usual
-from evaluation.volumes import Header
+from volumes.grid import Grid
 
 PATIENCE_S = 120.0
 
@@ -55,9 +55,8 @@ def measure(size: Size, pace: float) -> RoundTrip:
         Entrant(name, Path(f"/{name}.tar.gz"), Path(f"/results/{name}"), conditions, 40960)
         for name in times_s
     ]
-    affine = np.eye(4)
-    header = Header(Path(), (300, 512, 512), (1.0, 1.0, 1.0), (affine,), affine, np.dtype("i2"))
-    cases = [Case(name, (Path(f"/scans/{name}"),), header) for name in times_s[teams[0].name]]
+    grid = Grid.of_affine((300, 512, 512), np.eye(4))
+    cases = [Case(name, (Path(f"/scans/{name}"),), grid) for name in times_s[teams[0].name]]
     board = Board({name: list(times) for name, times in times_s.items()}, {})
     tasks = board.left
     try:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from examples.samples import write_image
+from volumes import nifti
+from volumes.grid import LPS, Grid
 
 # Published sizes: the eight of FLARE's papers, and one beyond them. 119 is the CPU's target.
 PUBLISHED_SLICES = (55, 100, 150, 215, 334, 448, 499, 554)
@@ -47,18 +47,17 @@ def make_scan(source: Path, slices: int, folder: Path) -> Path:
     name = f"{source.name.partition('_')[0]}-{slices}"
     file = folder / name / f"{name}_0000.nii.gz"
     if not file.exists():
-        scan = sitk.ReadImage(str(source), sitk.sitkInt16)
-        longer = sitk.GetImageFromArray(interpolate(sitk.GetArrayViewFromImage(scan), slices))
-        longer.SetSpacing((IN_PLANE_MM, IN_PLANE_MM, slice_spacing_mm(slices)))
-        longer.SetOrigin(scan.GetOrigin())
-        longer.SetDirection(scan.GetDirection())
-        write_image(longer, file)
+        scan, voxels = nifti.read(source)
+        longer = interpolate(voxels.astype(np.int16), slices)
+        _, _, direction = scan.grid.lps()
+        affine = LPS @ scan.grid.affine
+        affine[:3, :3] = direction * (IN_PLANE_MM, IN_PLANE_MM, slice_spacing_mm(slices))
+        grid = Grid.of_affine((slices, *voxels.shape[1:]), LPS @ affine)
+        nifti.write(file, nifti.header_of(grid), longer.dtype, [longer])
     return file
 
 
 def geometry(file: Path) -> tuple[Sequence[int], Sequence[float]]:
     """Shape and spacing (z, y, x; mm) from a scan's header."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
-    reader.ReadImageInformation()
-    return reader.GetSize()[::-1], reader.GetSpacing()[::-1]
+    header = nifti.read_header(file)
+    return header.shape_zyx, header.spacing

@@ -5,11 +5,10 @@ from typing import Any, Literal
 
 import cc3d
 import numpy as np
-from nibabel import orientations
 from numpy.typing import NDArray
 
 from evaluation.scoring.lesions import CONNECTIVITY, Box, worst_lesion
-from evaluation.volumes import Header
+from volumes.grid import LPS, Grid
 
 Choice = Literal["largest", "worst"]
 
@@ -18,16 +17,18 @@ Choice = Literal["largest", "worst"]
 class Turn:
     """How arrays of one grid are turned so that x runs to the patient's left, y to P, z to S.
 
-    An oblique grid is turned to its nearest axes. spacing_zyx: (3,), mm, of the turned grid.
+    An oblique grid is turned to its nearest axes. order: which of the stored axes becomes z, y, x.
+    steps: 1, or -1 where such an axis is turned round. spacing_zyx: (3,), mm, of the turned grid.
     """
 
-    orientation: NDArray[np.float64]  # as nibabel has it, from the stored axes (x, y, z)
+    order: tuple[int, ...]
+    steps: tuple[int, ...]
     spacing_zyx: NDArray[np.float64]
 
     def __call__(self, stored_zyx: NDArray[Any]) -> NDArray[Any]:
         """Return a view of a (z, y, x) array of that grid."""
-        turned = orientations.apply_orientation(stored_zyx.transpose(), self.orientation)
-        return np.asarray(turned).transpose()
+        turned = stored_zyx.transpose(self.order)
+        return turned[tuple(slice(None, None, step) for step in self.steps)]
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,23 @@ class Focus:
     said: str  # what is there, in words
 
 
-def turn_upright(header: Header) -> Turn:
+def turn_upright(grid: Grid) -> Turn:
     """Return how to turn a scan and its masks; raises ValueError when its axes span no volume."""
-    stored = np.full((3, 2), np.nan)
-    if np.isfinite(header.affine).all():
-        stored = orientations.io_orientation(header.affine)
-    if np.isnan(stored).any():
-        raise ValueError(
-            f"{header.path}: its axes span no volume: {header.affine[:3, :3].tolist()}"
-        )
-    orientation = orientations.ornt_transform(stored, orientations.axcodes2ornt("LPS"))
-    spacing_xyz = np.empty(3)
-    spacing_xyz[orientation[:, 0].astype(int)] = header.spacing_zyx[::-1]
-    return Turn(orientation, spacing_xyz[::-1])
+    axes = (LPS @ grid.affine)[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    if not np.isfinite(axes).all() or not lengths.all():
+        raise ValueError(f"the scan's axes span no volume: {axes.tolist()}")
+    left, sizes, right = np.linalg.svd(axes / lengths)
+    if sizes.min() <= sizes.max() * len(sizes) * np.finfo(sizes.dtype).eps:
+        raise ValueError(f"the scan's axes span no volume: {axes.tolist()}")
+    shares = (left @ right)[::-1, ::-1]  # of the stored z, y, x in the patient's, without shear
+    order, steps = np.zeros(3, int), np.ones(3, int)
+    taken = np.zeros(3, bool)
+    for stored in np.argsort(-np.abs(shares).max(axis=0), kind="stable"):
+        patient = np.argmax(np.where(taken, -1, np.abs(shares[:, stored])))
+        order[patient], steps[patient] = stored, 1 if shares[patient, stored] > 0 else -1
+        taken[patient] = True
+    return Turn(tuple(order.tolist()), tuple(steps.tolist()), np.array(grid.spacing_zyx)[order])
 
 
 def find_focus(

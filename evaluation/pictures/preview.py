@@ -22,7 +22,8 @@ from PIL import Image
 
 from evaluation.pictures.focus import Choice, Focus, find_focus, turn_upright
 from evaluation.scoring.metrics import dice
-from evaluation.volumes import Volume, grid_difference, lesion_ml
+from evaluation.volumes import Volume, lesion_ml
+from volumes.grid import grid_difference
 
 # The lung window is centred higher (-400) than usual (-600) so that the chest wall is not white.
 WINDOWS_HU = {"lung window": (-1150, 350), "soft-tissue window": (-160, 240)}
@@ -83,11 +84,11 @@ def draw(
     Raises ValueError when a mask is not on the scan's grid, or that has no three axes.
     """
     for what, other in (("mask", mask), ("reference", reference)):
-        difference = None if other is None else grid_difference(scan.header, other.header)
+        difference = None if other is None else grid_difference(scan.grid, other.grid)
         if difference is not None:
             raise ValueError(f"{what} is not on the scan's grid: its {difference}")
     # A mask's own header may name its axes by its other form, or the scan's may not name them.
-    upright = turn_upright(scan.header)
+    upright = turn_upright(scan.grid)
     hu, spacing_zyx = upright(scan.voxels_zyx), upright.spacing_zyx
     predicted = upright(mask.voxels_zyx) != 0
     expected = None if reference is None else upright(reference.voxels_zyx) != 0

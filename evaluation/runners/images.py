@@ -17,7 +17,7 @@ from isal import igzip_threaded
 from evaluation.errors import EvaluationError
 from evaluation.runners import InfrastructureError, InputError, last_line
 from evaluation.runners.docker import ENGINE_ERRORS, reason
-from evaluation.volumes import BAD_GZIP
+from volumes.streams import BAD_DATA
 
 FULL = "no space left on device"
 NO_ARCHIVE = "payload does not match any of the supported image formats"
@@ -132,7 +132,7 @@ def _blocks(archive: Path, tar: BinaryIO) -> Iterator[bytes]:
     try:
         while block := tar.read(BLOCK_BYTES):
             yield block
-    except (EOFError, gzip.BadGzipFile, BAD_GZIP) as error:
+    except (EOFError, gzip.BadGzipFile, BAD_DATA) as error:
         raise InputError(f"{archive}: damaged gzip ({error}); save it again") from error
     except OSError as error:  # here, for there it would be one of the connection
         raise InfrastructureError(f"{archive}: cannot be read ({error.strerror})") from error

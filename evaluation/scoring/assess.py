@@ -12,7 +12,8 @@ from evaluation.scoring.classes import Scores, score
 from evaluation.scoring.lesions import detect
 from evaluation.scoring.rules import ScoringRules
 from evaluation.states import State
-from evaluation.volumes import Header, Volume, grid_difference, read, read_header
+from evaluation.volumes import Volume, read, read_grid
+from volumes.grid import Grid, grid_difference
 
 
 class Accuracy(Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,14 +35,13 @@ class Accuracy(Struct, frozen=True, forbid_unknown_fields=True):
     false_negative_ml: float
 
 
-def check(path: Path, grid: Header, rules: ScoringRules) -> Volume:
+def check(path: Path, grid: Grid, rules: ScoringRules) -> Volume:
     """Return a mask that the challenge accepts.
 
-    grid: the header that the mask must agree with. Raises EvaluationError that names the file, what
+    grid: that which the mask must be on. Raises EvaluationError that names the file, what
     is wrong and what would be right. The header is judged before any voxel is decompressed.
     """
-    header = read_header(path)
-    difference = grid_difference(grid, header)
+    difference = grid_difference(grid, read_grid(path))
     if difference is not None:
         raise EvaluationError(f"{path.name}: not on the scan's grid: its {difference}")
     return _labels(read(path), rules, path.name)
@@ -53,7 +53,7 @@ def reference_of(path: Path, rules: ScoringRules) -> Volume:
 
 
 def assess(
-    mask: Path | None, reference: Path, grid: Header, rules: ScoringRules
+    mask: Path | None, reference: Path, grid: Grid, rules: ScoringRules
 ) -> tuple[State, str, Accuracy]:
     """Judge a mask (None: there is none, for whatever reason) against its reference.
 
@@ -67,13 +67,13 @@ def assess(
         predicted = check(mask, grid, rules)
     except EvaluationError as error:
         return State.BAD_OUTPUT, str(error), failed(expected, rules)
-    scores = score(rules, predicted.voxels_zyx, expected.voxels_zyx, expected.header.spacing_zyx)
+    scores = score(rules, predicted.voxels_zyx, expected.voxels_zyx, expected.grid.spacing_zyx)
     return State.OK, "", _accuracy(scores, predicted.voxels_zyx, expected, rules)
 
 
 def failed(expected: Volume, rules: ScoringRules) -> Accuracy:
     """Return the accuracy of a case without a sound mask: no lesion found, and all scores 0."""
-    nothing = np.zeros(expected.header.shape_zyx, np.uint8)
+    nothing = np.zeros(expected.grid.shape_zyx, np.uint8)
     worst = Scores(0.0, 0.0, {scored.name: (0.0, 0.0) for scored in rules.classes})
     return _accuracy(worst, nothing, expected, rules)
 
@@ -83,8 +83,8 @@ def _accuracy(
 ) -> Accuracy:
     prediction = predicted_zyx == rules.lesion_label
     reference = expected.voxels_zyx == rules.lesion_label
-    found = detect(prediction, reference, expected.header.spacing_zyx)
-    voxel_ml = expected.header.voxel_ml
+    found = detect(prediction, reference, expected.grid.spacing_zyx)
+    voxel_ml = expected.grid.voxel_ml
     return Accuracy(
         dsc=scores.dsc,
         nsd=scores.nsd,

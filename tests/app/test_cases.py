@@ -140,6 +140,7 @@ def test_errors_name_the_file_and_spare_the_other_cases(name: str, tmp_path: Pat
         ("X_0000.nii.gz", "masks", "masks/X.nii.gz"),
         ("X_0000.nii.gz", "deep/er/mask.nii", "deep/er/mask.nii"),
         ("X.mha", "masks/v1.0", "masks/v1.0/X.mha"),
+        ("X.mha", "mask.nii.gz", "mask.nii.gz"),  # its own name decides the format
         ("X.nrrd", "there", "there/X.nrrd"),
         ("X.nii.gz", "there.nii.gz", "there.nii.gz/X.nii.gz"),  # a folder with an odd name
     ],
@@ -154,23 +155,15 @@ def test_output_of_one_file(file: str, output: str, mask: str, tmp_path: Path) -
     assert case.output == tmp_path / mask
 
 
-@pytest.mark.parametrize(
-    ("file", "output", "message"),
-    [
-        ("X.dcm", "out", "X.dcm: not an image file name; expected one of .nii.gz"),
-        ("X.nii.gz", "mask.png", "mask.png: not an image file name; expected one of .nii.gz, "),
-        ("X.nii.gz", "mask.mha", "mask.mha: the format differs from the scan's; name it .nii.gz"),
-        ("X.mha", "mask.nii.gz", "mask.nii.gz: the format differs from the scan's; name it .mha"),
-        ("X.mha", "mask.mhd", "mask.mhd: the format differs from the scan's; name it .mha"),
-    ],
-)
-def test_another_format_is_refused_before_anything_is_read(
-    file: str, output: str, message: str, tmp_path: Path
+@pytest.mark.parametrize(("file", "output"), [("X.dcm", "out"), ("X.nii.gz", "mask.png")])
+def test_another_name_is_refused_before_anything_is_read(
+    file: str, output: str, tmp_path: Path
 ) -> None:
     touch(tmp_path, [file])
     cases, (error,) = find_cases(tmp_path / file, tmp_path / output, 1)
     assert cases == []
-    assert str(error).startswith(f"{tmp_path}/{message}")
+    wrong = tmp_path / (file if output == "out" else output)
+    assert str(error).startswith(f"{wrong}: not an image file name; expected one of .nii.gz, ")
 
 
 @pytest.mark.parametrize("output", ["masks", "masks.nii.gz"])

@@ -1,18 +1,27 @@
 """app.image: what a caller sees of reading, writing and refusing, in every format."""
 
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import SimpleITK as sitk
 
-from app import image, nifti
-from app.image import SUFFIXES, Image, ImageError, read_image, same_grid, suffix_of, write_mask
+from app.image import (
+    SUFFIXES,
+    Image,
+    ImageError,
+    read_image,
+    same_grid,
+    suffix_of,
+    write_mask,
+    write_planes,
+)
 
 Array = npt.NDArray[Any]
 
@@ -21,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 SPACING = (0.8, 0.9, 2.5)
 TILTED = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, -1.0)
 SHAPE = (3, 4, 5)
+DATA = {".mhd": ["case.zraw"], ".nhdr": ["case.raw.gz"]}  # beside the header
 
 
 def save(path: Path, voxels: Array, **grid: Any) -> Path:
@@ -78,10 +88,10 @@ def test_a_mask_lies_on_the_scan(tmp_path: Path, suffix: str, dtype: str) -> Non
     assert stored.dtype == dtype
     assert np.array_equal(stored, mask)
     names = {file.name for file in mask_file.parent.iterdir()}
-    assert names == ({"case.mhd", "case.zraw"} if suffix == ".mhd" else {f"case{suffix}"})
+    assert names == ({f"case{suffix}", *DATA.get(suffix, [])})
 
 
-@pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nrrd"])
+@pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nrrd", ".nhdr"])
 def test_itk_formats_keep_the_grid_exactly(tmp_path: Path, suffix: str) -> None:
     scan_file = save(tmp_path / f"case{suffix}", ct(), spacing=(1 / 3, 0.7, 1.1))
     scan = read_image(scan_file)
@@ -184,23 +194,26 @@ def two_volumes() -> Any:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "missing": (lambda d: d / "case.nii.gz", "No such file or directory"),
-    "folder": (lambda d: folder(d / "case.nii.gz"), "Is a directory"),
+    "missing": (lambda d: d / "case.nii.gz", "no such file"),
+    "folder": (lambda d: folder(d / "case.nii.gz"), "not a regular file"),
     "suffix": (lambda d: write(d / "case.dcm", b""), "expected one of .nii.gz, .nii, .mha,"),
     "empty": (lambda d: write(d / "case.nii.gz", b""), "shorter than a NIfTI header"),
     "text": (lambda d: write(d / "case.nii", b"text" * 200), "no NIfTI signature"),
     "cut gzip": (lambda d: cut(save(d / "case.nii.gz", ct())), "gzip stream ends early"),
     "cut": (lambda d: cut(save(d / "case.nii", ct())), "truncated"),
-    "cut mha": (lambda d: cut(save(d / "case.mha", ct())), "voxels are missing or damaged"),
-    "cut nrrd": (lambda d: cut(save(d / "case.nrrd", ct())), "voxels are missing or damaged"),
-    "mhd alone": (lambda d: without_data(save(d / "case.mhd", ct())), "voxels are missing"),
-    "text mha": (lambda d: write(d / "case.mha", b"hello"), "no readable .mha header"),
-    "text nrrd": (lambda d: write(d / "case.nrrd", b"hello"), "no readable .nrrd header"),
+    "cut mha": (lambda d: cut(save(d / "case.mha", ct())), "zlib stream ends early"),
+    "cut nrrd": (lambda d: cut(save(d / "case.nrrd", ct())), "gzip stream ends early"),
+    "mhd alone": (lambda d: without_data(save(d / "case.mhd", ct())), "case.zraw: no such file"),
+    "text mha": (lambda d: write(d / "case.mha", b"hello"), "not a MetaImage file"),
+    "text nrrd": (lambda d: write(d / "case.nrrd", b"hello"), "not an NRRD file"),
     "RGB": (lambda d: of(rgb, d / "case.nii.gz"), "RGB"),
-    "RGB mha": (lambda d: of(rgb, d / "case.mha"), "vector of 8-bit unsigned integer"),
+    "RGB mha": (lambda d: of(rgb, d / "case.mha"), "its ElementNumberOfChannels is 3"),
     "complex": (lambda d: of(complexes, d / "case.nii"), "complex"),
     "4D": (lambda d: of(two_volumes, d / "case.nii.gz"), "2 volumes in one file"),
-    "empty mha": (lambda d: without_slices(save(d / "case.mha", ct())), "empty dimensions"),
+    "empty mha": (
+        lambda d: without_slices(save(d / "case.mha", ct())),
+        "damaged dimensions: its DimSize is",
+    ),
     "NaN": (lambda d: save(d / "c.nii", np.full(SHAPE, np.nan, "f4")), "no voxel is a finite"),
     "NaN nrrd": (lambda d: save(d / "c.nrrd", np.full(SHAPE, np.nan, "f4")), "no voxel is a"),
 }
@@ -220,14 +233,13 @@ def test_refuses_in_one_line(tmp_path: Path, name: str) -> None:
     assert "0x" not in message
 
 
-@pytest.mark.parametrize("suffix", [".nii.gz", ".mha"])
-def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
-    path = save(tmp_path / f"case{suffix}", ct())
+def test_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "case.nii.gz", ct())
 
-    def denied(*_: Any, **__: Any) -> BinaryIO:
+    def denied(*_: Any, **__: Any) -> int:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr(os, "open", denied)
     with pytest.raises(ImageError, match="Permission denied"):
         read_image(path)
 
@@ -251,16 +263,20 @@ class TestWriting:
     def mhd(self, tmp_path: Path, scan: Image) -> Image:
         return read_image(save(tmp_path / "in" / "case.mhd", ct()))
 
-    def test_nii_and_nii_gz_are_one_format(self, tmp_path: Path, scan: Image) -> None:
-        write_mask(tmp_path / "out" / "case.nii", labels(scan), scan)
-        assert np.array_equal(read_image(tmp_path / "out" / "case.nii").voxels, labels(scan))
+    @pytest.mark.parametrize("suffix", SUFFIXES)
+    @pytest.mark.parametrize("of", [".nii.gz", ".mhd", ".nrrd"])
+    def test_the_name_decides_the_format(self, tmp_path: Path, of: str, suffix: str) -> None:
+        scan_file, mask_file = tmp_path / f"case{of}", tmp_path / "out" / f"mask{suffix}"
+        scan = read_image(save(scan_file, ct()))
+        write_mask(mask_file, labels(scan), scan)
+        before, after = (SITK.ReadImage(str(file)) for file in (scan_file, mask_file))
+        assert np.array_equal(SITK.GetArrayFromImage(after), labels(scan))
+        for what in ("GetSpacing", "GetOrigin", "GetDirection"):
+            assert getattr(after, what)() == pytest.approx(getattr(before, what)(), abs=1e-5), what
 
-    @pytest.mark.parametrize("name", ["case.mha", "case.nrrd"])
-    def test_another_format(self, tmp_path: Path, scan: Image, mhd: Image, name: str) -> None:
-        for like in (scan, mhd):
-            with pytest.raises(ImageError, match="format differs"):
-                write_mask(tmp_path / "out" / name, labels(like), like)
-        assert not list((tmp_path / "out").iterdir())
+    def test_another_name(self, tmp_path: Path, scan: Image) -> None:
+        with pytest.raises(ImageError, match=r"case.png: not an image file name"):
+            write_mask(tmp_path / "out" / "case.png", labels(scan), scan)
 
     @pytest.mark.parametrize(
         "mask", [np.zeros(SHAPE, np.int16), np.zeros(SHAPE, bool), np.zeros((3, 5, 4), np.uint8)]
@@ -278,46 +294,38 @@ class TestWriting:
         plain.touch()
         assert path.stat().st_mode == plain.stat().st_mode
 
+    @pytest.mark.parametrize("suffix", SUFFIXES)
     def test_nothing_that_looks_like_a_result_before_the_end(
-        self, tmp_path: Path, scan: Image, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, scan: Image, suffix: str
     ) -> None:
-        seen: list[Path] = []
-        really = nifti.write_mask
+        seen: list[str] = []
 
-        def spy(*args: Any, **kwargs: Any) -> None:
-            really(*args, **kwargs)
-            seen.extend((tmp_path / "out").rglob("*"))
+        def planes() -> Iterator[Array]:
+            for plane in labels(scan):
+                yield plane[None]
+                seen.extend(file.name for file in (tmp_path / "out").rglob("*"))
 
-        monkeypatch.setattr(nifti, "write_mask", spy)
-        write_mask(tmp_path / "out" / "case.nii.gz", labels(scan), scan)
-        assert seen[0].name.startswith(".")
-        assert not [file for file in seen if file.name.endswith(SUFFIXES)]
+        path = tmp_path / "out" / f"case{suffix}"
+        write_planes(path, planes(), np.uint8, scan)
+        assert seen
+        assert not [name for name in seen if not name.startswith(".") or name.endswith(SUFFIXES)]
+        assert np.array_equal(read_image(path).voxels, labels(scan))
 
+    @pytest.mark.parametrize("suffix", SUFFIXES)
     def test_a_full_disk_leaves_the_old_result(
-        self, tmp_path: Path, scan: Image, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, scan: Image, suffix: str
     ) -> None:
-        path = tmp_path / "out" / "case.nii.gz"
-        path.write_bytes(b"old")
+        path = tmp_path / "out" / f"case{suffix}"
+        write_mask(path, labels(scan), scan)
+        before = {file: file.read_bytes() for file in path.parent.iterdir()}
 
-        def full(file: BinaryIO, *_: Any, **__: Any) -> None:
-            file.write(b"half")
+        def full() -> Iterator[Array]:
+            yield np.ones((1, *SHAPE[1:]), np.uint8)
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(nifti, "write_mask", full)
-        with pytest.raises(ImageError, match=r"case.nii.gz: .*No space left on device"):
-            write_mask(path, labels(scan), scan)
-        assert [file.name for file in path.parent.iterdir()] == ["case.nii.gz"]
-        assert path.read_bytes() == b"old"
-
-    def test_itk_fails(self, tmp_path: Path, mhd: Image, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fail(path: Path, *_: Any) -> None:
-            path.write_bytes(b"half")
-            raise RuntimeError("Exception thrown:\nITK ERROR: MetaImageIO(0x12ab): no\nroom")
-
-        monkeypatch.setattr(image, "_write_itk", fail)
-        with pytest.raises(ImageError, match=r"cannot be written \(MetaImageIO: no room\)"):
-            write_mask(tmp_path / "out" / "case.mhd", labels(mhd), mhd)
-        assert not list((tmp_path / "out").iterdir())
+        with pytest.raises(ImageError, match=f"case{suffix}: .*No space left on device"):
+            write_planes(path, full(), np.uint8, scan)
+        assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
 
     @pytest.mark.parametrize("name", ["case.nii.gz", "case.mhd"])
     def test_a_folder_in_the_way(self, tmp_path: Path, scan: Image, mhd: Image, name: str) -> None:
@@ -326,10 +334,6 @@ class TestWriting:
         with pytest.raises(ImageError, match="Is a directory"):
             write_mask(tmp_path / "out" / name, labels(like), like)
         assert [file.name for file in (tmp_path / "out").iterdir()] == [name]
-
-    def test_no_folder(self, tmp_path: Path, scan: Image) -> None:
-        with pytest.raises(ImageError, match="No such file or directory"):
-            write_mask(tmp_path / "nowhere" / "case.nii.gz", labels(scan), scan)
 
     def test_mhd_names_its_data_which_comes_first(
         self, tmp_path: Path, mhd: Image, monkeypatch: pytest.MonkeyPatch

@@ -23,18 +23,18 @@ import numpy as np, torch
 from app.image import read_image
 from app.listener import SILENT
 from app.model import load_model
-from app.nifti import Header
 from app.predict import Options, Predictor
+from volumes.nifti import Header
 
 small, model, output, slices = *(Path(a) for a in sys.argv[1:4]), int(sys.argv[4])
 torch.set_num_threads(1)
 image = read_image(small)
-fields = image.geometry.fields.copy()
+fields = image.header.fields.copy()
 fields["dim"][3] = slices
 voxels = np.empty((slices, 512, 512), np.int16)
 for i in range(slices):
     voxels[i] = np.roll(image.voxels[i % len(image.voxels)], 7 * i, 0)
-scan = dataclasses.replace(image, voxels=voxels, geometry=Header(fields, "<"))
+scan = dataclasses.replace(image, voxels=voxels, header=Header(fields, "<"))
 options = Options(torch.device("cpu"), step_size=1.0)
 Predictor(load_model(model), options).write([scan], output, SILENT, None)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -18,7 +18,7 @@ def test_scans_and_masks_are_paired_by_name(tmp_path: Path) -> None:
     assert [case.name for case in found] == ["a_1", "b", "plain"]
     assert found[0].mask_name == "a_1.nii.gz"
     assert found[0].reference == labels / "a_1.nii.gz"
-    assert found[0].header.shape_zyx == (10, 20, 24)
+    assert found[0].grid.shape_zyx == (10, 20, 24)
 
 
 def test_channels_of_one_case_belong_together(tmp_path: Path) -> None:

@@ -92,13 +92,13 @@ def test_a_mask_comes_back_with_the_scans_own_header(tmp_path: Path) -> None:
     scan.header["pixdim"][1:4] = (0.81, 0.81, 2.6)
     nibabel.save(scan, case.scans[0])
     (case,) = find(case.scans[0].parent, case.reference and case.reference.parent)
-    assert case.header.spacing_zyx != pytest.approx((2.5, 0.8, 0.8), abs=1e-3)
+    assert case.grid.spacing_zyx != pytest.approx((2.5, 0.8, 0.8), abs=1e-3)
     work = staged(case, tmp_path)
     answer(work)
     mask = tmp_path / "mask.nii.gz"
     assert collect(case, work / "outputs", mask, ONE_SOCKET) == (State.OK, "")
     assert case.reference is not None
-    state, message, accuracy = assess(mask, case.reference, case.header, FLARE24.scoring)
+    state, message, accuracy = assess(mask, case.reference, case.grid, FLARE24.scoring)
     assert (state, message) == (State.OK, "")
     assert accuracy.dsc == accuracy.nsd == 1.0
     assert sorted(path.name for path in tmp_path.iterdir()) == [

@@ -2,6 +2,7 @@ import hashlib
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import SimpleITK as sitk
 
 from evaluation.errors import EvaluationError
 from examples import samples
+from volumes import nifti
 
 
 def make_archive(folder: Path, skip: str = "") -> Path:
@@ -113,15 +115,16 @@ def test_fetch_completes_a_cache_that_lacks_a_file(archive: Path, tmp_path: Path
 def test_an_interrupted_fetch_leaves_only_whole_files(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = sitk.WriteImage
+    write = nifti.write
 
-    def killed(image: sitk.Image, path: Path, *, useCompression: bool) -> None:
-        write(image, path, useCompression=useCompression)
-        if "lung2" in path.name:
-            path.write_bytes(path.read_bytes()[:40])
+    def killed(path: Path, header: nifti.Header, dtype: Any, planes: list[Any]) -> None:
+        def half() -> Iterator[Any]:
+            yield planes[0][:1]
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(sitk, "WriteImage", killed)
+        write(path, header, dtype, half() if "lung2" in path.name else planes)
+
+    monkeypatch.setattr(nifti, "write", killed)
     with pytest.raises(KeyboardInterrupt):
         samples.fetch(tmp_path / "cache", copier(archive, []))
     assert files(tmp_path / "cache") == ["images/lung1_0000.nii.gz", "labels/lung1.nii.gz"]

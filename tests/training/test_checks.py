@@ -73,7 +73,9 @@ def test_a_mask_off_the_grid(what: str, change: object, case: Case) -> None:
 
 def test_a_mask_of_another_size(case: Case) -> None:
     rewrite_mask(case, lesions()[:-1])
-    assert "its size is (40, 40, 19) (x, y, z), the scan's (40, 40, 20)" in only_problem(case)
+    assert "its size is (40, 40, 19) voxels (x, y, z), the scan's is (40, 40, 20)" in only_problem(
+        case
+    )
 
 
 def test_rounding_in_a_header_is_no_other_grid(case: Case) -> None:

@@ -1,4 +1,3 @@
-from pathlib import Path
 from typing import Any
 
 import nibabel
@@ -7,15 +6,10 @@ import pytest
 from numpy.typing import NDArray
 
 from evaluation.pictures.focus import find_focus, turn_upright
-from evaluation.volumes import Header
+from volumes.grid import Grid
 
 SPACING_ZYX = np.array([5.0, 2.0, 1.0])
 Box = tuple[int | slice, int | slice, int | slice]
-
-
-def header(affine: NDArray[np.float64], shape_zyx: tuple[int, int, int] = (4, 3, 2)) -> Header:
-    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
-    return Header(Path("a.nii"), shape_zyx, (z, y, x), (affine,), affine, np.dtype(np.int16))
 
 
 def masks(**boxes: Box) -> NDArray[np.bool_]:
@@ -30,7 +24,7 @@ def test_any_orientation_is_turned_to_lps(orientation: str) -> None:
     """Against nibabel's own image: its position of every voxel is that of the turned array."""
     codes = nibabel.orientations.axcodes2ornt(tuple(orientation))
     affine = nibabel.orientations.inv_ornt_aff(codes, (2, 3, 4)) @ np.diag([0.5, 2.0, 4.0, 1.0])
-    turn = turn_upright(header(affine))
+    turn = turn_upright(Grid.of_affine((4, 3, 2), affine))
     positions = np.stack(np.meshgrid(*(np.arange(n) for n in (4, 3, 2)), indexing="ij"), axis=-1)
     ras_mm = nibabel.affines.apply_affine(affine, positions[..., ::-1])
     turned = [turn(ras_mm[..., i]) for i in range(3)]
@@ -43,8 +37,8 @@ def test_any_orientation_is_turned_to_lps(orientation: str) -> None:
 def test_axes_that_span_no_volume_are_refused(value: float) -> None:
     affine = np.eye(4)
     affine[:3, 1] = value
-    with pytest.raises(ValueError, match=r"a\.nii: its axes span no volume"):
-        turn_upright(header(affine))
+    with pytest.raises(ValueError, match="the scan's axes span no volume"):
+        turn_upright(Grid.of_affine((4, 3, 2), affine))
 
 
 def test_the_largest_lesion_of_the_reference_is_chosen() -> None:

@@ -1,6 +1,5 @@
 import io
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,8 @@ from evaluation.pictures.preview import (
     png,
     round_length_mm,
 )
-from evaluation.volumes import Header, Volume
+from evaluation.volumes import Volume
+from volumes.grid import Grid
 
 # A lesion in the patient's right, front, upper part, as the letters at the panels' edges say it.
 SHAPE_ZYX = (20, 40, 44)
@@ -28,10 +28,8 @@ LESION = (slice(15, 17), slice(6, 10), slice(4, 9))
 
 
 def volume(voxels_zyx: NDArray[Any], affine: NDArray[np.float64]) -> Volume:
-    x, y, z = np.linalg.norm(affine[:3, :3], axis=0).tolist()
-    shape = voxels_zyx.shape[0], voxels_zyx.shape[1], voxels_zyx.shape[2]
-    header = Header(Path("a.nii"), shape, (z, y, x), (affine,), affine, voxels_zyx.dtype)
-    return Volume(header, voxels_zyx)
+    z, y, x = voxels_zyx.shape
+    return Volume(Grid.of_affine((z, y, x), affine), voxels_zyx)
 
 
 def stored(values_zyx: NDArray[Any], orientation: str) -> Volume:
@@ -56,7 +54,7 @@ def scan_and_mask(orientation: str = "LPS", around: int = -100) -> tuple[Volume,
 
 
 def empty(like: Volume) -> Volume:
-    return Volume(like.header, np.zeros_like(like.voxels_zyx))
+    return Volume(like.grid, np.zeros_like(like.voxels_zyx))
 
 
 def outline(axes: Axes, which: int = 0) -> NDArray[np.float64]:
@@ -87,7 +85,7 @@ def test_an_oblique_scan_is_shown_along_its_nearest_axes() -> None:
     tilt = np.deg2rad(30)
     rotation = np.eye(4)
     rotation[1:3, 1:3] = [[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]]
-    affine = rotation @ scan.header.affine
+    affine = rotation @ scan.grid.affine
     oblique = volume(scan.voxels_zyx, affine), volume(mask.voxels_zyx, affine)
     figures = draw(*oblique, None, name="oblique"), draw(scan, mask, None, name="straight")
     for ours, theirs in zip(*(figure.axes for figure in figures), strict=True):
@@ -97,7 +95,7 @@ def test_an_oblique_scan_is_shown_along_its_nearest_axes() -> None:
 def test_the_two_forms_of_a_header_may_differ() -> None:
     scan, mask = scan_and_mask("RAI")
     other = np.diag([-1.0, -1.5, 5.0, 1.0])
-    header = replace(mask.header, affines=(other, scan.header.affine), affine=other)
+    header = replace(mask.grid, affines=(other, scan.grid.affine), affine=other)
     figure = draw(scan, Volume(header, mask.voxels_zyx), mask, name="both")
     assert "Dice 1.000" in figure.texts[0].get_text()
     for axes in figure.axes:
@@ -178,7 +176,7 @@ def test_the_title_says_which_lesion_is_shown() -> None:
     scan, mask = scan_and_mask()
     voxels = mask.voxels_zyx.copy()
     voxels[2:4, 30:32, 30:32] = 1
-    reference = Volume(mask.header, voxels)
+    reference = Volume(mask.grid, voxels)
     expected: dict[Choice, tuple[str, int]] = {
         "largest": ("largest of 2 lesions, 0.30 ml", 15),
         "worst": ("worst of 2 lesions, 0.06 ml, missed", 2),
@@ -229,7 +227,7 @@ def test_scale_bars_are_round(width: float, length: int) -> None:
 
 def test_panels_show_the_scan_and_nothing_beyond() -> None:
     scan, mask = scan_and_mask()
-    whole = Volume(mask.header, np.ones_like(mask.voxels_zyx))
+    whole = Volume(mask.grid, np.ones_like(mask.voxels_zyx))
     for axes in draw(scan, whole, mask, name="whole").axes[:3]:
         left, right, bottom, top = axes.images[0].get_extent()
         assert (axes.get_xlim(), axes.get_ylim()) == ((left, right), (bottom, top))
@@ -246,7 +244,7 @@ def test_the_scale_bar_is_as_long_as_it_says() -> None:
 
 def test_a_mask_on_another_grid_is_refused() -> None:
     scan, mask = scan_and_mask()
-    affine = mask.header.affine.copy()
+    affine = mask.grid.affine.copy()
     affine[:3, 3] = 0
     moved = volume(mask.voxels_zyx, affine)
     with pytest.raises(ValueError, match="mask is not on the scan's grid: its origin"):

@@ -6,7 +6,7 @@ import pytest
 from evaluation.errors import EvaluationError
 from evaluation.scoring.assess import assess, check, reference_of
 from evaluation.states import State
-from evaluation.volumes import read_header
+from evaluation.volumes import read_grid
 from tests.evaluation import challenges
 from tests.submissions import AFFINE, BEHAVIOURS, SHAPE, lesion, save
 
@@ -22,7 +22,7 @@ def test_a_sound_mask_is_scored(tmp_path: Path) -> None:
     predicted[0, 0, 0] = 1  # and one voxel is made up
     save(reference, lesion())
     save(mask, predicted)
-    state, message, accuracy = assess(mask, reference, read_header(reference), FLARE24)
+    state, message, accuracy = assess(mask, reference, read_grid(reference), FLARE24)
     assert (state, message) == (State.OK, "")
     assert accuracy.dsc == round(2 * 60 / (61 + 76), 4)
     assert 0 < accuracy.nsd < 1
@@ -40,7 +40,7 @@ def test_what_is_missing_is_never_right(tmp_path: Path, healthy: bool) -> None:
     """Even where there is no lesion to be found, and an empty mask would score 1."""
     reference = tmp_path / "r.nii.gz"
     save(reference, lesion() * (not healthy))
-    state, _, accuracy = assess(None, reference, read_header(reference), FLARE24)
+    state, _, accuracy = assess(None, reference, read_grid(reference), FLARE24)
     assert state is State.NO_OUTPUT
     assert accuracy.dsc == accuracy.nsd == 0.0
     assert accuracy.lesion_sensitivity == (None if healthy else 0.0)
@@ -50,7 +50,7 @@ def test_what_is_missing_is_never_right(tmp_path: Path, healthy: bool) -> None:
 def test_an_empty_mask_of_a_healthy_scan_is_right(tmp_path: Path) -> None:
     reference = tmp_path / "r.nii.gz"
     save(reference, lesion() * 0)
-    _, _, accuracy = assess(reference, reference, read_header(reference), FLARE24)
+    _, _, accuracy = assess(reference, reference, read_grid(reference), FLARE24)
     assert accuracy.dsc == accuracy.nsd == 1.0
     assert accuracy.lesion_f1 is None
 
@@ -65,7 +65,7 @@ def test_masks_that_a_challenge_refuses_are_refused(tmp_path: Path, name: str) -
     make = BAD[name].make
     assert make is not None
     make(mask)
-    state, message, accuracy = assess(mask, reference, read_header(reference), FLARE24)
+    state, message, accuracy = assess(mask, reference, read_grid(reference), FLARE24)
     assert state is State.BAD_OUTPUT
     assert message.count("mask.nii.gz") == 1
     assert BAD[name].says in message
@@ -76,19 +76,19 @@ def test_masks_that_a_challenge_refuses_are_refused(tmp_path: Path, name: str) -
 @pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int32])
 def test_any_whole_numbers_will_do(tmp_path: Path, dtype: type) -> None:
     save(tmp_path / "m.nii.gz", lesion().astype(dtype))
-    mask = check(tmp_path / "m.nii.gz", read_header(tmp_path / "m.nii.gz"), FLARE24)
+    mask = check(tmp_path / "m.nii.gz", read_grid(tmp_path / "m.nii.gz"), FLARE24)
     assert np.array_equal(mask.voxels_zyx, lesion().T)
 
 
 def test_negative_labels_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "m.nii.gz", -lesion().astype(np.int16))
     with pytest.raises(EvaluationError, match="labels from -1 to 0; allowed are 0 to 1"):
-        check(tmp_path / "m.nii.gz", read_header(tmp_path / "m.nii.gz"), FLARE24)
+        check(tmp_path / "m.nii.gz", read_grid(tmp_path / "m.nii.gz"), FLARE24)
 
 
 def test_a_wrong_header_is_refused_before_its_voxels_are_read(tmp_path: Path) -> None:
     save(tmp_path / "scan.nii.gz", np.zeros(SHAPE, np.int16))
-    grid = read_header(tmp_path / "scan.nii.gz")
+    grid = read_grid(tmp_path / "scan.nii.gz")
     mask = tmp_path / "m.nii.gz"
     save(mask, np.zeros((600, 600, 600), np.uint8), AFFINE)
     mask.write_bytes(mask.read_bytes()[:2000])  # only its header can be decompressed

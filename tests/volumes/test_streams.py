@@ -1,9 +1,8 @@
-"""However a gzip file falls into pieces, app.nifti reads the same; and a bomb costs no memory."""
+"""However a gzip file falls into pieces, the same is read; and a bomb costs no memory."""
 
 from __future__ import annotations
 
 import gzip
-import io
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app import nifti
-from tests.app.test_nifti import scan_bytes
+from tests.volumes.nifti_files import scan_bytes
+from volumes import nifti, streams
+from volumes.errors import VolumeError
 
 ROOT = Path(__file__).parents[2]
 PLAIN = scan_bytes(
@@ -23,13 +23,13 @@ WHOLE = 1 << 24  # larger than any file here: one piece
 SIZES = [(1, 1 << 12), (2, 7), (7, 1000), (64, 64), (1000, 3), (4096, 4096)]
 
 
-def read_in(packed: int, data: bytes, chunk: int, monkeypatch: pytest.MonkeyPatch) -> bytes | str:
-    """What read gives for data: the voxels' bytes, or the message it is refused with."""
-    monkeypatch.setattr(nifti, "_PACKED_CHUNK", packed)
-    monkeypatch.setattr(nifti, "_CHUNK", chunk)
+def read_in(packed: int, path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch) -> bytes | str:
+    """What read gives for a file: the voxels' bytes, or the message it is refused with."""
+    monkeypatch.setattr(streams, "PACKED_CHUNK", packed)
+    monkeypatch.setattr(streams, "CHUNK", chunk)
     try:
-        return nifti.read(io.BytesIO(data), len(data))[1].tobytes()
-    except nifti.NiftiError as error:
+        return nifti.read(path)[1].tobytes()
+    except VolumeError as error:
         return str(error)
 
 
@@ -52,32 +52,35 @@ def spoil(data: bytes, how: int, rng: np.random.Generator) -> bytes:
 
 @pytest.mark.parametrize("how", range(4))
 @pytest.mark.parametrize("seed", range(8))
-def test_pieces_change_nothing(seed: int, how: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_change_nothing(
+    seed: int, how: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng([seed, how])
-    data = spoil(members(rng), how, rng)
-    whole = read_in(WHOLE, data, WHOLE, monkeypatch)
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(spoil(members(rng), how, rng))
+    whole = read_in(WHOLE, path, WHOLE, monkeypatch)
     if how in (0, 3):
         assert whole == PLAIN[352:]
     for packed, chunk in SIZES:
-        assert read_in(packed, data, chunk, monkeypatch) == whole
+        assert read_in(packed, path, chunk, monkeypatch) == whole
 
 
 # The peak's growth in MiB while a file is read: of 4 GiB of zeros behind a scan of 1 KiB, or of a
 # header that promises as much and has little behind it. Not ru_maxrss: a process starts with its
 # parent's.
 BOMB = """
-import io, sys
+import sys
 from pathlib import Path
-from app import nifti
+from volumes import nifti
+from volumes.errors import VolumeError
 
 def peak():
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
 
-packed = sys.stdin.buffer.read()
 before = peak()
 try:
-    nifti.read(io.BytesIO(packed), len(packed))
-except nifti.NiftiError as error:
+    nifti.read(Path(sys.argv[1]))
+except VolumeError as error:
     print(error, file=sys.stderr)
 print(peak() - before)
 """
@@ -94,10 +97,12 @@ def bomb(dim: tuple[int, ...], zeros: int) -> bytes:
     ("dim", "zeros", "says"),
     [((8, 8, 8), 4096, ""), ((1024, 1024, 2000), 1, "truncated, the header promises 4194304000")],
 )
-def test_a_bomb_costs_no_memory(dim: tuple[int, ...], zeros: int, says: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BOMB], cwd=ROOT, input=bomb(dim, zeros), capture_output=True
-    )
+def test_a_bomb_costs_no_memory(
+    dim: tuple[int, ...], zeros: int, says: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "bomb.nii.gz"
+    file.write_bytes(bomb(dim, zeros))
+    done = subprocess.run([sys.executable, "-c", BOMB, file], cwd=ROOT, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.decode().startswith(says)
     assert float(done.stdout) < 32

@@ -1,0 +1,124 @@
+"""One-file NIfTI-1 and NIfTI-2 (.nii, .nii.gz): read a volume, write one on the grid of another."""
+
+import math
+from collections.abc import Iterable
+from io import BufferedReader
+from pathlib import Path
+
+import numpy as np
+
+from volumes.files import replacing
+from volumes.nifti_header import CODES, MAGIC, NIFTI1, Header, header_of, parse
+from volumes.streams import (
+    GZIP_MAGIC,
+    Array,
+    Dtype,
+    Packing,
+    Stream,
+    Unpacked,
+    check_end,
+    most_unpacked,
+    opened,
+    read_voxels,
+    skip,
+    write_voxels,
+    zero_nonfinite,
+)
+
+__all__ = ["Header", "as_itk", "header_of", "read", "read_header", "write"]
+
+_EPSILON = float(np.finfo(np.float64).eps)
+
+
+def read_header(path: Path, *, strict: bool = False) -> Header:
+    """Read the header of a NIfTI file, gzipped or not, none of its voxels; raises VolumeError.
+
+    strict: refuse what a mask of a volume does not need, see `Header.check_strictly`.
+    """
+    with opened(path) as file:
+        return _parsed(_unpacked(file)[0], strict)
+
+
+def read(path: Path, *, strict: bool = False) -> tuple[Header, Array]:
+    """Read a NIfTI file of one volume, gzipped or not.
+
+    Returns the header and the voxels (z, y, x) as they are stored, contiguous, writable and in
+    native byte order. strict: as for `read_header`, and little more is unpacked than the header
+    asks for. Raises VolumeError, also where a checksum does not fit.
+    """
+    with opened(path) as file:
+        stream, most_bytes = _unpacked(file)
+        header = _parsed(stream, strict)
+        skip(stream, min(header.offset, most_bytes) - header.fields.dtype.itemsize)
+        voxels = read_voxels(stream, header.shape_zyx, header.dtype, most_bytes - header.offset)
+        if isinstance(stream, Unpacked):
+            check_end(stream, strict=strict)
+    return header, voxels
+
+
+def as_itk(header: Header, stored: Array) -> tuple[Array, int]:
+    """The voxels that ITK gives, and how many of the stored ones were not finite.
+
+    Those are 0 before the rescale. Where the header asks for one, ITK computes it in double from
+    values that went through float32, and takes a slope of 0 for 1; the result is float32.
+    """
+    replaced = zero_nonfinite(stored)
+    slope, intercept = float(header.fields["scl_slope"]), float(header.fields["scl_inter"])
+    if not math.isfinite(slope) or abs(slope) < _EPSILON:
+        slope = 1.0
+    if not math.isfinite(intercept):
+        intercept = 0.0
+    if abs(slope - 1) <= _EPSILON and abs(intercept) <= _EPSILON:
+        return stored, replaced
+    rescaled = np.empty(stored.shape, np.float32)
+    through = np.float64 if stored.dtype == np.float64 else np.float32
+    with np.errstate(over="ignore", invalid="ignore"):
+        for target, plane in zip(rescaled, stored, strict=True):
+            target[...] = plane.astype(through).astype(np.float64) * slope + intercept
+    return rescaled, replaced
+
+
+def write(path: Path, header: Header, dtype: Dtype, planes: Iterable[Array]) -> None:
+    """Write voxels of ``dtype`` under the geometry of a header; gzipped if the name ends in .gz.
+
+    planes: parts (z, y, x) in order; each is written before the next is asked for. Dimensions,
+    qform, sform, codes, pixdim, units and texts are the header's own bytes; only what describes the
+    voxels (type, scaling, offset, display range, intent) changes. Extensions go. Raises OSError,
+    and what ``planes`` raises; ``path`` is then as it was.
+    """
+    layout, fields = header.fields.dtype, header.fields.copy()
+    fields["sizeof_hdr"] = layout.itemsize
+    fields["magic"] = np.void(MAGIC[layout])
+    fields["datatype"] = CODES[dtype.newbyteorder("=")]
+    fields["bitpix"] = 8 * dtype.itemsize
+    fields["vox_offset"] = layout.itemsize + 4
+    fields["scl_slope"] = 1
+    fields["scl_inter"] = 0
+    fields["cal"] = 0
+    fields["intent_code"] = 0
+    fields["intent_p"] = 0
+    fields["intent_name"] = np.void(bytes(16))
+    if layout == NIFTI1:
+        fields["gl"] = 0
+    head = fields.tobytes() + bytes(4)  # which say: no extensions
+    packing: Packing | None = "gzip" if path.name.lower().endswith(".gz") else None
+    with replacing(path) as part, part.open("wb") as file:
+        write_voxels(file, head, planes, dtype, packing)
+
+
+def _unpacked(file: BufferedReader) -> tuple[Stream, int]:
+    """The content of a file, and how many bytes that may be at most."""
+    # The first bytes decide, as in zlib: a .nii.gz that was never compressed is common enough.
+    gzipped = file.read(2) == GZIP_MAGIC
+    size = file.seek(0, 2)
+    file.seek(0)
+    if gzipped:
+        return Unpacked(file, "gzip"), most_unpacked(size)
+    return file, size
+
+
+def _parsed(stream: Stream, strict: bool) -> Header:
+    header = parse(stream)
+    if strict:
+        header.check_strictly()
+    return header
