@@ -226,7 +226,8 @@ def test_image_holds_no_tools(image: engine.Image) -> None:
     found = in_image(image, "sh", "-c", f"for t in {tools}; do command -v $t; done; :")
     assert found == ""
     packages = "import importlib.util as u; print([n for n in %r if u.find_spec(n)])"
-    names = ["pip", "setuptools", "nnunetv2", "nibabel", "pytest", "tests", "evaluation"]
+    names = ["pip", "setuptools", "nnunetv2", "nibabel", "SimpleITK", "pytest"]
+    names += ["tests", "evaluation"]
     assert in_image(image, "python3", "-c", packages % names).strip() == "[]"
 
 
