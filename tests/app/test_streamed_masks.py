@@ -185,8 +185,9 @@ def test_a_mask_that_cannot_be_written_stops_the_network(tmp_path: Path) -> None
     scan = image(tmp_path, (200, 50, 46), (3.0, 1.2, 1.3))
     seen: list[int] = []
     listener = Listener(lambda done, of: seen.append(of - done), print, print)
-    mask = tmp_path / "nowhere" / "mask.nii.gz"
-    with pytest.raises(ImageError, match=r"mask.nii.gz: cannot be written \(No such file"):
+    (tmp_path / "file").touch()
+    mask = tmp_path / "file" / "mask.nii.gz"  # which is no folder
+    with pytest.raises(ImageError, match=r"mask.nii.gz: cannot be written \(File exists"):
         predictor(tmp_path, Options(CPU)).write([scan], mask, listener, None)
     assert not seen or seen[-1] > 0
 

@@ -119,7 +119,7 @@ MISUSE = {
     f"run {PROCESS} --output {{0}}/file/below": "{0}/file/below",
     f"run {PROCESS} --output /proc/below": "/proc/below",
     f"bench {PROCESS} --scans {{0}}/absent": "{0}/absent: no such folder",
-    f"bench {PROCESS} --scans {{0}}/file": "{0}/file: not a NIfTI file",
+    f"bench {PROCESS} --scans {{0}}/file": "{0}/file: shorter than a NIfTI header",
     "score --predictions {0}/absent": "{0}/absent: no such folder",
     "score --labels {0}/absent": "{0}/absent: no such folder",
     "score --labels {0}/empty": "{0}/empty: holds no .nii.gz file",
