@@ -1,10 +1,12 @@
 """A ranking for people and other programs: ranking.md, ranking.csv, and what challengeR reads."""
 
+from collections import Counter
+
 import numpy as np
 
 from evaluation.ranking.outcomes import Outcomes
 from evaluation.ranking.ranking import ranked_values
-from evaluation.ranking.ranking_file import Ranking, Standing
+from evaluation.ranking.ranking_file import RankedTeam, Ranking, Standing
 from evaluation.ranking.rules import RankingRules
 from evaluation.ranking.stability import interval
 from evaluation.tables.markup import Table
@@ -88,33 +90,31 @@ def challenger_rows(outcomes: Outcomes, rules: RankingRules) -> list[dict[str, o
 def _places(ranking: Ranking) -> Table:
     own = ranking.methods[ranking.profile.method]
     others = {name: one for name, one in ranking.methods.items() if one is not own}
-    lines = []
-    for i, team in enumerate(ranking.teams):
-        low, high = interval(np.array(own.place_counts[i]))
-        first = own.place_counts[i][0] / ranking.resamples
-        lines.append(
-            (
-                team.name,
-                _place(own, i),
-                f"{own.scores[i]:.3f}",
-                f"{low} to {high}",
-                f"{first:.1%}",
-                *(_place(one, i) for one in others.values()),
-                _failures(ranking, i),
-            )
-        )
-    head = ("Team", "Place", "Score", "Place in 95 % of resamples", "First in resamples")
-    by_others = (f"Place by {name}" for name in others)
-    return Table("Places.", (*head, *by_others, "Failed cases"), tuple(lines), (METHOD, FAILED))
+    bounds = [interval(np.array(counts)) for counts in own.place_counts]
+    first = [counts[0] / ranking.resamples for counts in own.place_counts]
+    columns = [
+        ("Team", _names(ranking)),
+        ("Place", _shown(own)),
+        ("Score", [f"{score:.3f}" for score in own.scores]),
+        ("Place in 95 % of resamples", [f"{low} to {high}" for low, high in bounds]),
+        ("First in resamples", [f"{share:.1%}" for share in first]),
+        *((f"Place by {name}", _shown(one)) for name, one in others.items()),
+        ("Failed cases", list(map(_failures, ranking.teams))),
+    ]
+    return Table.of_columns("Places.", columns, METHOD, FAILED)
 
 
-def _place(standing: Standing, team: int) -> str:
-    place = standing.places[team]
-    return f"{place}=" if standing.places.count(place) > 1 else str(place)
+def _names(ranking: Ranking) -> list[str]:
+    return [team.name for team in ranking.teams]
 
 
-def _failures(ranking: Ranking, i: int) -> str:
-    team = ranking.teams[i]
+def _shown(standing: Standing) -> list[str]:
+    """Return the teams' places, a shared one with =."""
+    count = Counter(standing.places)
+    return [f"{place}=" if count[place] > 1 else str(place) for place in standing.places]
+
+
+def _failures(team: RankedTeam) -> str:
     if team.state == "refused":
         return f"refused: {team.message}"
     return f"{team.failed} ({team.missing} without a result)" if team.missing else str(team.failed)
@@ -122,19 +122,13 @@ def _failures(ranking: Ranking, i: int) -> str:
 
 def _means(ranking: Ranking) -> Table:
     own = ranking.methods[ranking.profile.method]
-    lines = [
-        (
-            team.name,
-            *(
-                f"{team.means[metric.column]:.4g} ({own.metric_ranks[metric.column][i]:.2f})"
-                for metric in ranking.profile.metrics
-            ),
-        )
-        for i, team in enumerate(ranking.teams)
-    ]
-    head = ("Team", *(metric.name for metric in ranking.profile.metrics))
+    columns = [("Team", _names(ranking))]
+    for metric in ranking.profile.metrics:
+        means = [team.means[metric.column] for team in ranking.teams]
+        pairs = zip(means, own.metric_ranks[metric.column], strict=True)
+        columns.append((metric.name, [f"{mean:.4g} ({rank:.2f})" for mean, rank in pairs]))
     caption = f"Means over the cases of what was ranked, and ranks ({ranking.profile.method})."
-    return Table(caption, head, tuple(lines), ())
+    return Table.of_columns(caption, columns)
 
 
 def _stability(ranking: Ranking) -> Table:
@@ -154,22 +148,19 @@ def _stability(ranking: Ranking) -> Table:
 
 
 def _significance(ranking: Ranking) -> Table:
-    better = {
-        column: np.array(p) <= ranking.profile.alpha for column, p in ranking.significance.items()
-    }
-    lines = [
-        (team.name, *(f"{map_[i].sum()} / {map_[:, i].sum()}" for map_ in better.values()))
-        for i, team in enumerate(ranking.teams)
-    ]
-    head = ("Team", *(metric.name for metric in ranking.profile.metrics))
+    columns = [("Team", _names(ranking))]
+    for metric in ranking.profile.metrics:
+        better = np.array(ranking.significance[metric.column]) <= ranking.profile.alpha
+        counts = zip(better.sum(axis=1), better.sum(axis=0), strict=True)
+        columns.append((metric.name, [f"{wins} / {losses}" for wins, losses in counts]))
     caption = (
         "How many other teams a team is significantly better / worse than (p at most"
         f" {ranking.profile.alpha:g})."
     )
-    return Table(caption, head, tuple(lines), (SIGNIFICANCE,))
+    return Table.of_columns(caption, columns, SIGNIFICANCE)
 
 
 def _excluded(ranking: Ranking) -> Table:
     lines = tuple((gap.case, gap.team, gap.reason) for gap in ranking.excluded)
     caption = "Cases that were ranked for no team, because one has no result of it."
-    return Table(caption, ("Case", "Team", "Reason"), lines, ())
+    return Table(caption, ("Case", "Team", "Reason"), lines)

@@ -1,6 +1,5 @@
 """What is compared between teams, and the figures that stand for a team's many cases."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +9,6 @@ from numpy.typing import NDArray
 from evaluation.challenges import CaseLimits
 
 Floats = NDArray[np.float64]
-Row = Mapping[str, object]
 
 DIGITS = 7  # significant ones of a number in the page
 
@@ -72,11 +70,6 @@ def distribution(values: Floats) -> dict[str, object]:
         "high": brief(near.max()),
         "far": [brief(value) for value in far],
     }
-
-
-def values(rows: Sequence[Row], column: str) -> Floats:
-    """Return the values of a column that were measured, or are defined."""
-    return np.array([row[column] for row in rows if row.get(column) is not None], np.float64)
 
 
 def brief(value: object) -> object:

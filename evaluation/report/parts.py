@@ -17,9 +17,10 @@ from evaluation.challenges import CaseLimits, Challenge
 from evaluation.gpu.curve_file import read_curve
 from evaluation.record import Record, row
 from evaluation.report.curves import packed
-from evaluation.report.metrics import METRICS, brief, distribution, values
+from evaluation.report.metrics import METRICS, brief, distribution
 from evaluation.report.overlays import Overlay, overlays
 from evaluation.states import State
+from evaluation.tables.results import values
 from evaluation.teams import Team
 
 LOG_CHARACTERS = 4000  # of a case that failed, from its end

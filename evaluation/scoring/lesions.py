@@ -65,11 +65,9 @@ class Detection:
 
         None where both masks are empty, 0 where one is or where nothing matches.
         """
-        if not self.reference_lesions and not self.predicted_lesions:
-            return None
-        sensitivity, precision = self.sensitivity or 0.0, self.precision or 0.0
+        sensitivity, precision = self.sensitivity, self.precision
         if not sensitivity or not precision:
-            return 0.0
+            return None if sensitivity is precision is None else 0.0
         return 2 * sensitivity * precision / (sensitivity + precision)
 
 

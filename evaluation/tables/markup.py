@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -12,7 +13,15 @@ class Table:
     caption: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of_columns(
+        cls, caption: str, columns: Iterable[tuple[str, Sequence[str]]], *notes: str
+    ) -> Self:
+        """Return a table of columns, each with its head and as many cells as the others."""
+        head, cells = zip(*columns, strict=True)
+        return cls(caption, head, tuple(zip(*cells, strict=True)), notes)
 
 
 _LATEX = str.maketrans(

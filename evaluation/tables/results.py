@@ -4,9 +4,10 @@ A row is a case as results.csv has it; None is what was not measured, which no t
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.challenges import CaseLimits, as_gb
 from evaluation.scoring.lesions import healthy_false_positive_rate
@@ -14,6 +15,7 @@ from evaluation.tables import markup
 from evaluation.tables.markup import Table
 
 Row = Mapping[str, object]
+Floats = NDArray[np.float64]
 
 NOT_MEASURED = "not measured"
 OK = "ok"
@@ -88,30 +90,26 @@ def _tables(rows: Sequence[Row], limits: CaseLimits) -> list[Table]:
 
 
 def _cases(rows: Sequence[Row]) -> Table:
-    columns: dict[str, Callable[[Row], str]] = {
-        "Case ID": lambda row: str(row["case"]),
-        "Image Size": lambda row: f"({row['size_x']}, {row['size_y']}, {row['size_z']})",
-        "Running Time (s)": lambda row: _number(row, "flare_time_s", 2),
-        "Max GPU (MB)": lambda row: _number(row, "flare_max_gpu_mb", 0) + _mark(row),
-        "Total GPU (MB)": lambda row: _number(row, "flare_auc_gpu_time", 0) + _mark(row),
-    }
-    if any(row["status"] != OK for row in rows):
-        columns["Failure"] = lambda row: "" if row["status"] == OK else str(row["status"])
-    marked = any(_mark(row) for row in rows)
-    return Table(
-        "Running time and GPU memory of every case, as the organisers count.",
-        tuple(columns),
-        tuple(tuple(cell(row) for cell in columns.values()) for row in rows),
-        (ORGANISERS, CONTAMINATED) if marked else (ORGANISERS,),
-    )
+    columns = [
+        ("Case ID", [str(row["case"]) for row in rows]),
+        ("Image Size", [f"({row['size_x']}, {row['size_y']}, {row['size_z']})" for row in rows]),
+        ("Running Time (s)", [_number(row, "flare_time_s", 2) for row in rows]),
+        ("Max GPU (MB)", [_number(row, "flare_max_gpu_mb", 0) + _mark(row) for row in rows]),
+        ("Total GPU (MB)", [_number(row, "flare_auc_gpu_time", 0) + _mark(row) for row in rows]),
+    ]
+    failures = ["" if row["status"] == OK else str(row["status"]) for row in rows]
+    columns += [("Failure", failures)] if any(failures) else []
+    notes = [ORGANISERS, CONTAMINATED] if any(map(_mark, rows)) else [ORGANISERS]
+    caption = "Running time and GPU memory of every case, as the organisers count."
+    return Table.of_columns(caption, columns, *notes)
 
 
 def _summary(rows: Sequence[Row], known: set[str]) -> Table:
     lines = []
     for label, column, factor, decimals in SUMMARY:
         if column in known:
-            values = factor * _values(rows, column)
-            lines.append((label, *_statistics(values, decimals), str(values.size)))
+            found = factor * values(rows, column)
+            lines.append((label, *_statistics(found, decimals), str(found.size)))
     notes = [STATISTICS]
     notes += [LESIONS] if "lesion_f1" in known else []
     notes += [NET] if "flare_time_s" in known else []
@@ -126,8 +124,8 @@ def _counts(rows: Sequence[Row], known: set[str], limits: CaseLimits) -> Table:
     lines += [(f"Failed: {state}", str(count)) for state, count in sorted(failures.items())]
     for label, column, limit in _limits(limits):
         if column in known:
-            values = _values(rows, column)
-            lines.append((label, _share(int(np.count_nonzero(values > limit)), values.size)))
+            found = values(rows, column)
+            lines.append((label, _share(int(np.count_nonzero(found > limit)), found.size)))
     if "predicted_ml" in known:
         lines.append(("False-positive rate of healthy cases", _healthy(rows)))
     if "contaminated" in known:
@@ -140,12 +138,8 @@ def _counts(rows: Sequence[Row], known: set[str], limits: CaseLimits) -> Table:
 
 def _limits(limits: CaseLimits) -> Iterator[tuple[str, str, float]]:
     """Yield what a limit is called, the column that it is of, and its value."""
-    if limits.time_s is not None:
-        yield (
-            f"Beyond {limits.time_s:g} s (organisers' running time)",
-            "flare_time_s",
-            limits.time_s,
-        )
+    if (seconds := limits.time_s) is not None:
+        yield f"Beyond {seconds:g} s (organisers' running time)", "flare_time_s", seconds
     if (mib := limits.vram_mib) is not None:
         beyond = f"Beyond {as_gb(mib)}"
         yield f"{beyond} (peak above the baseline, {mib:g} MiB)", "peak_vram_mib", mib
@@ -161,13 +155,12 @@ def _healthy(rows: Sequence[Row]) -> str:
     return "no healthy case" if rate is None else f"{rate:.3f} ({healthy} cases)"
 
 
-def _values(rows: Sequence[Row], column: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def values(rows: Sequence[Row], column: str) -> Floats:
+    """Return the values of a column that were measured, or are defined."""
     return np.array([row[column] for row in rows if row.get(column) is not None], np.float64)
 
 
-def _statistics(
-    values: np.ndarray[tuple[int], np.dtype[np.float64]], decimals: int
-) -> tuple[str, str]:
+def _statistics(values: Floats, decimals: int) -> tuple[str, str]:
     """Return mean ± SD and median (Q1, Q3)."""
     if not values.size:
         return NOT_MEASURED, NOT_MEASURED

@@ -1,6 +1,7 @@
 import numpy as np
 
-from evaluation.report.metrics import distribution, values
+from evaluation.report.metrics import distribution
+from evaluation.tables.results import values
 
 
 def test_a_box_as_tukey_draws_it() -> None:
