@@ -23,6 +23,7 @@ from evaluation.states import State
 from evaluation.volumes import Volume, read
 from volumes import metaimage, nifti
 from volumes.errors import VolumeError
+from volumes.files import replacing
 from volumes.grid import Grid, grid_difference
 
 SHOWN = 3  # names in a message
@@ -72,7 +73,6 @@ def collect(case: Case, outputs: Path, mask: Path, contract: Contract) -> tuple[
     taken = mask.with_name(f"{mask.name}.mha") if converted else mask
     try:
         source, remark = _find(case, outputs, contract)
-        mask.parent.mkdir(parents=True, exist_ok=True)
         _copy(source, taken, f"{source.name} in {_shown(source.parent, outputs)}")
     except EvaluationError as error:
         return State.NO_OUTPUT, str(error)
@@ -133,10 +133,8 @@ def _copy(source: Path, to: Path, shown: str) -> None:
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
         raise EvaluationError(f"{shown} is not a regular file")
-    with os.fdopen(opened, "rb") as file, to.open("wb") as copy:
+    with os.fdopen(opened, "rb") as file, replacing(to) as part, part.open("wb") as copy:
         shutil.copyfileobj(file, copy, 1 << 20)
-        copy.flush()
-        os.fsync(copy.fileno())
 
 
 def _write_metaimage(path: Path, scan: Volume) -> None:

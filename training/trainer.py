@@ -20,6 +20,7 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 
 from training.nnunet import end_with_parent
+from volumes.files import replacing
 
 # nnU-Net's own order (its option --c): finished, as far as it came, or at its best.
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
@@ -90,8 +91,8 @@ class nnUNetTrainer(stock.nnUNetTrainer):
 
     def save_checkpoint(self, filename):
         """Write it aside first: a kill must not leave half a checkpoint in place of a whole one."""
-        super().save_checkpoint(f"{filename}.part")
-        Path(f"{filename}.part").replace(filename)
+        with replacing(Path(filename)) as part:
+            super().save_checkpoint(str(part))
 
     def resume(self):
         """Load the furthest checkpoint there is, and seed what is drawn from here on.

@@ -19,13 +19,14 @@ from volumes.grid import Grid
 from volumes.streams import WRITE_AGAIN, Array, Dtype, Packing, opened, write_voxels
 from volumes.text_header import (
     HEADER_BYTES,
-    MOST_DIMENSIONS,
     SHOWN,
     Data,
     TextHeader,
     new_data_file,
+    parse_dimensions,
     parse_numbers,
     parse_sizes,
+    parse_skip,
     read_data,
     write_detached,
 )
@@ -82,15 +83,16 @@ def read(path: Path, *, strict: bool = False) -> tuple[Header, Array]:
 def header_of(grid: Grid) -> Header:
     """A new header for a grid; that of the voxels' type and place is for `write`."""
     spacing, origin, direction = grid.lps()
-    sizes, data = grid.shape_zyx[::-1], Data(None, None)
     fields = {
+        "NDims": "3",
         "TransformMatrix": _words(direction.T.ravel()),
         "Offset": _words(origin),
         "ElementSpacing": _words(spacing),
-        "DimSize": " ".join(map(str, sizes)),
+        "DimSize": " ".join(map(str, grid.shape_zyx[::-1])),
+        "ElementType": "MET_UCHAR",
+        "ElementDataFile": "LOCAL",
     }
-    dtype = np.dtype("u1")
-    return Header(fields, sizes, tuple(spacing), direction * spacing, np.array(origin), dtype, data)
+    return _described(fields)
 
 
 def write(path: Path, header: Header, dtype: Dtype, planes: Iterable[Array]) -> None:
@@ -131,10 +133,8 @@ def _head(header: Header, dtype: Dtype, size: int, data: str) -> str:
 
 def _parsed(file: BufferedReader, strict: bool) -> Header:
     fields = _fields(file)
-    expected = {"ElementNumberOfChannels": "1"}
-    if strict:
-        expected |= {"NDims": "3", "ElementDataFile": "LOCAL"}
-    for name, value in expected.items():
+    expected = {"NDims": "3", "ElementDataFile": "LOCAL"} if strict else {}
+    for name, value in ({"ElementNumberOfChannels": "1"} | expected).items():
         found = fields.get(name, "1")
         if found != value:
             raise VolumeError(
@@ -143,16 +143,18 @@ def _parsed(file: BufferedReader, strict: bool) -> Header:
             )
     if not _truth(fields, "BinaryData", default="True"):
         raise VolumeError(f"its BinaryData is False, expected True; {WRITE_AGAIN}")
-    (ndim,) = parse_sizes("NDims", fields.get("NDims", ""), 1)
-    if not 2 <= ndim <= MOST_DIMENSIONS:
-        raise VolumeError(f"its NDims is {ndim}, expected 3; supply a CT volume")
+    return _described(fields)
+
+
+def _described(fields: dict[str, str]) -> Header:
+    ndim = parse_dimensions("NDims", fields.get("NDims", ""))
     sizes = parse_sizes("DimSize", fields.get("DimSize", ""), ndim)
     steps = _numbers(fields, _SPACING, (1.0,) * ndim)
     matrix = _numbers(fields, _MATRIX, tuple(np.eye(ndim).ravel()))
     axes = np.reshape(matrix, (ndim, ndim)).T * steps  # a row there is an axis
-    origin = _numbers(fields, _ORIGIN, (0.0,) * ndim)
+    origin = np.array(_numbers(fields, _ORIGIN, (0.0,) * ndim))
     spacing = tuple(abs(step) for step in steps)
-    return Header(fields, sizes, spacing, axes, np.array(origin), _dtype(fields), _data(fields))
+    return Header(fields, sizes, spacing, axes, origin, _dtype(fields), _data(fields))
 
 
 def _fields(file: BufferedReader) -> dict[str, str]:
@@ -160,7 +162,7 @@ def _fields(file: BufferedReader) -> dict[str, str]:
     fields: dict[str, str] = {}
     while "ElementDataFile" not in fields:
         line = file.readline(HEADER_BYTES)
-        text = line.decode("ascii", "replace").strip()
+        text = line.decode(errors="replace").strip()
         field = _FIELD.fullmatch(text)
         if not line or file.tell() > HEADER_BYTES or (text and not field):
             raise VolumeError("not a MetaImage file; write it as .mha")
@@ -181,9 +183,8 @@ def _data(fields: dict[str, str]) -> Data:
     name = fields["ElementDataFile"]
     local = name in ("LOCAL", "Local", "local")
     packing: Packing | None = "zlib" if _truth(fields, "CompressedData") else None
-    stated = fields.get("HeaderSize", "0")
-    skip = -1 if stated == "-1" else int(parse_numbers("HeaderSize", stated, 1)[0])
-    if skip < -1 or (skip and (packing or local)):
+    skip = parse_skip("HeaderSize", fields.get("HeaderSize", "0"))
+    if skip and (packing or local):
         raise VolumeError(f"its HeaderSize cannot be {skip}; {WRITE_AGAIN}")
     return Data(None if local else name, packing, skip)
 

@@ -19,13 +19,14 @@ from volumes.grid import Grid
 from volumes.streams import WRITE_AGAIN, Array, Dtype, Packing, opened, write_voxels
 from volumes.text_header import (
     HEADER_BYTES,
-    MOST_DIMENSIONS,
     SHOWN,
     Data,
     TextHeader,
     new_data_file,
+    parse_dimensions,
     parse_numbers,
     parse_sizes,
+    parse_skip,
     read_data,
     write_detached,
 )
@@ -48,15 +49,10 @@ _NAMES = {  # the first one is written
 _TYPES = {name: dtype for dtype, names in _NAMES.items() for name in names}
 # Of each space the steps to the patient's left, back and head; others count as ITK's own.
 _SPACES = {
-    "left-posterior-superior": (1.0, 1.0, 1.0),
-    "lps": (1.0, 1.0, 1.0),
-    "right-anterior-superior": (-1.0, -1.0, 1.0),
-    "ras": (-1.0, -1.0, 1.0),
-    "left-anterior-superior": (1.0, -1.0, 1.0),
-    "las": (1.0, -1.0, 1.0),
-    "scanner-xyz": (1.0, 1.0, 1.0),
-    "3d-right-handed": (1.0, 1.0, 1.0),
-    "3d-left-handed": (1.0, 1.0, 1.0),
+    **dict.fromkeys(("right-anterior-superior", "ras"), (-1.0, -1.0, 1.0)),
+    **dict.fromkeys(("left-anterior-superior", "las"), (1.0, -1.0, 1.0)),
+    **dict.fromkeys(("left-posterior-superior", "lps"), (1.0, 1.0, 1.0)),
+    **dict.fromkeys(("scanner-xyz", "3d-right-handed", "3d-left-handed"), (1.0, 1.0, 1.0)),
 }
 _IN_SPACE = ("domain", "space", "time", "none", "???")  # kinds of an axis that voxels lie along
 _GEOMETRY = (
@@ -82,7 +78,7 @@ class Header(TextHeader):
 def read_header(path: Path) -> Header:
     """Read a header, none of the voxels; raises VolumeError."""
     with opened(path) as file:
-        return _parsed(file)
+        return _described(_fields(file))
 
 
 def read(path: Path) -> tuple[Header, Array]:
@@ -91,25 +87,24 @@ def read(path: Path) -> tuple[Header, Array]:
     Returns the header and the voxels (z, y, x), contiguous, writable and in native byte order.
     """
     with opened(path) as file:
-        header = _parsed(file)
+        header = _described(_fields(file))
         return header, read_data(file, path, header, strict=False)
 
 
 def header_of(grid: Grid) -> Header:
     """A new header for a grid; that of the voxels' type and place is for `write`."""
     spacing, origin, direction = grid.lps()
-    axes = direction * spacing
-    sizes = grid.shape_zyx[::-1]
     fields = {
+        "type": "uint8",
         "dimension": "3",
         "space": "left-posterior-superior",
-        "sizes": " ".join(map(str, sizes)),
-        "space directions": " ".join(map(_vector, axes.T)),
+        "sizes": " ".join(map(str, grid.shape_zyx[::-1])),
+        "space directions": " ".join(map(_vector, (direction * spacing).T)),
         "kinds": "domain domain domain",
+        "encoding": "raw",
         "space origin": _vector(origin),
     }
-    dtype, data = np.dtype("u1"), Data(None, None)
-    return Header(fields, sizes, tuple(spacing), axes, np.array(origin), dtype, data)
+    return _described(fields)
 
 
 def write(path: Path, header: Header, dtype: Dtype, planes: Iterable[Array]) -> None:
@@ -132,11 +127,8 @@ def write(path: Path, header: Header, dtype: Dtype, planes: Iterable[Array]) -> 
         write_voxels(file, b"", planes, dtype, "gzip")
 
 
-def _parsed(file: BufferedReader) -> Header:
-    fields = _fields(file)
-    (ndim,) = parse_sizes("dimension", fields.get("dimension", ""), 1)
-    if not 2 <= ndim <= MOST_DIMENSIONS:
-        raise VolumeError(f"its dimension is {ndim}, expected 3; supply a CT volume")
+def _described(fields: dict[str, str]) -> Header:
+    ndim = parse_dimensions("dimension", fields.get("dimension", ""))
     for kind in fields.get("kinds", "").split():
         if kind.lower() not in _IN_SPACE:
             raise VolumeError(
@@ -153,7 +145,7 @@ def _fields(file: BufferedReader) -> dict[str, str]:
     if not _MAGIC.fullmatch(file.readline(HEADER_BYTES)):
         raise VolumeError("not an NRRD file; export it again")
     fields: dict[str, str] = {}
-    while line := file.readline(HEADER_BYTES).decode("ascii", "replace"):
+    while line := file.readline(HEADER_BYTES).decode(errors="replace"):
         text = line.strip()
         if file.tell() > HEADER_BYTES:
             raise VolumeError(f"its header does not end; {WRITE_AGAIN}")
@@ -220,13 +212,10 @@ def _data(fields: dict[str, str]) -> Data:
             f"its encoding is {encoding[:SHOWN] or 'missing'}; write it with encoding raw or gzip"
         )
     packing: Packing | None = None if encoding == "raw" else "gzip"
-    skips = [
-        -1 if fields.get(name) == "-1" else int(parse_numbers(name, fields.get(name, "0"), 1)[0])
-        for name in ("byte skip", "line skip")
-    ]
-    if skips[1] or skips[0] < -1 or (skips[0] and packing):
-        raise VolumeError(f"its byte skip and line skip cannot be {skips}; {WRITE_AGAIN}")
-    return Data(fields.get("data file"), packing, skips[0])
+    lines, skip = (parse_skip(name, fields.get(name, "0")) for name in ("line skip", "byte skip"))
+    if lines or (skip and packing):
+        raise VolumeError(f"its line skip of {lines}, byte skip of {skip} cannot be; {WRITE_AGAIN}")
+    return Data(fields.get("data file"), packing, skip)
 
 
 def _length(step: list[float]) -> float:

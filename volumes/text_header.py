@@ -28,10 +28,11 @@ from volumes.streams import (
 )
 
 HEADER_BYTES = 2**16
-MOST_DIMENSIONS = 5
 SHOWN = 100  # characters of a file's own words in a message
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SIZE = re.compile(r"0*[1-9]\d{0,8}", re.ASCII)
+_SKIP = re.compile(r"-1|\d{1,9}", re.ASCII)
+_MOST_DIMENSIONS = 5
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,21 @@ def parse_sizes(name: str, text: str, count: int) -> tuple[int, ...]:
     return sizes
 
 
+def parse_dimensions(name: str, text: str) -> int:
+    """How many dimensions an image has; raises VolumeError for a line, and more than ITK takes."""
+    (ndim,) = parse_sizes(name, text, 1)
+    if not 2 <= ndim <= _MOST_DIMENSIONS:
+        raise VolumeError(f"its {name} is {ndim}, expected 3; supply a CT volume")
+    return ndim
+
+
+def parse_skip(name: str, text: str) -> int:
+    """How many bytes lie before the voxels, as in `Data`; raises VolumeError."""
+    if not _SKIP.fullmatch(text):
+        raise VolumeError(f"its {name} cannot be {text[:SHOWN]!r}; {WRITE_AGAIN}")
+    return int(text)
+
+
 def read_data(file: BufferedReader, path: Path, header: TextHeader, *, strict: bool) -> Array:
     """Read the voxels of the header at ``path``, behind which ``file`` stands; raises VolumeError.
 
@@ -189,4 +205,4 @@ def write_detached(
     with replacing(path) as part:
         with replacing(data) as data_part, data_part.open("wb") as file:
             size = write_voxels(file, b"", planes, dtype, packing)
-        part.write_text(head(size))
+        part.write_bytes(head(size).encode())

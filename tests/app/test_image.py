@@ -91,16 +91,6 @@ def test_a_mask_lies_on_the_scan(tmp_path: Path, suffix: str, dtype: str) -> Non
     assert names == ({f"case{suffix}", *DATA.get(suffix, [])})
 
 
-@pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nrrd", ".nhdr"])
-def test_itk_formats_keep_the_grid_exactly(tmp_path: Path, suffix: str) -> None:
-    scan_file = save(tmp_path / f"case{suffix}", ct(), spacing=(1 / 3, 0.7, 1.1))
-    scan = read_image(scan_file)
-    write_mask(tmp_path / f"mask{suffix}", labels(scan), scan)
-    before, after = (SITK.ReadImage(str(tmp_path / f"{n}{suffix}")) for n in ("case", "mask"))
-    for what in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
-        assert getattr(after, what)() == getattr(before, what)(), what
-
-
 def test_masks_are_compressed(tmp_path: Path) -> None:
     voxels = ct(shape=(20, 64, 64))
     for suffix in (".nii.gz", ".mha", ".nrrd"):
@@ -167,53 +157,14 @@ def cut(path: Path) -> Path:
     return write(path, path.read_bytes()[:-20])
 
 
-def of(make: Callable[[], Any], path: Path) -> Path:
-    SITK.WriteImage(make(), str(path))
-    return path
-
-
-def without_data(path: Path) -> Path:
-    path.with_suffix(".zraw").unlink()
-    return path
-
-
-def without_slices(path: Path) -> Path:
-    return write(path, path.read_bytes().replace(b"DimSize = 5 4 3", b"DimSize = 5 4 0"))
-
-
-def rgb() -> Any:
-    return SITK.Compose(*[SITK.Image([5, 4, 3], SITK.sitkUInt8)] * 3)
-
-
-def complexes() -> Any:
-    return SITK.Image([5, 4, 3], SITK.sitkComplexFloat32)
-
-
-def two_volumes() -> Any:
-    return SITK.JoinSeries([SITK.Image([5, 4, 3], SITK.sitkInt16)] * 2)
-
-
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda d: d / "case.nii.gz", "no such file"),
     "folder": (lambda d: folder(d / "case.nii.gz"), "not a regular file"),
     "suffix": (lambda d: write(d / "case.dcm", b""), "expected one of .nii.gz, .nii, .mha,"),
-    "empty": (lambda d: write(d / "case.nii.gz", b""), "shorter than a NIfTI header"),
-    "text": (lambda d: write(d / "case.nii", b"text" * 200), "no NIfTI signature"),
     "cut gzip": (lambda d: cut(save(d / "case.nii.gz", ct())), "gzip stream ends early"),
     "cut": (lambda d: cut(save(d / "case.nii", ct())), "truncated"),
     "cut mha": (lambda d: cut(save(d / "case.mha", ct())), "zlib stream ends early"),
     "cut nrrd": (lambda d: cut(save(d / "case.nrrd", ct())), "gzip stream ends early"),
-    "mhd alone": (lambda d: without_data(save(d / "case.mhd", ct())), "case.zraw: no such file"),
-    "text mha": (lambda d: write(d / "case.mha", b"hello"), "not a MetaImage file"),
-    "text nrrd": (lambda d: write(d / "case.nrrd", b"hello"), "not an NRRD file"),
-    "RGB": (lambda d: of(rgb, d / "case.nii.gz"), "RGB"),
-    "RGB mha": (lambda d: of(rgb, d / "case.mha"), "its ElementNumberOfChannels is 3"),
-    "complex": (lambda d: of(complexes, d / "case.nii"), "complex"),
-    "4D": (lambda d: of(two_volumes, d / "case.nii.gz"), "2 volumes in one file"),
-    "empty mha": (
-        lambda d: without_slices(save(d / "case.mha", ct())),
-        "damaged dimensions: its DimSize is",
-    ),
     "NaN": (lambda d: save(d / "c.nii", np.full(SHAPE, np.nan, "f4")), "no voxel is a finite"),
     "NaN nrrd": (lambda d: save(d / "c.nrrd", np.full(SHAPE, np.nan, "f4")), "no voxel is a"),
 }
@@ -262,17 +213,6 @@ class TestWriting:
     @pytest.fixture
     def mhd(self, tmp_path: Path, scan: Image) -> Image:
         return read_image(save(tmp_path / "in" / "case.mhd", ct()))
-
-    @pytest.mark.parametrize("suffix", SUFFIXES)
-    @pytest.mark.parametrize("of", [".nii.gz", ".mhd", ".nrrd"])
-    def test_the_name_decides_the_format(self, tmp_path: Path, of: str, suffix: str) -> None:
-        scan_file, mask_file = tmp_path / f"case{of}", tmp_path / "out" / f"mask{suffix}"
-        scan = read_image(save(scan_file, ct()))
-        write_mask(mask_file, labels(scan), scan)
-        before, after = (SITK.ReadImage(str(file)) for file in (scan_file, mask_file))
-        assert np.array_equal(SITK.GetArrayFromImage(after), labels(scan))
-        for what in ("GetSpacing", "GetOrigin", "GetDirection"):
-            assert getattr(after, what)() == pytest.approx(getattr(before, what)(), abs=1e-5), what
 
     def test_another_name(self, tmp_path: Path, scan: Image) -> None:
         with pytest.raises(ImageError, match=r"case.png: not an image file name"):

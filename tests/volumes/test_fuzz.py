@@ -12,9 +12,11 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from tests.volumes import test_metaimage, test_nrrd
 from tests.volumes.nifti_files import scan_bytes
@@ -104,6 +106,37 @@ def test_damaged_at_random(tmp_path: Path) -> None:
     )
     for (_, name, voxels), line in zip(read, done.stdout.splitlines(), strict=True):
         assert voxels.hex() in (json.loads(line), RAW.hex()), name
+
+
+@pytest.mark.parametrize("seed", range(80))
+def test_any_image_goes_through_unchanged(tmp_path: Path, seed: int) -> None:
+    """From SimpleITK to us, and from us to SimpleITK in the same format or another one."""
+    rng = np.random.default_rng(seed)
+    of, to = rng.choice(formats.SUFFIXES, 2)
+    dtype = rng.choice(["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"])
+    voxels = rng.integers(0, 100, rng.integers(1, 7, 3)).astype(dtype)
+    image: Any = sitk.GetImageFromArray(voxels)
+    image.SetSpacing(rng.uniform(0.1, 9, 3).tolist())
+    image.SetOrigin(rng.uniform(-900, 900, 3).tolist())
+    turned = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    image.SetDirection(turned.ravel().tolist())
+    scan, mask = tmp_path / f"scan{of}", tmp_path / f"mask{to}"
+    sitk.WriteImage(image, scan, useCompression=bool(rng.integers(2)) and of != ".nii")
+
+    header, read, strange = formats.read(scan)
+    theirs: Any = sitk.ReadImage(scan)
+    assert (read.dtype, strange) == (dtype, 0)
+    np.testing.assert_array_equal(read, voxels)
+    assert header.spacing == theirs.GetSpacing()[::-1]
+    formats.write(mask, header, read.dtype, iter([read[:1], read[1:]]))
+    after: Any = sitk.ReadImage(mask)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(after), voxels)
+    for what in ("GetSpacing", "GetOrigin", "GetDirection"):
+        before = getattr(theirs, what)()
+        exact = of == to or {of, to} == {".nii", ".nii.gz"}
+        if exact:
+            assert getattr(after, what)() == before, what
+        assert getattr(after, what)() == pytest.approx(before, abs=1e-4), what
 
 
 def hostile(folder: Path) -> list[Path]:

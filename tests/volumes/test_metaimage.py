@@ -127,8 +127,8 @@ def test_every_type_order_and_place(
         "CompressedDataSize": str(len(stored)) if packed else None,
     }
     path = tmp_path / f"a{suffix}"
-    path.write_bytes(header(**fields) + stored if suffix == ".mha" else header("a b.raw", **fields))
-    (tmp_path / "a b.raw").write_bytes(stored)
+    path.write_bytes(header(**fields) + stored if suffix == ".mha" else header("ä b.raw", **fields))
+    (tmp_path / "ä b.raw").write_bytes(stored)
     same_as_itk(path)
 
 
@@ -255,6 +255,9 @@ def test_voxels_of_another_file_are_not_read(file: Path, elsewhere: bytes) -> No
         (b"Offset = 0 0 0", b"Offset = 0 0 inf", "its Offset cannot be"),
         (b"MET_UCHAR", b"MET_STRING", "holds MET_STRING voxels"),
         (b"MET_UCHAR", b"MET_UCHAR\nElementNumberOfChannels = 3", "Channels is 3"),
+        (b"NDims = 3", b"NDims = 3\nHeaderSize = 7", "its HeaderSize cannot be 7"),
+        (b"NDims = 3", b"NDims = 3\nHeaderSize = 1e308", "its HeaderSize cannot be '1e308'"),
+        (b"MET_UCHAR", b"\x1b[31mMET_UCHAR", "holds \N{REPLACEMENT CHARACTER}[31mMET_UCHAR"),
         (b"ObjectType = Image\n", b"\x1f\x8b\x08 gzip\n", "not a MetaImage file"),
         (b"ObjectType = Image\n", b"a = " + b"x" * 2**17 + b"\n", "not a MetaImage file"),
     ],

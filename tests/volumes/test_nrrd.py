@@ -86,8 +86,8 @@ def test_every_type_order_and_place(
     if suffix == ".nrrd":
         path.write_bytes(header(**fields) + stored)
     else:
-        path.write_bytes(header(**fields, data_file="a b.raw"))
-        (tmp_path / "a b.raw").write_bytes(stored)
+        path.write_bytes(header(**fields, data_file="ä b.raw"))
+        (tmp_path / "ä b.raw").write_bytes(stored)
     same_as_itk(path)
 
 
@@ -210,9 +210,11 @@ def test_bytes_before_or_behind_the_voxels(tmp_path: Path, skip: int) -> None:
         ({"space origin": "(1,2,nan)"}, "its space origin cannot be"),
         ({**NO_SPACE, "spacings": "1 2"}, "its spacings cannot be"),
         ({**NO_SPACE, "spacings": "1 2 0"}, "its axes span no volume"),
-        ({"byte skip": "-2"}, "its byte skip and line skip cannot be"),
-        ({"line skip": "1"}, "its byte skip and line skip cannot be"),
-        ({"byte skip": "4", "encoding": "gzip"}, "its byte skip and line skip cannot be"),
+        ({"byte skip": "-2"}, "its byte skip cannot be '-2'"),
+        ({"byte skip": "1e308"}, "its byte skip cannot be '1e308'"),
+        ({"line skip": "1"}, "its line skip of 1, byte skip of 0 cannot be"),
+        ({"byte skip": "4", "encoding": "gzip"}, "its line skip of 0, byte skip of 4 cannot be"),
+        ({"encoding": "\x1b[31mraw"}, "its encoding is \N{REPLACEMENT CHARACTER}[31mraw"),
         ({"colour": "red"}, "a line of its header cannot be 'colour: red'"),
         ({"dimension": "4", "sizes": "6 5 2 2", "kinds": None, **NO_SPACE}, "2 volumes"),
     ],
