@@ -18,6 +18,7 @@ from app import __main__ as command
 from tests.app.conftest import SHAPE, SPACING, Run, mask, names, scan
 from tests.app.small_model import with_channels, write_model
 from tests.nnunet_models import ROOT, smooth_noise, write_scan
+from tests.submissions import HEEDING
 
 GIVEN = ["--input", "x", "--output", "y"]
 CASE_LINE = re.compile(
@@ -225,7 +226,7 @@ def test_what_ends_it_is_one_line_and_leaves_nothing(
     command_line = ["-m", "app", "--model", model, "--input", tmp_path / "scans", "--output"]
     slow = [tmp_path / "out", "--device", "cpu", "--step-size", "0.005"]
     process = subprocess.Popen(
-        [sys.executable, *map(str, (*command_line, *slow))],
+        [*HEEDING, sys.executable, *map(str, (*command_line, *slow))],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -235,6 +236,9 @@ def test_what_ends_it_is_one_line_and_leaves_nothing(
     assert process.stdout is not None
     assert "ready" in process.stdout.readline()
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()  # one that does not heed it
     assert (process.returncode, err) == (code, f"{word}; masks that are there are complete\n")
     assert names(tmp_path / "out") == []
