@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import SimpleITK as sitk
+import torch
 from numpy.typing import NDArray
 
 from app import __main__ as command
@@ -43,6 +44,15 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a model that no test changes."""
     return write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """torch sums a norm over channels that lie together by threads: one alone rounds more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def scan(file: Path, seed: int = 0, spacing: tuple[float, float, float] = SPACING) -> Path:

@@ -42,6 +42,7 @@ def windows(config: Network, count: int) -> Tensor:
     return torch.randn((count, config.input_channels, 12, 16, 16), generator=generator)
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_logits_are_the_same(name: str, count: int) -> None:

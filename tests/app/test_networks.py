@@ -152,6 +152,7 @@ def test_each_convolution_computes_in_the_precision_of_its_weights(config: Netwo
     assert 0 < results[0] < 0.7 * results[1]
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
