@@ -7,6 +7,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
+from nibabel import orientations
 from numpy.typing import NDArray
 
 from evaluation.pictures.focus import Choice, find_focus
@@ -34,16 +35,11 @@ def volume(voxels_zyx: NDArray[Any], affine: NDArray[np.float64]) -> Volume:
 
 def stored(values_zyx: NDArray[Any], orientation: str) -> Volume:
     """A volume of values that run to S, P and L, whose x, y and z run to the letters given."""
-    values = values_zyx.transpose()  # x, y, z
-    axes = ["LPS".find({"R": "L", "A": "P", "I": "S"}.get(c, c)) for c in orientation]
-    flipped = [i for i, letter in enumerate(orientation) if letter in "RAI"]
-    turned = np.flip(values.transpose(axes), tuple(flipped))
-    affine = np.eye(4)  # its columns are the directions of x, y, z, to R, A and S
-    affine[:3, :3] = 0
-    for i, axis in enumerate(axes):
-        affine[axis, i] = (1 if i in flipped else -1) * SPACING[axis] * (1, 1, -1)[axis]
-    affine[:3, 3] = 20.0, -30.0, -400.0
-    return volume(turned.transpose(), affine)
+    values_xyz, to = values_zyx.transpose(), tuple(orientation)
+    turn = orientations.ornt_transform(*map(orientations.axcodes2ornt, (("L", "P", "S"), to)))
+    affine = np.diag([*np.array(SPACING) * (-1, -1, 1), 1.0])  # from x, y, z to R, A and S
+    turned = orientations.apply_orientation(values_xyz, turn)
+    return volume(turned.transpose(), affine @ orientations.inv_ornt_aff(turn, values_xyz.shape))
 
 
 def scan_and_mask(orientation: str = "LPS", around: int = -100) -> tuple[Volume, Volume]:
@@ -245,7 +241,7 @@ def test_the_scale_bar_is_as_long_as_it_says() -> None:
 def test_a_mask_on_another_grid_is_refused() -> None:
     scan, mask = scan_and_mask()
     affine = mask.grid.affine.copy()
-    affine[:3, 3] = 0
+    affine[:3, 3] += 9.0
     moved = volume(mask.voxels_zyx, affine)
     with pytest.raises(ValueError, match="mask is not on the scan's grid: its origin"):
         draw(scan, moved, None, name="moved")

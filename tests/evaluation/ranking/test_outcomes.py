@@ -67,14 +67,11 @@ def test_values_are_those_of_the_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", FAILURES)
-def test_every_state_that_is_the_teams_doing_is_a_failure(tmp_path: Path, state: State) -> None:
-    write_team(tmp_path, "a", [record("x", state=state), record("y")])
-    assert read(tmp_path).failed.tolist() == [[True, False]]
-
-
-def test_a_failed_case_needs_no_measurement(tmp_path: Path) -> None:
-    crashed = replace(record("x", state=State.NONZERO_EXIT), vram=None, usage=None)
-    write_team(tmp_path, "a", [crashed, record("y")])
+@pytest.mark.parametrize("unmeasured", [{}, {"vram": None, "usage": None}])
+def test_every_state_that_is_the_teams_doing_is_a_failure_measured_or_not(
+    tmp_path: Path, state: State, unmeasured: dict[str, Any]
+) -> None:
+    write_team(tmp_path, "a", [replace(record("x", state=state), **unmeasured), record("y")])
     assert read(tmp_path).failed.tolist() == [[True, False]]
 
 
