@@ -103,7 +103,7 @@ BEHAVIOURS = {
     ),
     "truncated": Behaviour("bad_output", COPY, "truncated", make=_truncated),
     "checksum": Behaviour("bad_output", COPY, "damaged", make=_wrong_checksum),
-    "text": Behaviour("bad_output", 'echo mask > "$mask"', "gzip"),
+    "text": Behaviour("bad_output", 'echo mask > "$mask"', "shorter than a NIfTI header"),
 }
 
 

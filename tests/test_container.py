@@ -112,10 +112,10 @@ def test_a_model_with_a_lesion_filter(
 
 @pytest.mark.engine
 def test_stopped_it_ends_by_itself_and_leaves_nothing(
-    image: engine.Image, synthetic_scan: Path, folder: Path
+    image: engine.Image, scan: Path, folder: Path
 ) -> None:
     """The first process of a container is sent SIGTERM, which it ignores unless it asks for it."""
-    put(synthetic_scan, folder, "case")
+    put(scan, folder, "case")
     mounted = (f"--volume={folder}/{name}/:/workspace/{name}/" for name in ("inputs", "outputs"))
     slow = ("sh", "predict.sh", "--step-size", "0.005")
     place = ("--env", "PYTHONUNBUFFERED=1", *mounted, f"{image.name}:latest")

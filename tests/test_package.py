@@ -26,14 +26,17 @@ from volumes import VERSION
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ROOMS = ("app", "evaluation", "training", "volumes")
+# By the layout of a NIfTI file: the extra brings no other reader than the package's own.
 SEGMENTS_WHAT_IS_BRIGHT = """
-import nibabel
+import gzip
+import numpy as np
 from pathlib import Path
 for file in Path("inputs").iterdir():
-    scan = nibabel.load(file)
-    mask = (scan.get_fdata() > 0).astype("uint8")
+    content = gzip.decompress(file.read_bytes())
+    stored = {2: "u1", 4: "<i2", 16: "<f4", 64: "<f8"}[int.from_bytes(content[70:72], "little")]
+    mask = (np.frombuffer(content, stored, offset=352) > 0).astype(stored)
     name = file.name.replace("_0000", "")
-    nibabel.save(nibabel.Nifti1Image(mask, scan.affine), "outputs/" + name)
+    (Path("outputs") / name).write_bytes(gzip.compress(content[:352] + mask.tobytes()))
 """
 
 Command = Callable[..., str]

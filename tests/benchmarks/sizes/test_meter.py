@@ -54,6 +54,7 @@ def test_failures_say_why(tmp_path: Path) -> None:
             meter.run("c", [tmp_path / "nothing"], {}, tmp_path)
 
 
+@pytest.mark.alone
 def test_peak_and_area_of_gpu_memory(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

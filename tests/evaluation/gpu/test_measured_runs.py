@@ -86,6 +86,7 @@ def stranger() -> Iterator[int]:
     process.wait()
 
 
+@pytest.mark.alone
 def test_time_peak_and_area_are_those_of_the_submission(setting: Setting) -> None:
     for one in setting.evaluate(setting.write(), count=2):
         assert (one.state, one.message, one.attempts) == (State.OK, "", 1)
@@ -119,6 +120,7 @@ def test_another_process_on_the_gpu_is_said(setting: Setting, stranger: int) -> 
     assert "contaminated" in (setting.folder / "results" / "tables.md").read_text().lower()
 
 
+@pytest.mark.alone
 def test_a_gpu_that_is_lost_is_not_the_submissions_fault(setting: Setting) -> None:
     """Lost in the first attempt only: the second one counts, and the area is whole again."""
     middle = (

@@ -102,6 +102,7 @@ def test_known_curve_beside_a_busy_core(fake: FakeNvml, tmp_path: Path) -> None:
     assert np.median(excess_s[-100:]) == pytest.approx(np.median(excess_s[:100]), abs=0.003)
 
 
+@pytest.mark.alone
 def test_plateaus_longer_than_two_intervals_are_found_exactly(
     fake: FakeNvml, tmp_path: Path
 ) -> None:
@@ -150,6 +151,7 @@ def test_gpu_is_addressed_by_uuid(fake: FakeNvml, tmp_path: Path) -> None:
             assert sampler.curve(0, time.monotonic()).used_mib[0] == idle_mib
 
 
+@pytest.mark.alone
 def test_latency_of_a_call_lies_between_its_stamps(fake: FakeNvml, tmp_path: Path) -> None:
     fake.update(latency_s=0.03)
     with Sampler("GPU-1", tmp_path / "gpu", interval_s=INTERVAL_S) as sampler:
