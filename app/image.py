@@ -81,27 +81,14 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     return Image(voxels, (z, y, x), header, notes)
 
 
-def write_mask(path: str | os.PathLike[str], mask: Array, like: Image) -> None:
-    """Write a label map on the grid of the scan it was made from, atomically.
-
-    mask: (z, y, x), uint8 or uint16, of like's shape. The name decides the format; it is
-    compressed, except as .nii. An existing file is replaced. On failure nothing is left behind and
-    ImageError is raised.
-    """
-    if mask.dtype not in (np.uint8, np.uint16) or mask.shape != like.voxels.shape:
-        raise ValueError(
-            f"mask: {mask.dtype} {mask.shape}, expected uint8 or uint16 {like.voxels.shape}"
-        )
-    write_planes(path, iter([mask]), mask.dtype, like)
-
-
 def write_planes(
     path: str | os.PathLike[str], planes: Iterator[Array], dtype: npt.DTypeLike, like: Image
 ) -> None:
-    """The same for a mask of ``dtype`` that comes in parts (z, y, x), in order along z.
+    """Write a label map of ``dtype`` on the grid of the scan it was made from, atomically.
 
-    Each part is written before the next is asked for. An error that ``planes`` raises leaves
-    nothing behind either.
+    planes: its parts (z, y, x), in order along z; each is written before the next is asked for. The
+    name decides the format; it is compressed, except as .nii. An existing file is replaced. Raises
+    ImageError, and what ``planes`` raises; nothing is left behind then.
     """
     path = Path(path)
     try:
@@ -118,7 +105,7 @@ def write_planes(
 def same_grid(a: Image, b: Image) -> str | None:
     """None if a and b can be channels of one case, else a phrase that says how b differs from a.
 
-    Shape and spacing must agree, as in nnU-Net.
+    Shape and spacing must agree, to the precision of a NIfTI header.
     """
     if a.voxels.shape != b.voxels.shape:
         return f"different shape ({_by(b.voxels.shape)}, not {_by(a.voxels.shape)})"

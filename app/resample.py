@@ -136,7 +136,10 @@ class Sampling:
     ) -> tuple[slice, NDArray[np.float64]]:
         """The inputs that some outputs (None: all) need and their (outputs, inputs) weights.
 
-        What lies beyond ``BAND`` is added to the outermost input, so rows still sum to one.
+        Those of a spline are what scipy's ``zoom(mode="nearest", grid_mode=True)`` does on an axis.
+        Cubic: the input is padded by its edge, turned into B-spline coefficients (Unser's recursive
+        filter with scipy's "reflect" start) and evaluated at four neighbours. What lies beyond
+        ``BAND`` is added to the outermost input, so rows still sum to one.
         """
         like = _torch_coordinates if self.like_torch else _coordinates
         c = like(n_in, n_out)
@@ -151,15 +154,6 @@ class Sampling:
     def nearest(self, n_in: int, n_out: int) -> NDArray[np.int64]:
         """The input of each output, across the separated axis."""
         return _torch_nearest(n_in, n_out) if self.like_torch else nearest_taps(n_in, n_out).low
-
-
-def spline_matrix(n_in: int, n_out: int, order: int) -> NDArray[np.float64]:
-    """(n_out, n_in) matrix that does scipy's ``zoom(mode="nearest", grid_mode=True)`` on an axis.
-
-    ``order`` is 1 or 3. Cubic: the input is padded by its edge, turned into B-spline coefficients
-    (Unser's recursive filter with scipy's "reflect" start) and evaluated at four neighbours.
-    """
-    return Sampling(order).matrix(n_in, n_out)[1]
 
 
 def _rows(c: NDArray[np.float64], n: int, order: int) -> NDArray[np.float64]:

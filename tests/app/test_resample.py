@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from app.resample import (
+    Sampling,
     linear_taps,
     mix_linear,
     mix_linear_like_scipy,
@@ -21,7 +22,6 @@ from app.resample import (
     resample_torch,
     resampled_shape,
     separated_axis,
-    spline_matrix,
 )
 from tests.app.scipy_zoom import Array, nearest, zoom
 
@@ -74,7 +74,7 @@ def test_spline_matrix_is_scipys_zoom_of_the_identity(n_in: int, n_out: int, ord
     expected = ndimage.zoom(
         np.eye(n_in), (n_out / n_in, 1), order=order, mode="nearest", grid_mode=True
     )
-    matrix = spline_matrix(n_in, n_out, order)
+    _, matrix = Sampling(order).matrix(n_in, n_out)
     assert matrix.shape == (n_out, n_in)
     np.testing.assert_allclose(matrix, expected, rtol=0, atol=2e-14)
 

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from tests.submissions import save
+from tests.volumes.itk import same_as_itk
 from volumes import metaimage, nifti
 from volumes.errors import VolumeError
 from volumes.grid import grid_difference
@@ -65,22 +66,6 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def same_as_itk(path: Path) -> metaimage.Header:
-    """Compare a file with what ITK reads; returns the header."""
-    found, stored = metaimage.read(path)
-    image = SITK.ReadImage(str(path))
-    theirs = SITK.GetArrayFromImage(image)
-    assert stored.dtype == theirs.dtype
-    assert stored.dtype.isnative
-    np.testing.assert_array_equal(stored, theirs.reshape(stored.shape))
-    assert found.spacing_xyz == image.GetSpacing()
-    ndim = len(found.sizes)
-    lps = np.array(image.GetDirection()).reshape(ndim, ndim) * image.GetSpacing()
-    np.testing.assert_allclose(found.axes, lps, atol=1e-12)
-    np.testing.assert_allclose(found.origin, image.GetOrigin())
-    return found
-
-
 def changed(path: Path, old: bytes, new: bytes) -> Path:
     content = path.read_bytes()
     assert content.count(old) == 1
@@ -129,7 +114,7 @@ def test_every_type_order_and_place(
     path = tmp_path / f"a{suffix}"
     path.write_bytes(header(**fields) + stored if suffix == ".mha" else header("ä b.raw", **fields))
     (tmp_path / "ä b.raw").write_bytes(stored)
-    same_as_itk(path)
+    same_as_itk(metaimage, path)
 
 
 ODD: dict[str, dict[str, str | None]] = {
@@ -176,7 +161,7 @@ def test_odd_headers(tmp_path: Path, name: str, how: str) -> None:
     head = head.replace(b"\n", b"\r\n") if how == "CRLF" else head
     path = tmp_path / "a.mha"
     path.write_bytes(head + voxels().tobytes())
-    same_as_itk(path)
+    same_as_itk(metaimage, path)
 
 
 @pytest.mark.parametrize("skip", [0, 7, -1])
@@ -184,7 +169,7 @@ def test_a_file_of_voxels_with_something_before_or_behind(tmp_path: Path, skip: 
     before = b"1234567" if skip else b""
     (tmp_path / "a.raw").write_bytes(before + voxels().tobytes() + (b"" if skip < 0 else b"behind"))
     (tmp_path / "a.mhd").write_bytes(header("./a.raw", HeaderSize=str(skip)))
-    same_as_itk(tmp_path / "a.mhd")
+    same_as_itk(metaimage, tmp_path / "a.mhd")
 
 
 def test_a_stream_whose_size_is_not_said_is_read(tmp_path: Path) -> None:
@@ -218,7 +203,7 @@ def test_every_type_is_written(tmp_path: Path, dtype: str, suffix: str) -> None:
     scan = metaimage.read_header(path)
     written = tmp_path / f"b{suffix}"
     metaimage.write(written, scan, np.dtype(dtype), [voxels(dtype)])
-    assert same_as_itk(written).dtype == dtype
+    assert same_as_itk(metaimage, written).dtype == dtype
     before, after = (SITK.ReadImage(str(name)) for name in (path, written))
     for what in ("GetSpacing", "GetOrigin", "GetDirection"):
         assert getattr(after, what)() == getattr(before, what)(), what

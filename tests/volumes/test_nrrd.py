@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from tests.volumes.itk import same_as_itk
 from volumes import nrrd
 from volumes.errors import VolumeError
 from volumes.grid import LPS
@@ -55,22 +56,6 @@ def header(more: str = "", /, **changes: str | None) -> bytes:
     return "".join(["NRRD0004\n", *lines, more, "\n"]).encode()
 
 
-def same_as_itk(path: Path) -> nrrd.Header:
-    """Compare a file with what ITK reads; returns the header."""
-    found, stored = nrrd.read(path)
-    image = SITK.ReadImage(str(path))
-    theirs = SITK.GetArrayFromImage(image)
-    assert stored.dtype == theirs.dtype
-    assert stored.dtype.isnative
-    np.testing.assert_array_equal(stored, theirs.reshape(stored.shape))
-    assert found.spacing_xyz == image.GetSpacing()
-    ndim = len(found.sizes)
-    lps = np.array(image.GetDirection()).reshape(ndim, ndim) * image.GetSpacing()
-    np.testing.assert_allclose(found.axes, lps, atol=1e-12)
-    np.testing.assert_allclose(found.origin, image.GetOrigin())
-    return found
-
-
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("endian", ["little", "big"])
 @pytest.mark.parametrize("encoding", ["raw", "gzip"])
@@ -88,14 +73,14 @@ def test_every_type_order_and_place(
     else:
         path.write_bytes(header(**fields, data_file="ä b.raw"))
         (tmp_path / "ä b.raw").write_bytes(stored)
-    same_as_itk(path)
+    same_as_itk(nrrd, path)
 
 
 @pytest.mark.parametrize("name", [name for names in TYPES.values() for name in names])
 def test_every_name_of_a_type(tmp_path: Path, name: str) -> None:
     (dtype,) = (dtype for dtype, names in TYPES.items() if name in names)
     (tmp_path / "a.nrrd").write_bytes(header(type=name) + voxels(dtype).tobytes())
-    assert same_as_itk(tmp_path / "a.nrrd").dtype == dtype
+    assert same_as_itk(nrrd, tmp_path / "a.nrrd").dtype == dtype
 
 
 ODD: dict[str, dict[str, str | None]] = {
@@ -139,7 +124,7 @@ def test_odd_headers(tmp_path: Path, name: str, how: str) -> None:
     head = head.replace(b"\n", b"\r\n") if how == "CRLF" else head
     path = tmp_path / "a.nrrd"
     path.write_bytes(head + voxels().tobytes())
-    same_as_itk(path)
+    same_as_itk(nrrd, path)
 
 
 @pytest.mark.parametrize("suffix", [".nrrd", ".nhdr"])
@@ -149,7 +134,7 @@ def test_every_type_is_written(tmp_path: Path, dtype: str, suffix: str) -> None:
     path.write_bytes(header(**ODD["RAS"]) + voxels().tobytes())
     scan = nrrd.read_header(path)
     nrrd.write(written, scan, np.dtype(dtype), [voxels(dtype)[:1], voxels(dtype)[1:]])
-    assert same_as_itk(written).dtype == dtype
+    assert same_as_itk(nrrd, written).dtype == dtype
     assert "space: RAS\n" in written.read_bytes().partition(b"\n\n")[0].decode()
     before, after = (SITK.ReadImage(str(name)) for name in (path, written))
     for what in ("GetSpacing", "GetOrigin", "GetDirection"):
@@ -161,7 +146,7 @@ def test_a_new_header_states_its_grid(tmp_path: Path) -> None:
     grid = nrrd.read_header(tmp_path / "a.nrrd").grid
     again = nrrd.header_of(grid)
     nrrd.write(tmp_path / "b.nrrd", again, np.dtype(np.int16), [voxels()])
-    found = same_as_itk(tmp_path / "b.nrrd")
+    found = same_as_itk(nrrd, tmp_path / "b.nrrd")
     np.testing.assert_allclose(found.grid.affine, grid.affine)
     expected = np.array([[0, -0.9, 0, 1.5], [0.8, 0, 0, -2.5], [0, 0, 2.5, 3.5], [0, 0, 0, 1]])
     np.testing.assert_allclose(LPS @ grid.affine, expected)
@@ -174,7 +159,7 @@ def test_bytes_before_or_behind_the_voxels(tmp_path: Path, skip: int) -> None:
     (tmp_path / "a.nhdr").write_bytes(header(byte_skip=str(skip), data_file="./a.raw"))
     (tmp_path / "a.raw").write_bytes(data)
     for name in ("a.nrrd", "a.nhdr"):
-        same_as_itk(tmp_path / name)
+        same_as_itk(nrrd, tmp_path / name)
 
 
 @pytest.mark.parametrize(
