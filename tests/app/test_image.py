@@ -1,8 +1,6 @@
 """app.image: what a caller sees of reading, writing and refusing, in every format."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -303,17 +301,6 @@ def test_same_grid(
     first = read_image(save(tmp_path / "a.mha", ct()))
     second = read_image(save(tmp_path / "b.mha", ct(shape=shape), spacing=spacing))
     assert same_grid(first, second) == phrase
-
-
-def test_nifti_needs_no_simpleitk(tmp_path: Path) -> None:
-    path = save(tmp_path / "case.nii.gz", ct())
-    code = (
-        "import sys; from app.image import *; s = read_image(sys.argv[1]);"
-        "write_mask(sys.argv[2], s.voxels.astype('u1'), s); assert 'SimpleITK' not in sys.modules"
-    )
-    output = tmp_path / "mask.nii.gz"
-    subprocess.run([sys.executable, "-c", code, path, output], cwd=ROOT, check=True)
-    assert output.is_file()
 
 
 @pytest.mark.parametrize(
