@@ -11,7 +11,6 @@ is in now, so that two versions of the source can be compared.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
 import random
@@ -25,9 +24,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.command_line import count, exit_code, parser
+from benchmarks.programs import ROOT
+from volumes.files import write_whole
+
 ROOMS = ("app", "volumes", "evaluation", "training", "benchmarks", "examples")
 TIMEOUT_S = 400.0
 PASSED, NONE_COLLECTED = 0, 5  # pytest's exit codes
+CRASH = "crash"
 SWAPS: dict[type[ast.AST], tuple[str, str]] = {
     ast.Lt: ("<", "<="),
     ast.LtE: ("<=", "<"),
@@ -150,7 +154,7 @@ def fate(tree: Path, mutant: Mutant) -> str:
             path.write_text(original, encoding="utf-8")
         if failed is None:
             break
-        if _first_failure(tree, [failed]) is None:
+        if failed == CRASH or _first_failure(tree, [failed]) is None:
             return "killed"
         broken.append(failed)
         tests = [one for one in tests if one != failed]  # a file that cannot be imported
@@ -158,7 +162,7 @@ def fate(tree: Path, mutant: Mutant) -> str:
 
 
 def _first_failure(tree: Path, arguments: Sequence[str]) -> str | None:
-    """Return the first test, or file of tests, that fails; None if none does."""
+    """Return the first test, or file of tests, that fails; CRASH if Python does, None if none."""
     command = [sys.executable, "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-rfE"]
     ended = subprocess.run(
         [*command, *arguments],
@@ -168,18 +172,20 @@ def _first_failure(tree: Path, arguments: Sequence[str]) -> str | None:
         text=True,
         check=False,
     )
+    if ended.returncode < 0:  # ended by a signal
+        return CRASH
     found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", ended.stdout, re.MULTILINE)
     assert found or ended.returncode in (PASSED, NONE_COLLECTED), ended.stdout + ended.stderr
     return found and found[1]
 
 
-def chosen(tree: Path, count: int, seed: int) -> list[Mutant]:
+def chosen(tree: Path, most: int, seed: int) -> list[Mutant]:
     """Return so many mutants, each of another line, drawn from a seed."""
     found = mutants(tree)
     random.Random(seed).shuffle(found)
     by_line = {(one.path, one.line): one for one in reversed(found)}
     kept = [one for one in found if by_line[one.path, one.line] is one]
-    return kept[:count]
+    return kept[:most]
 
 
 def still_there(tree: Path, earlier: Sequence[Mutant]) -> list[Mutant]:
@@ -191,43 +197,49 @@ def still_there(tree: Path, earlier: Sequence[Mutant]) -> list[Mutant]:
     return [one for one in found if one is not None]
 
 
-def main() -> int:
-    """Write a report, a line a mutant, as it goes; return 0."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.mutants", description=__doc__)
-    parser.add_argument("--tree", type=Path, default=Path())
-    parser.add_argument("--output", type=Path, required=True, help="gets mutants.jsonl")
-    parser.add_argument("--count", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=2024)
-    parser.add_argument("--again", type=Path, help="an earlier mutants.jsonl")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        tree = Path(folder) / "tree"
-        ignored = shutil.ignore_patterns(".git", ".venv*", "runs", "__pycache__", ".*_cache")
-        shutil.copytree(given.tree, tree, ignore=ignored)
-        for environment in (".venv", ".venv-nnunet"):
-            if (given.tree / environment).exists():
-                (tree / environment).symlink_to((given.tree / environment).resolve())
-        if given.again is None:
-            todo = chosen(tree, given.count, given.seed)
-        else:
-            earlier = [json.loads(line) for line in given.again.read_text().splitlines()]
-            was = [
-                Mutant(*(one[key] for key in ("path", "line", "before", "after")))
-                for one in earlier
-            ]
-            todo = still_there(tree, was)
-            print(f"{len(todo)} of {len(was)} lines are still there")
-        given.output.mkdir(parents=True, exist_ok=True)
-        fates = Counter[str]()
-        with (given.output / "mutants.jsonl").open("w") as report:
+def earlier(file: Path) -> list[Mutant]:
+    """Return the mutants of a report."""
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return [Mutant(**{name: one[name] for name in Mutant.__annotations__}) for one in lines]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    options = parser("mutants", __doc__)
+    options.add_argument("--tree", type=Path, default=ROOT, help="of the source and its tests")
+    options.add_argument("--count", type=count, default=60)
+    options.add_argument("--seed", type=int, default=2024)
+    options.add_argument("--again", type=Path, help="an earlier mutants.jsonl")
+    given = options.parse_args(arguments)
+
+    def do() -> bool:
+        with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+            tree = copied(given.tree, Path(folder) / "tree")
+            if given.again is None:
+                todo = chosen(tree, given.count, given.seed)
+            else:
+                todo = still_there(tree, earlier(given.again))
+            fates, lines = Counter[str](), list[str]()
             for mutant in todo:
                 came_to = fate(tree, mutant)
                 fates[came_to] += 1
-                report.write(json.dumps(asdict(mutant) | {"fate": came_to}) + "\n")
-                report.flush()
+                lines.append(json.dumps(asdict(mutant) | {"fate": came_to}))
+                write_whole(given.output / "mutants.jsonl", "\n".join(lines) + "\n")
                 print(f"{came_to:8} {mutant.path}:{mutant.line} {mutant.after.strip()}", flush=True)
-    print(", ".join(f"{count} {what}" for what, count in sorted(fates.items())))
-    return 0
+        print(", ".join(f"{number} {what}" for what, number in sorted(fates.items())))
+        return True
+
+    return exit_code(do)
+
+
+def copied(source: Path, tree: Path) -> Path:
+    """Copy a tree, without what is made in it; its environments are used where they are."""
+    ignored = shutil.ignore_patterns(".git", ".venv*", "runs", "__pycache__", ".*_cache")
+    shutil.copytree(source, tree, ignore=ignored)
+    for environment in (".venv", ".venv-nnunet"):
+        if (source / environment).exists():
+            (tree / environment).symlink_to((source / environment).resolve())
+    return tree
 
 
 if __name__ == "__main__":
