@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.command_line import count, parser, publish
+from benchmarks.command_line import parser, publish
 from benchmarks.machine import Run, description, measured, peak_mib
 from benchmarks.programs import (
     DEVICE,
@@ -31,6 +31,7 @@ from benchmarks.programs import (
 )
 from benchmarks.published import HUANG, Weights, make_weights
 from evaluation import volumes
+from evaluation.numbers import positive
 from evaluation.tables.markup import markdown_table
 from examples.samples import NAMES, fetch
 
@@ -38,7 +39,9 @@ from examples.samples import NAMES, fetch
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = parser("against_nnunet", __doc__)
-    options.add_argument("--repeats", type=count, default=3, help="of each run; medians are shown")
+    options.add_argument(
+        "--repeats", type=positive(int), default=3, help="of each run; medians are shown"
+    )
     options.add_argument("--case", choices=NAMES, default=NAMES[0], help="which demonstration scan")
     args = options.parse_args(arguments)
     (sample,) = fetch(ROOT / "runs" / "samples", names=[args.case])

@@ -15,7 +15,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from benchmarks import machine, programs
-from benchmarks.command_line import count, exit_code
+from benchmarks.command_line import exit_code
 from benchmarks.log import Log, Time
 from benchmarks.programs import ROOT
 from benchmarks.published import NETWORKS, make_weights
@@ -25,6 +25,7 @@ from benchmarks.sizes.scans import LONG_SLICES, PUBLISHED_SLICES, make_scan
 from benchmarks.sizes.versions import app_version
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
+from evaluation.numbers import positive
 from evaluation.tables.markup import markdown_row, markdown_table
 from examples import samples
 from volumes.files import write_whole
@@ -88,7 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = long_parser("budgets", __doc__, [*PUBLISHED_SLICES, LONG_SLICES])
     add = options.add_argument
-    add("--budgets", nargs="+", type=count, default=BUDGETS_MIB, help="MiB; default: %(default)s")
+    add(
+        "--budgets",
+        nargs="+",
+        type=positive(int),
+        default=BUDGETS_MIB,
+        help="MiB; default: %(default)s",
+    )
     args = options.parse_args(arguments)
 
     def do() -> bool:

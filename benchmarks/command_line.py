@@ -19,13 +19,6 @@ def parser(program: str, description: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def count(text: str) -> int:
-    """Return an option's whole number above 0."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"should be a whole number above 0, found {text!r}")
-    return int(text)
-
-
 def publish(report: str, file: Path) -> None:
     """Write a report to a file, and print it."""
     write_whole(file, report + "\n")

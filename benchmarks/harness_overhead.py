@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from benchmarks.command_line import count, parser, publish
+from benchmarks.command_line import parser, publish
 from evaluation import challenges, host
 from evaluation.cases import find
 from evaluation.conditions import usual
 from evaluation.gpu.devices import NONE
 from evaluation.harness import Plan, evaluate
+from evaluation.numbers import positive
 from evaluation.record import Record
 from evaluation.runners import images
 from evaluation.submission import Submission
@@ -45,7 +46,9 @@ SCRIPTS = {
 def main() -> None:
     """Measure both containers and write the table."""
     options = parser("harness_overhead", __doc__)
-    options.add_argument("--cases", type=count, default=11, help="one more than is measured")
+    options.add_argument(
+        "--cases", type=positive(int), default=11, help="one more than is measured"
+    )
     given = options.parse_args()
     rows = []
     for name, script in SCRIPTS.items():

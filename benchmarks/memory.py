@@ -12,11 +12,12 @@ import statistics
 import sys
 from collections.abc import Sequence
 
-from benchmarks.command_line import count, parser, publish
+from benchmarks.command_line import parser, publish
 from benchmarks.machine import Run, description, measured
 from benchmarks.programs import ROOT, app_command
 from benchmarks.sizes.scans import SPACING_RULE, make_scan
 from benchmarks.sizes.versions import app_version
+from evaluation.numbers import positive
 from evaluation.tables.markup import markdown_table
 from examples.samples import fetch
 
@@ -31,8 +32,8 @@ Runs = dict[int, dict[str, list[Run]]]  # by slices and by the name of the alloc
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = parser("memory", __doc__)
-    options.add_argument("--slices", nargs="+", type=count, default=_SLICES, metavar="N")
-    options.add_argument("--repeats", type=count, default=3, help="of each run")
+    options.add_argument("--slices", nargs="+", type=positive(int), default=_SLICES, metavar="N")
+    options.add_argument("--repeats", type=positive(int), default=3, help="of each run")
     args = options.parse_args(arguments)
     (sample,) = fetch(ROOT / "runs" / "samples", names=["lung1"])
     runs: Runs = {}

@@ -24,8 +24,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.command_line import count, exit_code, parser
+from benchmarks.command_line import exit_code, parser
 from benchmarks.programs import ROOT
+from evaluation.numbers import positive
 from volumes.files import write_whole
 
 ROOMS = ("app", "volumes", "evaluation", "training", "benchmarks", "examples")
@@ -207,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = parser("mutants", __doc__)
     options.add_argument("--tree", type=Path, default=ROOT, help="of the source and its tests")
-    options.add_argument("--count", type=count, default=60)
+    options.add_argument("--count", type=positive(int), default=60)
     options.add_argument("--seed", type=int, default=2024)
     options.add_argument("--again", type=Path, help="an earlier mutants.jsonl")
     given = options.parse_args(arguments)

@@ -31,11 +31,12 @@ from app.image import read_image
 from app.model import Model, ModelConfig, load_model
 from app.preprocess import prepare
 from app.sliding_window import window_count
-from benchmarks.command_line import count, parser, publish
+from benchmarks.command_line import parser, publish
 from benchmarks.machine import Run, description, measured
 from benchmarks.programs import ROOT
 from benchmarks.published import HUANG, make_weights
 from evaluation import volumes
+from evaluation.numbers import positive
 from evaluation.scoring.metrics import dice
 from evaluation.tables.markup import markdown_table
 from examples.samples import fetch
@@ -147,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--scans", type=Path, help="a folder of more scans")
     options.add_argument("--models", type=Path, help="a folder of more exported, trained models")
     options.add_argument(
-        "--repeats", type=count, default=3, help="of timed runs; medians are shown"
+        "--repeats", type=positive(int), default=3, help="of timed runs; medians are shown"
     )
     args = options.parse_args(arguments)
     samples = [s.scan for s in fetch(ROOT / "runs" / "samples")]

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.lean.start import FULL_IMPORT, left_out
-from benchmarks.command_line import count, exit_code, parser, publish
+from benchmarks.command_line import exit_code, parser, publish
 from benchmarks.machine import description, measured
 from benchmarks.programs import DEVICE, ROOT, Command, app_command, app_stages
 from benchmarks.sizes.versions import app_version, previous_app
 from evaluation.errors import EvaluationError
+from evaluation.numbers import positive
 from evaluation.tables.markup import markdown_table
 from examples.samples import fetch
 
@@ -55,7 +56,9 @@ class Start:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = parser("start_up", __doc__)
-    options.add_argument("--repeats", type=count, default=9, help="of each run; medians are shown")
+    options.add_argument(
+        "--repeats", type=positive(int), default=9, help="of each run; medians are shown"
+    )
     options.add_argument("--previous", metavar="COMMIT", help="the app of which to compare with")
     args = options.parse_args(arguments)
 

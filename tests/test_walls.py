@@ -25,6 +25,7 @@ OF_TRAINING = {
     "app": {"app.image", "app.model", "app.networks", "app.predict"},
     "evaluation": {
         "evaluation.challenges",
+        "evaluation.numbers",
         "evaluation.parent",
         "evaluation.scoring",
         "evaluation.tables.markup",

@@ -24,13 +24,6 @@ def parser(program: str, description: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def count(text: str) -> int:
-    """Return an option's whole number above 0."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"should be a whole number above 0, found {text!r}")
-    return int(text)
-
-
 def exit_code(do: Callable[[], object], interrupted: str = "interrupted") -> int:
     """Do what a command line asks for: 0, 1 after a line on what is wrong, 130 if interrupted."""
     try:

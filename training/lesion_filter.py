@@ -16,7 +16,6 @@ masks are complete. Nor can it bring back what a network has learnt from partial
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import statistics
 import sys
@@ -41,12 +40,11 @@ from evaluation.scoring.classes import score
 from evaluation.tables.markup import markdown_table
 from training.cases import Case, find
 from training.checks import check_all
-from training.command_line import exit_code
+from training.command_line import exit_code, parser
 from training.errors import TrainingError
 from training.prepare import RECORD
 from training.prepared import cases as prepared_cases
 from training.prepared import held_out, read_record
-from volumes import VERSION
 
 VOLUMES_ML = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # a ball of 10 mm has 0.5
 PROBABILITIES = (0.0, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # every lesion has more than 0.5
@@ -287,19 +285,14 @@ def _cases(data: Path, healthy: Path | None, fold: str | None) -> tuple[list[Cas
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.lesion_filter",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
-    add = parser.add_argument
+    options = parser("lesion_filter", __doc__)
+    add = options.add_argument
     add("model", type=Path, metavar="MODEL", help="exported, such as weights/NAME")
     add("--data", type=Path, required=True, help="of training.prepare, or scans and masks")
     add("--healthy", type=Path, help="names of scans without a lesion in a file, or their folder")
     add("--fold", help="of prepared data: the one that was held out (0)")
     add("--device", choices=("auto", "cuda", "cpu"), default="auto")
-    args = parser.parse_args(arguments)
+    args = options.parse_args(arguments)
 
     def do() -> None:
         cases, source = _cases(args.data, args.healthy, args.fold)

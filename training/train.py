@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.model import MANIFEST, load_model
+from evaluation.numbers import positive
 from training import nnunet
-from training.command_line import GOES_ON, count, exit_code, parser
+from training.command_line import GOES_ON, exit_code, parser
 from training.errors import TrainingError
 from training.export import export
 from training.files import Json, read_json, stamp, write_json
@@ -238,8 +239,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--export", type=Path, help="new folder for the model (default weights/RECIPE)")
     add("--fold", default="0", help=f"which is held out (0); {ALL}: none")
     add("--device", choices=("auto", "cuda", "cpu"), default="auto")
-    add("--epochs", type=count, help="other than the recipe's, to try things out")
-    add("--processes", type=count, default=min(4, os.cpu_count() or 1), help="(up to 4)")
+    add("--epochs", type=positive(int), help="other than the recipe's, to try things out")
+    add("--processes", type=positive(int), default=min(4, os.cpu_count() or 1), help="(up to 4)")
     add("--nnunet-validation", action="store_true", help="nnU-Net's own as well, mirrored: slow")
     add(
         "--lesion-filter",

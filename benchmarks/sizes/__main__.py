@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from app.resample import resampled_shape
 from app.sliding_window import window_count
 from benchmarks import machine, programs
-from benchmarks.command_line import count, exit_code, publish
+from benchmarks.command_line import exit_code, publish
 from benchmarks.log import Log, Time
 from benchmarks.programs import ROOT, Steps
 from benchmarks.published import NETWORKS, Published, Weights, has_nnunet, make_weights
@@ -33,6 +33,7 @@ from benchmarks.sizes.report import Report, Setting
 from benchmarks.sizes.scans import CPU_SLICES, LONG_SLICES, PUBLISHED_SLICES, geometry, make_scan
 from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
+from evaluation.numbers import positive
 from examples import samples
 from volumes.files import write_whole
 
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="REF",
         help="an earlier version, as a git reference or a folder with its app/ (newest tag)",
     )
-    add("--repeats", type=count, default=1, help="of each run; medians are shown")
+    add("--repeats", type=positive(int), default=1, help="of each run; medians are shown")
     return options
 
 
