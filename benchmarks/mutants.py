@@ -207,7 +207,9 @@ def earlier(file: Path) -> list[Mutant]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = parser("mutants", __doc__)
-    options.add_argument("--tree", type=Path, default=ROOT, help="of the source and its tests")
+    options.add_argument(
+        "--tree", type=Path, default=ROOT, help="source and tests (default: these)"
+    )
     options.add_argument("--count", type=positive(int), default=60)
     options.add_argument("--seed", type=int, default=2024)
     options.add_argument("--again", type=Path, help="an earlier mutants.jsonl")

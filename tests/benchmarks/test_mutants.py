@@ -32,7 +32,8 @@ def test_that_fails_anyhow():
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     folder = tmp_path / "tree"
-    for path, text in (("app/sizes.py", SOURCE), ("tests/app/test_sizes.py", TEST)):
+    files = {"app/__init__.py": "", "app/sizes.py": SOURCE, "tests/app/test_sizes.py": TEST}
+    for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
     return folder
