@@ -49,7 +49,10 @@ class Lesions:
 def find(planes: Planes, voxel_ml: float) -> Lesions:
     """The lesions in some planes: where a logit is positive."""
     lesion = np.stack([plane > 0 for plane in planes])
-    labels, count = cc3d.connected_components(lesion, connectivity=CONNECTIVITY, return_N=True)
+    # As bytes: of truth values cc3d refuses some thin ones, [1, 0, 1] for example.
+    labels, count = cc3d.connected_components(
+        lesion.view(np.uint8), connectivity=CONNECTIVITY, return_N=True
+    )
     voxels = np.zeros(count + 1, np.int64)
     peak = np.zeros(count + 1, np.float64)
     for plane, inside, of_voxel in zip(planes, lesion, labels, strict=True):

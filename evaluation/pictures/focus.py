@@ -95,7 +95,8 @@ def _worst(
 
 
 def _largest(mask: NDArray[np.bool_], spacing_zyx: NDArray[np.float64], kind: str) -> Focus:
-    labels = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=CONNECTIVITY)
+    inside = np.ascontiguousarray(mask).view(np.uint8)  # see scoring.lesions
+    labels = cc3d.connected_components(inside, connectivity=CONNECTIVITY)
     statistics = cc3d.statistics(labels)
     sizes = statistics["voxel_counts"][1:]
     label = 1 + int(np.argmax(sizes))

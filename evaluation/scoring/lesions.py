@@ -205,7 +205,10 @@ def _match(
 
 def _components(mask: NDArray[np.generic]) -> _Components:
     inside = np.ascontiguousarray(mask != 0)
-    labels, count = cc3d.connected_components(inside, connectivity=CONNECTIVITY, return_N=True)
+    # As bytes: of truth values cc3d refuses some thin ones, [1, 0, 1] for example.
+    labels, count = cc3d.connected_components(
+        inside.view(np.uint8), connectivity=CONNECTIVITY, return_N=True
+    )
     sizes = np.zeros(count + 1, np.int64)
     # As cc3d.statistics, which takes longer than all the rest where lesions are few and small.
     for slab in _slabs(labels):

@@ -97,6 +97,12 @@ def test_components_are_those_of_scipy(density: float) -> None:
         assert found.probability[mine - 1] == pytest.approx(1 / (1 + math.exp(-highest)))
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 3, 1), (3, 1, 1)])
+def test_two_voxels_with_one_between_them_are_two_lesions(shape: tuple[int, ...]) -> None:
+    logits = np.array([1, -1, 1], np.float32).reshape(shape)
+    assert find(list(logits), voxel_ml=0.5).volume_ml.tolist() == [0.5, 0.5]
+
+
 def in_slabs(logits: Logits, depth: int) -> Iterator[Tensor]:
     """Each slab is overwritten when the next one is asked for, as in the sliding window."""
     for part in torch.from_numpy(logits)[None].split(depth, 1):

@@ -54,6 +54,12 @@ def test_the_largest_lesion_of_the_reference_is_chosen() -> None:
     assert focus.said == "largest of 2 lesions, 0.20 ml"
 
 
+def test_two_voxels_with_one_between_them_are_two_lesions() -> None:
+    expected = np.array([[[1, 0, 1]]], np.bool_)
+    focus = find_focus(expected, expected, SPACING_ZYX)
+    assert focus.said.startswith("largest of 2 lesions")
+
+
 def test_lesions_that_meet_at_a_corner_are_one() -> None:
     expected = masks(a=(2, 2, 2), b=(3, 3, 3), c=(9, 9, slice(9, 11)))
     assert find_focus(expected, expected, SPACING_ZYX).low.tolist() == [2, 2, 2]

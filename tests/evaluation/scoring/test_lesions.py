@@ -72,6 +72,20 @@ def test_random_masks_against_the_definitions() -> None:
     assert split
 
 
+def test_small_masks_have_as_many_lesions_as_scipy_finds() -> None:
+    """Thin ones above all: two voxels with one between them, along each axis."""
+    random = np.random.default_rng(0)
+    gaps = [np.array([1, 0, 1], np.bool_).reshape(s) for s in ((1, 1, 3), (1, 3, 1), (3, 1, 1))]
+    drawn = [
+        random.random(random.integers(1, 13, 3)) < random.choice([0.001, 0.01, 0.1, 0.5, 0.9])
+        for _ in range(3000)
+    ]
+    for one in (*gaps, *drawn):
+        _, count = ndimage.label(one, np.ones((3, 3, 3)))
+        found = detect(one, np.zeros_like(one), SPACING)
+        assert (found.predicted_lesions, found.false_positives) == (count, count)
+
+
 def test_one_predicted_lesion_across_two_and_two_on_one() -> None:
     two = mask((3, 3, slice(1, 4)), (3, 3, slice(6, 9)), (10, 10, 10))
     across = mask((3, 3, slice(3, 7)))
