@@ -1,4 +1,4 @@
-"""Numbers on a command line: types for argparse that say what is wrong with one."""
+"""Numbers as people write and read them: types for argparse that say what is wrong, and counts."""
 
 import argparse
 from collections.abc import Callable
@@ -25,3 +25,8 @@ def natural(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}: not a whole number from 0 on")
     return int(text)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 case", "2 cases"; the plural of `noun` has an s."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -14,6 +14,8 @@ from typing import Any
 from evaluation import json_file
 from evaluation.errors import EvaluationError
 from evaluation.record import AREA_ABOVE, Record
+from evaluation.scoring.assess import OF_FAILED
+from evaluation.states import State
 
 
 class Store:
@@ -72,8 +74,16 @@ class Store:
 
 
 def _upgraded(content: Any) -> Any:
-    """Return a record of a version that had the limit of GPU memory in a field's name as of now."""
-    vram = (content.get("vram") if isinstance(content, dict) else None) or {}
+    """Return a record of an earlier version as of now.
+
+    One had the limit of GPU memory in a field's name, and the scores of an empty mask for a case
+    without one.
+    """
+    if not isinstance(content, dict):
+        return content
+    if isinstance(accuracy := content.get("accuracy"), dict) and content.get("state") != State.OK:
+        accuracy.update(OF_FAILED)
+    vram = content.get("vram") or {}
     for name, limit in [(name, AREA_ABOVE.fullmatch(name)) for name in vram]:
         if limit:
             vram["vram_limit_mib"] = float(limit[1])

@@ -71,7 +71,7 @@ def _others(what: str, rows: list[Json]) -> list[str]:
     lines = (
         (
             row["case"],
-            *(f"{row[name]:.1f}" for name in ("reference_ml", "predicted_ml")),
+            *(shown(row[name], 1) for name in ("reference_ml", "predicted_ml")),
             *(shown(row[name]) for name in ("dsc", "nsd", "lesion_f1")),
         )
         for row in rows

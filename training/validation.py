@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from evaluation.scoring.healthy import Healthy
 from evaluation.tables.markup import markdown_table
 from training.cases import SUFFIX
 from training.errors import TrainingError
@@ -55,7 +56,7 @@ def read_scores(folder: Path) -> list[Json]:
 def summary(rows: Sequence[Json]) -> Json:
     """Means of the rows: of all cases, of those with lesions, and how often healthy ones fail."""
     ill = [row for row in rows if row["reference_ml"] > 0]
-    healthy = [row for row in rows if row["reference_ml"] == 0]
+    healthy = Healthy.of(rows)
     return {
         "cases": len(rows),
         "dsc": _mean(rows, "dsc"),
@@ -64,8 +65,9 @@ def summary(rows: Sequence[Json]) -> Json:
         "dsc_with_lesions": _mean(ill, "dsc"),
         "nsd_with_lesions": _mean(ill, "nsd"),
         "lesion_f1": _mean(ill, "lesion_f1"),
-        "healthy_cases": len(healthy),
-        "healthy_with_false_positives": sum(row["predicted_ml"] > 0 for row in healthy),
+        "healthy_cases": healthy.cases,
+        "healthy_with_false_positives": healthy.alarms,
+        "false_ml_per_healthy_case": healthy.ml_per_case,
     }
 
 
@@ -119,7 +121,8 @@ def markdown(content: Json) -> str:
     ]
     if v["healthy_cases"]:
         false = v["healthy_with_false_positives"]
-        lines += [f"Healthy cases in which a lesion is seen: {false} of {v['healthy_cases']}.", ""]
+        lines += [f"Healthy cases in which a lesion is seen: {false} of {v['healthy_cases']},"]
+        lines += [f"{shown(v['false_ml_per_healthy_case'])} ml of it in the mean.", ""]
     if "lesion_filter" in content:
         lines += [content["lesion_filter"], "The scores here are without one.", ""]
     cases = [(c["case"], c["status"], shown(c["dsc"]), shown(c["nsd"])) for c in content["cases"]]
@@ -127,6 +130,6 @@ def markdown(content: Json) -> str:
     return "\n".join([*lines, table, ""])
 
 
-def shown(value: float | None) -> str:
+def shown(value: float | None, decimals: int = 3) -> str:
     """A score as tables have it."""
-    return "n/a" if value is None else f"{value:.3f}"
+    return "n/a" if value is None else f"{value:.{decimals}f}"

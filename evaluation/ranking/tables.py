@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 
+from evaluation.numbers import counted
 from evaluation.ranking.outcomes import Outcomes
 from evaluation.ranking.ranking import ranked_values
 from evaluation.ranking.ranking_file import RankedTeam, Ranking, Standing
@@ -38,8 +39,8 @@ def markdown(ranking: Ranking) -> str:
     profile = ranking.profile
     weights = ", ".join(f"{metric.name} (weight {metric.weight:g})" for metric in profile.metrics)
     head = (
-        f"{len(ranking.teams)} teams, {len(ranking.cases)} cases, scored by {ranking.scoring},"
-        f" ranked by {profile.name}: {profile.method} of {weights}."
+        f"{counted(len(ranking.teams), 'team')}, {counted(len(ranking.cases), 'case')}, scored by"
+        f" {ranking.scoring}, ranked by {profile.name}: {profile.method} of {weights}."
     )
     tables = [_places(ranking), _means(ranking), _stability(ranking), _significance(ranking)]
     if ranking.excluded:

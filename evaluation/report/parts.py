@@ -20,7 +20,7 @@ from evaluation.report.curves import packed
 from evaluation.report.metrics import METRICS, brief, distribution
 from evaluation.report.overlays import Overlay, overlays
 from evaluation.states import State
-from evaluation.tables.results import values
+from evaluation.tables.results import measured, values
 from evaluation.teams import Team
 
 LOG_CHARACTERS = 4000  # of a case that failed, from its end
@@ -116,11 +116,12 @@ def zipped(content: bytes) -> str:
 def _figures(rows: Sequence[dict[str, object]], limits: CaseLimits) -> dict[str, dict[str, object]]:
     figures = {}
     for metric in METRICS:
-        measured = values(rows, metric.column)
-        if measured.size:
-            figures[metric.column] = distribution(measured)
+        counted = values(rows, metric.column)
+        if counted.size:
+            figures[metric.column] = distribution(counted)
             if (limit := metric.limit_in(limits)) is not None:
-                figures[metric.column]["beyond"] = int((measured > limit).sum())
+                beyond = measured(rows, metric.column) > limit
+                figures[metric.column]["beyond"] = int(beyond.sum())
     return figures
 
 

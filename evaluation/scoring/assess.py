@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from evaluation.errors import EvaluationError
@@ -17,22 +18,32 @@ from volumes.grid import Grid, grid_difference
 
 
 class Accuracy(Struct, frozen=True, forbid_unknown_fields=True):
-    """Agreement with the reference; a case without a sound mask has 0 and finds no lesion.
+    """Agreement with the reference, of several classes that which the challenge ranks.
 
-    Of lesions, the class that the challenge ranks. None: undefined, as sensitivity without lesions.
+    A case without a sound mask has the worst there is: 0 in all scores, every lesion missed. None:
+    undefined, as sensitivity without lesions, or not known, as what such a case would have found.
     """
 
     dsc: float
     nsd: float
     classes: dict[str, tuple[float, float]]  # DSC and NSD by name
     reference_ml: float
-    predicted_ml: float
+    predicted_ml: float | None
     lesion_count: int  # in the reference
     lesion_f1: float | None
     lesion_sensitivity: float | None
     lesion_precision: float | None
-    false_positive_ml: float
+    false_positive_ml: float | None
     false_negative_ml: float
+
+
+# Where the worst is not what an empty mask has: of a healthy case, that would be the best.
+OF_FAILED = {
+    "predicted_ml": None,
+    "lesion_f1": 0.0,
+    "lesion_precision": 0.0,
+    "false_positive_ml": None,
+}
 
 
 def check(path: Path, grid: Grid, rules: ScoringRules) -> Volume:
@@ -72,10 +83,10 @@ def assess(
 
 
 def failed(expected: Volume, rules: ScoringRules) -> Accuracy:
-    """Return the accuracy of a case without a sound mask: no lesion found, and all scores 0."""
+    """Return the accuracy of a case without a sound mask."""
     nothing = np.zeros(expected.grid.shape_zyx, np.uint8)
     worst = Scores(0.0, 0.0, {scored.name: (0.0, 0.0) for scored in rules.classes})
-    return _accuracy(worst, nothing, expected, rules)
+    return replace(_accuracy(worst, nothing, expected, rules), **OF_FAILED)
 
 
 def _accuracy(

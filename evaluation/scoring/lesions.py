@@ -162,19 +162,6 @@ def worst_lesion(
     ), count
 
 
-def healthy_false_positive_rate(
-    reference_lesions: Sequence[float], predicted_lesions: Sequence[float]
-) -> float | None:
-    """Return the share of cases without a lesion in which one is predicted.
-
-    reference_lesions, predicted_lesions: one number a case, a count or a volume: only whether it is
-    0 matters. None without a healthy case. Raises ValueError where the lengths differ.
-    """
-    pairs = zip(reference_lesions, predicted_lesions, strict=True)
-    alarms = [predicted > 0 for reference, predicted in pairs if reference == 0]
-    return sum(alarms) / len(alarms) if alarms else None
-
-
 def _crop(*masks: NDArray[np.generic]) -> Box:
     """Return the smallest box that holds all masks of one shape; an empty one for empty masks."""
     crop = []

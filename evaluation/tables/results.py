@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.challenges import CaseLimits, as_gb
-from evaluation.scoring.lesions import healthy_false_positive_rate
+from evaluation.numbers import counted
+from evaluation.scoring.assess import Accuracy
+from evaluation.scoring.healthy import Healthy
+from evaluation.states import State
 from evaluation.tables import markup
 from evaluation.tables.markup import Table
 
@@ -18,7 +21,6 @@ Row = Mapping[str, object]
 Floats = NDArray[np.float64]
 
 NOT_MEASURED = "not measured"
-OK = "ok"
 
 # What it is called, its column, what its values are multiplied by, and how many decimals it has.
 SUMMARY = (
@@ -48,8 +50,9 @@ CONTAMINATED = (
 )
 STATISTICS = (
     "SD is the sample's (n - 1), n/a for a single case. Quartiles are interpolated linearly."
-    " Cases counts those that a line is of: a failed case counts as 0 in DSC and NSD, and with what"
-    " it used before it failed in the others."
+    " Cases counts those that a line is of. A failed case counts with 0 in DSC, NSD, F1 and"
+    " sensitivity, and with all of its lesions missed; in what has no worst value, as"
+    " false-positive volume and what a run uses, it does not count."
 )
 NET = (
     "Running time is from the container's start to its finish, and so are peak and area, with what"
@@ -97,7 +100,7 @@ def _cases(rows: Sequence[Row]) -> Table:
         ("Max GPU (MB)", [_number(row, "flare_max_gpu_mb", 0) + _mark(row) for row in rows]),
         ("Total GPU (MB)", [_number(row, "flare_auc_gpu_time", 0) + _mark(row) for row in rows]),
     ]
-    failures = ["" if row["status"] == OK else str(row["status"]) for row in rows]
+    failures = ["" if row["status"] == State.OK else str(row["status"]) for row in rows]
     columns += [("Failure", failures)] if any(failures) else []
     notes = [ORGANISERS, CONTAMINATED] if any(map(_mark, rows)) else [ORGANISERS]
     caption = "Running time and GPU memory of every case, as the organisers count."
@@ -109,29 +112,28 @@ def _summary(rows: Sequence[Row], known: set[str]) -> Table:
     for label, column, factor, decimals in SUMMARY:
         if column in known:
             found = factor * values(rows, column)
-            lines.append((label, *_statistics(found, decimals), str(found.size)))
+            lines.append((label, *_statistics(found, decimals), _of(found.size, len(rows))))
     notes = [STATISTICS]
     notes += [LESIONS] if "lesion_f1" in known else []
     notes += [NET] if "flare_time_s" in known else []
     head = ("", "Mean ± SD", "Median (Q1, Q3)", "Cases")
-    cases = "1 case" if len(rows) == 1 else f"{len(rows)} cases"
-    return Table(f"Summary of {cases}.", head, tuple(lines), tuple(notes))
+    return Table(f"Summary of {counted(len(rows), 'case')}.", head, tuple(lines), tuple(notes))
 
 
 def _counts(rows: Sequence[Row], known: set[str], limits: CaseLimits) -> Table:
-    failures = Counter(str(row["status"]) for row in rows if row["status"] != OK)
+    failures = Counter(str(row["status"]) for row in rows if row["status"] != State.OK)
     lines = [("All", str(len(rows))), ("Failed", str(failures.total()))]
     lines += [(f"Failed: {state}", str(count)) for state, count in sorted(failures.items())]
     for label, column, limit in _limits(limits):
         if column in known:
-            found = values(rows, column)
+            found = measured(rows, column)
             lines.append((label, _share(int(np.count_nonzero(found > limit)), found.size)))
     if "predicted_ml" in known:
-        lines.append(("False-positive rate of healthy cases", _healthy(rows)))
+        lines += _healthy(rows)
     if "contaminated" in known:
-        measured = [row for row in rows if row["contaminated"] is not None]
-        marked = sum(bool(_mark(row)) for row in measured)
-        lines.append(("Contaminated measurements of the GPU", _share(marked, len(measured))))
+        on_gpu = [row for row in rows if row["contaminated"] is not None]
+        marked = sum(bool(_mark(row)) for row in on_gpu)
+        lines.append(("Contaminated measurements of the GPU", _share(marked, len(on_gpu))))
     notes = (INFRA_ERROR,) if "infra_error" in failures else ()
     return Table("Cases that failed or were beyond a limit.", ("", "Cases"), tuple(lines), notes)
 
@@ -146,18 +148,35 @@ def _limits(limits: CaseLimits) -> Iterator[tuple[str, str, float]]:
         yield f"{beyond} (organisers' max GPU, {mib:g} MB)", "flare_max_gpu_mb", mib
 
 
-def _healthy(rows: Sequence[Row]) -> str:
-    """Return how often something was found where there is nothing, by cases that have a mask."""
-    judged = [row for row in rows if row["status"] == OK]
-    volumes = [[float(str(row[c])) for row in judged] for c in ("reference_ml", "predicted_ml")]
-    rate = healthy_false_positive_rate(*volumes)
-    healthy = sum(volume == 0 for volume in volumes[0])
-    return "no healthy case" if rate is None else f"{rate:.3f} ({healthy} cases)"
+def _healthy(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+    """Yield what was found where there is nothing."""
+    healthy = Healthy.of(rows)
+    cases = "no healthy case"
+    if healthy.rate is not None:
+        failed = f", {healthy.failed} failed" if healthy.failed else ""
+        cases = f"{healthy.rate:.3f} ({counted(healthy.cases, 'case')}{failed})"
+    yield "False-positive rate of healthy cases", cases
+    if (ml := healthy.ml_per_case) is not None:
+        yield "False-positive volume a healthy case (ml)", f"{ml:.2f}"
 
 
 def values(rows: Sequence[Row], column: str) -> Floats:
-    """Return the values of a column that were measured, or are defined."""
+    """Return what counts of a column, where it was measured and is defined.
+
+    A failed case counts only in what has a worst value.
+    """
+    return measured(
+        [row for row in rows if row["status"] == State.OK or _has_worst(column)], column
+    )
+
+
+def measured(rows: Sequence[Row], column: str) -> Floats:
+    """Return the values of a column that were measured, whatever became of the case."""
     return np.array([row[column] for row in rows if row.get(column) is not None], np.float64)
+
+
+def _has_worst(column: str) -> bool:
+    return column in Accuracy.__struct_fields__ or column.startswith(("dsc_", "nsd_"))
 
 
 def _statistics(values: Floats, decimals: int) -> tuple[str, str]:
@@ -173,6 +192,10 @@ def _statistics(values: Floats, decimals: int) -> tuple[str, str]:
 
 def _share(count: int, measured: int) -> str:
     return f"{count} of {measured}" if measured else NOT_MEASURED
+
+
+def _of(count: int, all_cases: int) -> str:
+    return str(count) if count == all_cases else f"{count} of {all_cases}"
 
 
 def _number(row: Row, column: str, decimals: int) -> str:

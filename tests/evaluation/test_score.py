@@ -105,7 +105,8 @@ def test_every_case_counts_whatever_its_mask_is(
     assert float(alarm["false_positive_ml"]) == pytest.approx(76 * VOXEL_ML)
     assert (found["missing"]["status"], found["missing"]["message"]) == ("no_output", "no mask")
     for name in ("missing", "healthy_bad", *(f"bad_{one}" for one in [*bad, "folder"])):
-        assert found[name]["dsc"] == found[name]["nsd"] == found[name]["predicted_ml"] == "0.0"
+        assert [found[name][score] for score in ("dsc", "nsd", "lesion_f1")] == ["0.0"] * 3
+        assert found[name]["predicted_ml"] == found[name]["false_positive_ml"] == "", "not known"
     for name in bad:
         row = found[f"bad_{name}"]
         assert row["status"] == "bad_output"
@@ -119,7 +120,7 @@ def test_every_case_counts_whatever_its_mask_is(
     assert "missing              no_output  DSC 0.000 NSD 0.000  no mask\n" in said
     tables = (folders.output / "scores.md").read_text()
     assert tables in said
-    assert cells(tables, "False-positive rate of healthy cases") == ["0.500 (2 cases)"]
+    assert cells(tables, "False-positive rate of healthy cases") == ["0.667 (3 cases, 1 failed)"]
     assert cells(tables, "All") == [str(len(found))]
     assert cells(tables, "Failed: no_output") == ["1"]
     assert cells(tables, "Failed: bad_output") == [str(len(bad) + 2)]

@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 import shutil
 from collections.abc import Callable
@@ -37,6 +38,21 @@ def test_a_record_of_the_first_version_is_read(tmp_path: Path) -> None:
     path.parent.mkdir()
     shutil.copyfile(STORED, path)
     assert Store(tmp_path).load("case_1") == RECORD
+
+
+def test_a_failed_case_of_an_earlier_version_has_no_false_positives(tmp_path: Path) -> None:
+    """They were written as if it had handed in an empty mask, which a healthy case deserves."""
+    path = Store(tmp_path).path("case_1")
+    path.parent.mkdir()
+    content = json.loads(STORED.read_text())
+    content["state"] = "timeout"
+    content["accuracy"] |= {"predicted_ml": 0.0, "false_positive_ml": 0.0, "lesion_f1": None}
+    path.write_text(json.dumps(content))
+    one = Store(tmp_path).load("case_1")
+    assert one is not None
+    assert one.accuracy is not None
+    assert one.accuracy.predicted_ml is one.accuracy.false_positive_ml is None
+    assert one.accuracy.lesion_f1 == 0.0
 
 
 @pytest.mark.parametrize(

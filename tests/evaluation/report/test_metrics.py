@@ -28,5 +28,13 @@ def test_one_value_has_no_deviation() -> None:
 
 
 def test_what_was_not_measured_is_no_value() -> None:
-    rows: list[dict[str, object]] = [{"dsc": 0.5}, {"dsc": None}, {}, {"dsc": 0.0}]
-    assert values(rows, "dsc").tolist() == [0.5, 0.0]
+    dsc: list[dict[str, object]] = [{"dsc": 0.5}, {"dsc": None}, {}, {"dsc": 0.0}]
+    assert values([{"status": "ok"} | row for row in dsc], "dsc").tolist() == [0.5, 0.0]
+
+
+def test_a_failed_case_counts_where_there_is_a_worst_value() -> None:
+    good = {"status": "ok", "dsc": 0.5, "flare_time_s": 40.0, "false_positive_ml": 3.0}
+    crashed = {"status": "nonzero_exit", "dsc": 0.0, "flare_time_s": 2.0, "false_positive_ml": None}
+    assert values([good, crashed], "dsc").tolist() == [0.5, 0.0]
+    assert values([good, crashed], "flare_time_s").tolist() == [40.0]
+    assert values([good, crashed], "false_positive_ml").tolist() == [3.0]

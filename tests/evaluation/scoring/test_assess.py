@@ -55,7 +55,9 @@ def test_what_is_missing_is_never_right(reference: Path, healthy: bool) -> None:
     state, _, accuracy = assessed(None, reference)
     assert state is State.NO_OUTPUT
     assert accuracy.dsc == accuracy.nsd == 0.0
+    assert accuracy.lesion_f1 == accuracy.lesion_precision == 0.0
     assert accuracy.lesion_sensitivity == (None if healthy else 0.0)
+    assert accuracy.predicted_ml is accuracy.false_positive_ml is None, "nobody knows"
     assert accuracy.false_negative_ml == pytest.approx(0 if healthy else 76 * VOXEL_ML)
 
 

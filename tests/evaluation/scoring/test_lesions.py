@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from evaluation.scoring import lesions
-from evaluation.scoring.lesions import Detection, detect, healthy_false_positive_rate, worst_lesion
+from evaluation.scoring.lesions import Detection, detect, worst_lesion
 from evaluation.scoring.metrics import dice
 
 Mask = NDArray[np.bool_]
@@ -188,12 +188,3 @@ def test_impossible_arguments_are_named(function: Any) -> None:
         function(one, one, (1, 1, 0))
     with pytest.raises(ValueError, match="no lesion"):
         worst_lesion(one, mask(), SPACING)
-
-
-def test_false_positives_among_healthy_cases() -> None:
-    assert healthy_false_positive_rate([0, 2, 0, 0], [1, 3, 0, 0.5]) == pytest.approx(2 / 3)
-    assert healthy_false_positive_rate([0, 0], [0, 0]) == 0.0
-    assert healthy_false_positive_rate([1, 2], [0, 5]) is None
-    assert healthy_false_positive_rate([], []) is None
-    with pytest.raises(ValueError, match="shorter"):
-        healthy_false_positive_rate([0, 0], [1])

@@ -78,7 +78,7 @@ def test_what_was_not_measured_is_never_0() -> None:
     text = markdown([row("a", flare_time_s=3.0, runtime_s=2.0, dsc=0.5, nsd=0.5)])
     assert cells(text, "a") == ["(512, 512, 55)", "3.00", "not measured", "not measured"]
     for name in ("Peak GPU above the baseline (MiB)", "Organisers' total GPU (MB)"):
-        assert cells(text, name) == ["not measured", "not measured", "0"]
+        assert cells(text, name) == ["not measured", "not measured", "0 of 1"]
     assert cells(text, "Beyond 45 s (organisers' running time)") == ["0 of 1"]
     for name in (
         "Beyond 4 GB (peak above the baseline, 4096 MiB)",
@@ -110,12 +110,13 @@ def test_the_summary_by_hand() -> None:
     # Deviations 40, 10 and -50: sqrt((1600 + 100 + 2500) / 2).
     assert cells(text, "DSC (%)") == ["50.00 ± 45.83", "60.00 (30.00, 75.00)", "3"]
     assert cells(text, "NSD (%)") == ["25.00 ± 0.00", "25.00 (25.00, 25.00)", "3"]
-    assert cells(text, "Running time (s)") == ["10.00 ± 0.00", "10.00 (10.00, 10.00)", "3"]
-    # 155 / 3; sqrt((41.67^2 + 6.67^2 + 48.33^2) / 2).
-    organisers = ["51.67 ± 45.37", "45.00 (27.50, 72.50)", "3"]
+    # How long the case took that failed is no merit of its team.
+    assert cells(text, "Running time (s)") == ["10.00 ± 0.00", "10.00 (10.00, 10.00)", "2 of 3"]
+    # 55 / 2; 35 / sqrt(2).
+    organisers = ["27.50 ± 24.75", "27.50 (18.75, 36.25)", "2 of 3"]
     assert cells(text, "Organisers' running time (s)") == organisers
     # 904 / sqrt(2).
-    peak = ["4548.0 ± 639.2", "4548.0 (4322.0, 4774.0)", "2"]
+    peak = ["4548.0 ± 639.2", "4548.0 (4322.0, 4774.0)", "2 of 3"]
     assert cells(text, "Peak GPU above the baseline (MiB)") == peak
     assert "n - 1" in text
     assert "interpolated linearly" in text
@@ -135,7 +136,7 @@ def test_failures_and_limits_are_counted() -> None:
     assert cells(text, "Failed: oom_vram") == cells(text, "Failed: infra_error") == ["1"]
     assert "in no mean" in text
     assert "in no mean" not in markdown(THREE)
-    assert cells(text, "DSC (%)")[-1] == "5", "an infra_error has no score"
+    assert cells(text, "DSC (%)")[-1] == "5 of 6", "an infra_error has no score"
     # Exactly 45 s and 4096 MiB are within the limits.
     assert cells(text, "Beyond 45 s (organisers' running time)") == ["2 of 5"]
     assert cells(text, "Beyond 4 GB (peak above the baseline, 4096 MiB)") == ["1 of 3"]
@@ -212,14 +213,18 @@ def test_latex_and_markdown_say_the_same() -> None:
 
 
 def test_lesions_and_healthy_cases_are_summed_up() -> None:
-    def case(name: str, reference: float, predicted: float, f1: float | None) -> dict[str, object]:
+    def case(
+        name: str, reference: float, predicted: float | None, f1: float | None
+    ) -> dict[str, object]:
         masks = {"reference_ml": reference, "predicted_ml": predicted, "lesion_f1": f1}
         return {"case": name, "status": "ok", "dsc": 1.0, "nsd": 1.0, **masks}
 
     healthy = [case("a", 0.0, 0.0, None), case("b", 0.0, 0.3, 0.0), case("c", 0.0, 0.0, None)]
-    failed = {**case("d", 0.0, 0.0, None), "status": "timeout", "dsc": 0.0, "nsd": 0.0}
+    failed = {**case("d", 0.0, None, 0.0), "status": "timeout", "dsc": 0.0, "nsd": 0.0}
     text = markdown([*healthy, case("e", 2.0, 1.0, 0.5), failed])
-    assert "| False-positive rate of healthy cases | 0.333 (3 cases) |" in text
-    assert "| Lesion-wise F1 | 0.250 ± 0.354 | 0.250 (0.125, 0.375) | 2 |" in text
+    assert cells(text, "False-positive rate of healthy cases") == ["0.500 (4 cases, 1 failed)"]
+    assert cells(text, "False-positive volume a healthy case (ml)") == ["0.10"]
+    # 0, 0.5 and 0, of five cases.
+    assert cells(text, "Lesion-wise F1") == ["0.167 ± 0.289", "0.000 (0.000, 0.250)", "3 of 5"]
     assert "26-connected" in text
     assert "no healthy case" in markdown([case("e", 2.0, 1.0, 0.5)])
