@@ -53,6 +53,8 @@ def bench(runner: MeasuredRunner, cases: Sequence[Case], repeat: int, out: TextI
     within the limit of that.
     """
     challenge, gpu = runner.conditions.challenge, runner.gpu
+    for remark in (remark for case in cases for remark in case.remarks):
+        print(f"notice   {remark}", file=out)
     print(f"machine  {host.description()}, {gpu.name if gpu else 'no GPU'}", file=out)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         tiny = _tiny_case(Path(folder), channels=len(cases[0].scans))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evaluation.errors import EvaluationError
 from evaluation.volumes import read_grid
-from volumes.grid import Grid, grid_difference
+from volumes.grid import Grid, ambiguity, grid_difference
 
 SUFFIX = ".nii.gz"
 CHANNEL = re.compile(r"(.+)_(\d{4})")
@@ -24,7 +24,7 @@ class Case:
     scans: tuple[Path, ...]
     grid: Grid
     reference: Path | None = None
-    remark: str = ""  # what else there is to say of its files
+    remarks: tuple[str, ...] = ()  # what else there is to say of its files
 
     @property
     def mask_name(self) -> str:
@@ -47,14 +47,21 @@ def find(scans: Path, labels: Path | None = None) -> list[Case]:
         grid = read_grid(paths[0])
         for channel in paths[1:]:
             _same_size(channel, read_grid(channel).shape_zyx, paths[0], grid)
-        reference, remark = references[name] if references else None, ""
+        reference = references[name] if references else None
+        remarks = []
+        if differences := ambiguity(grid):
+            remarks.append(
+                f"{paths[0]}: its header can be read in two ways ({differences}); a mask by either"
+                " is on its grid"
+            )
         if reference is not None:
             of_reference = read_grid(reference)
             _same_size(reference, of_reference.shape_zyx, paths[0], grid)
             # Masks are held against the scan's grid, and scored voxel by voxel, as FLARE does.
             difference = grid_difference(grid, of_reference)
-            remark = f"{reference}: not on the scan's grid: its {difference}" if difference else ""
-        cases.append(Case(name, tuple(paths), grid, reference, remark))
+            if difference:
+                remarks.append(f"{reference}: not on the scan's grid: its {difference}")
+        cases.append(Case(name, tuple(paths), grid, reference, tuple(remarks)))
     return cases
 
 

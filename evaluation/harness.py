@@ -67,8 +67,8 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
         settings.save(store, made_with)
         progress = Progress(out, len(plan.cases))
         for case in plan.cases:
-            if case.remark:
-                progress.say(f"notice: {case.remark}")
+            for remark in case.remarks:
+                progress.say(f"notice: {remark}")
         with MeasuredRunner(runner, conditions, store.work, gpu, progress.tick) as measured:
             environment = described | {"gpu": gpu and vars(gpu)} | host.facts()
             records = _Run(measured, plan.cases, store, environment, progress).all()

@@ -104,10 +104,16 @@ def accuracy_columns(accuracy: Accuracy | None) -> dict[str, object]:
 
 
 def scored(one: Record, state: State, message: str, accuracy: Accuracy) -> Record:
-    """Return a record with its score; a state that the run itself came to stays."""
-    if one.state is State.OK and state is not State.OK:
-        return replace(one, state=state, message=message, accuracy=accuracy)
-    return replace(one, accuracy=accuracy)
+    """Return a record with its score; a state that the run itself came to stays.
+
+    message: why the state is not ok, or what else there is to say, which stands there once.
+    """
+    if one.state is not State.OK:
+        return replace(one, accuracy=accuracy)
+    if state is State.OK:
+        known = () if message in one.message else (message,)
+        message = "; ".join(filter(None, (one.message, *known)))
+    return replace(one, state=state, message=message, accuracy=accuracy)
 
 
 def _vram_columns(vram: Vram | None, limit_mib: float | None) -> dict[str, object]:

@@ -20,10 +20,11 @@ from volumes.grid import Grid
 
 @dataclass(frozen=True)
 class Volume:
-    """A grid and the voxels on it, as (z, y, x)."""
+    """A grid and the voxels on it, as (z, y, x). remark: what is unusual about its file."""
 
     grid: Grid
     voxels_zyx: NDArray[Any]
+    remark: str = ""
 
 
 @contextmanager
@@ -56,7 +57,8 @@ def read(path: Path) -> Volume:
     slope, intercept = header.scaling
     if (slope, intercept) != (1.0, 0.0):
         voxels = voxels.astype(np.float64) * slope + intercept
-    return Volume(header.grid, voxels)
+    shape = header.shape_xyz
+    return Volume(header.grid, voxels, f"its shape is {shape}" if len(shape) > 3 else "")
 
 
 def lesion_ml(volume: Volume) -> float:

@@ -98,8 +98,20 @@ BEHAVIOURS = {
         "bad_output", COPY, "labels from 0 to 2", make=lambda path: save(path, lesion() * 2)
     ),
     "nan": Behaviour("bad_output", COPY, "not finite", make=_with_nan),
+    "fraction": Behaviour(
+        "bad_output", COPY, "no whole numbers", make=lambda path: save(path, lesion() * 0.5)
+    ),
     "float": Behaviour(
-        "bad_output", COPY, "float64", make=lambda path: save(path, lesion().astype(np.float64))
+        "ok",
+        COPY,
+        "holds float64 voxels, all whole numbers",
+        make=lambda path: save(path, lesion().astype(np.float64)),
+    ),
+    "trailing": Behaviour(
+        "ok",
+        COPY,
+        "its shape is (24, 20, 10, 1)",
+        make=lambda path: save(path, lesion()[..., None]),
     ),
     "truncated": Behaviour("bad_output", COPY, "truncated", make=_truncated),
     "checksum": Behaviour("bad_output", COPY, "damaged", make=_wrong_checksum),

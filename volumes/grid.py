@@ -11,6 +11,11 @@ Matrix = NDArray[np.float64]
 POSITION_TOLERANCE_MM = 1e-2
 SPACING_TOLERANCE_MM = 1e-4
 DIRECTION_TOLERANCE = 1e-4
+_TOLERANCES = {
+    "spacing": SPACING_TOLERANCE_MM,
+    "origin": POSITION_TOLERANCE_MM,
+    "direction": DIRECTION_TOLERANCE,
+}
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's axes in NIfTI's RAS+, and the other way round
 
@@ -36,6 +41,16 @@ class Grid:
         return cls(shape_zyx, (z, y, x), (affine,), affine)
 
     @property
+    def readings(self) -> tuple[Matrix, ...]:
+        """The affines that programs take for the header's.
+
+        They differ in whether they follow the sform or the qform; and of the sform ITK, and so
+        nnU-Net, takes the direction and the origin alone, and its spacing from pixdim.
+        """
+        scaled = (_scaled(affine, self.spacing_zyx) for affine in self.affines)
+        return (*self.affines, *scaled)
+
+    @property
     def voxel_ml(self) -> float:
         """The volume of one voxel in millilitres."""
         return float(np.prod(self.spacing_zyx)) / 1000.0
@@ -50,22 +65,36 @@ class Grid:
 def grid_difference(scan: Grid, mask: Grid) -> str | None:
     """Say in words how a mask's grid differs from its scan's; None when they are the same.
 
-    Size must be equal; spacing, origin and direction to the precision of a NIfTI header. Programs
-    differ in whether they follow the sform or the qform: where a scan has two, either will do;
-    where it has none, a mask may lie anywhere.
+    Size must be equal; spacing, origin and direction to the precision of a NIfTI header. Any of a
+    scan's readings will do; where its header states no affine, a mask may lie anywhere.
     """
     if scan.shape_zyx != mask.shape_zyx:
-        ours, theirs = scan.shape_zyx[::-1], mask.shape_zyx[::-1]
-        return f"size is {theirs} voxels (x, y, z), the scan's is {ours}"
-    spacing = _differs("spacing", mask.spacing_zyx, scan.spacing_zyx, SPACING_TOLERANCE_MM)
-    if spacing is not None or not scan.affines:
-        return spacing
+        sizes = mask.shape_zyx[::-1], scan.shape_zyx[::-1]
+        return f"size is {sizes[0]} voxels (x, y, z), the scan's is {sizes[1]}"
+    readings = scan.readings
+    spacings = [scan.spacing_zyx, *(_geometry(reading)[0] for reading in readings)]
     found = [
-        _affine_difference(of_scan, of_mask)
-        for of_scan in scan.affines
-        for of_mask in mask.affines or (mask.affine,)
+        [_difference("spacing", one, mask.spacing_zyx) for one in spacings],
+        [
+            _affine_difference(of_scan, of_mask)
+            for of_scan in readings
+            for of_mask in mask.affines or (mask.affine,)
+        ],
     ]
-    return None if None in found else found[0]
+    for differences in found:
+        if differences and None not in differences:
+            what, ours, theirs = next(filter(None, differences))
+            return f"{what} is {theirs}, the scan's is {ours}"
+    return None
+
+
+def ambiguity(scan: Grid) -> str | None:
+    """Say in words how the readings of a scan's header differ; None when they are the same."""
+    for other in scan.readings[1:]:
+        if difference := _affine_difference(scan.readings[0], other):
+            what, one, another = difference
+            return f"{what} is {one} or {another}"
+    return None
 
 
 def same_spacing(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
@@ -73,32 +102,36 @@ def same_spacing(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return np.allclose(one, other, rtol=0, atol=SPACING_TOLERANCE_MM)
 
 
-def _affine_difference(of_scan: Matrix, of_mask: Matrix) -> str | None:
-    ours, theirs = _geometry(of_scan), _geometry(of_mask)
-    tolerances = (SPACING_TOLERANCE_MM, POSITION_TOLERANCE_MM, DIRECTION_TOLERANCE)
-    for what, mask, scan, tolerance in zip(
-        ("spacing", "origin", "direction"), theirs, ours, tolerances, strict=True
-    ):
-        difference = _differs(what, mask, scan, tolerance)
-        if difference is not None:
-            return difference
-    return None
+_Difference = tuple[str, tuple[float, ...], tuple[float, ...]]  # what differs, and both values
+
+
+def _affine_difference(of_scan: Matrix, of_mask: Matrix) -> _Difference | None:
+    geometries = zip(_TOLERANCES, _geometry(of_scan), _geometry(of_mask), strict=True)
+    found = (_difference(what, scan, mask) for what, scan, mask in geometries)
+    return next(filter(None, found), None)
 
 
 def _geometry(affine: Matrix) -> tuple[tuple[float, ...], ...]:
     """Return spacing (z, y, x; mm), origin (mm) and direction (columns x, y, z) of an affine."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    with np.errstate(invalid="ignore"):  # a header may state an infinite step
-        direction = affine[:3, :3] / np.where(spacing > 0, spacing, 1.0)
+    direction = _scaled(affine, (1.0, 1.0, 1.0))[:3, :3]
     return tuple(spacing[::-1].tolist()), tuple(affine[:3, 3]), tuple(direction.ravel().tolist())
 
 
-def _differs(
-    what: str, mask: tuple[float, ...], scan: tuple[float, ...], tolerance: float
-) -> str | None:
-    if np.allclose(mask, scan, rtol=0, atol=tolerance):
+def _scaled(affine: Matrix, spacing_zyx: tuple[float, ...]) -> Matrix:
+    """The affine with steps of another length; a step of 0 stays."""
+    lengths, scaled = np.linalg.norm(affine[:3, :3], axis=0), affine.copy()
+    with np.errstate(invalid="ignore"):  # a header may state an infinite step
+        scaled[:3, :3] *= np.array(spacing_zyx[::-1]) / np.where(lengths > 0, lengths, 1.0)
+    return scaled
+
+
+def _difference(what: str, scan: tuple[float, ...], mask: tuple[float, ...]) -> _Difference | None:
+    if np.allclose(mask, scan, rtol=0, atol=_TOLERANCES[what]):
         return None
     if what == "spacing":  # people write it as x, y, z
         mask, scan = mask[::-1], scan[::-1]
-    rounded = [tuple(round(float(value), 4) + 0.0 for value in values) for values in (mask, scan)]
-    return f"{what} is {rounded[0]}, the scan's is {rounded[1]}"
+    ours, theirs = (
+        tuple(round(float(value), 4) + 0.0 for value in values) for values in (scan, mask)
+    )
+    return what, ours, theirs

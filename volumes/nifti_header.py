@@ -126,6 +126,12 @@ class Header:
         return min(int(self.fields["dim"][0]), 3)
 
     @property
+    def shape_xyz(self) -> tuple[int, ...]:
+        """All sizes as the header states them, x first."""
+        ndim, *sizes = (int(size) for size in self.fields["dim"])
+        return tuple(sizes[:ndim])
+
+    @property
     def shape_zyx(self) -> tuple[int, int, int]:
         """The shape (z, y, x); a two-dimensional image has one slice. Raises VolumeError."""
         ndim, *sizes = (int(size) for size in self.fields["dim"])
@@ -171,18 +177,19 @@ class Header:
 
         As ITK has it: |pixdim| in the header's units; 0 or a value that is not finite counts as 1.
         """
-        scale = _MM_PER_UNIT.get(int(self.fields["xyzt_units"]) & 7, 1.0)
         steps = (float(step) for step in self.fields["pixdim"][1 : self.ndim + 1])
-        return tuple(abs(s if s and np.isfinite(s) else 1.0) * scale for s in steps)[::-1]
+        return tuple(abs(s if s and np.isfinite(s) else 1.0) * self._mm for s in steps)[::-1]
 
     @property
     def grid(self) -> Grid:
-        """The grid as nibabel has it, in the header's units. Raises VolumeError as `shape_zyx`."""
-        x, y, z = self._steps()
+        """The grid as nibabel has it, but in mm. Raises VolumeError as `shape_zyx`."""
+        x, y, z = (step * self._mm for step in self._steps())
         affines = [self._sform()] if self.fields["sform_code"] in _FORM_IS_SET else []
         qform = self._qform()
         if self.fields["qform_code"] in _FORM_IS_SET and qform is not None:
             affines.append(qform)
+        for affine in affines:
+            affine[:3] *= self._mm
         steps = np.array([-x, y, z])
         substitute = _affine(np.diag(steps), -steps * (np.array(self.shape_zyx[::-1]) - 1) / 2)
         return Grid(self.shape_zyx, (z, y, x), tuple(affines), (*affines, substitute)[0])
@@ -229,14 +236,18 @@ class Header:
     def check_strictly(self) -> None:
         """Raise VolumeError for what no mask of a volume needs, though other readers let it pass.
 
-        Three dimensions, voxels that start behind the header and not far from it, sizes that are
-        numbers, and a rescale that is one.
+        Three dimensions, of which further ones of 1 are none, voxels that start behind the header
+        and not far from it, sizes that are numbers, in mm, and a rescale that is one. A submission
+        may read its scan with a library that knows no other unit, so none is judged by it.
         """
-        ndim, *sizes = (int(size) for size in self.fields["dim"])
-        shape, dtype = tuple(sizes[:ndim]), self.dtype
-        if ndim != 3 or min(shape) < 1:
+        shape = self.shape_xyz
+        if len(shape) < 3 or min(shape) < 1 or max(shape[3:], default=1) > 1:
             raise VolumeError(
-                f"has shape {shape} of {dtype}; expected one number a voxel in 3 dimensions"
+                f"has shape {shape} of {self.dtype}; expected one number a voxel in 3 dimensions"
+            )
+        if self._mm != 1.0:
+            raise VolumeError(
+                f"its lengths are in units of {self._mm:g} mm (xyzt_units); write its header in mm"
             )
         offset = float(self.fields["vox_offset"])
         if not self.fields.dtype.itemsize <= offset <= EXTENSION_BYTES:  # nor NaN
@@ -248,6 +259,11 @@ class Header:
             )
         if not math.isfinite(self.scaling[1]):
             raise VolumeError(f"its voxels cannot be shifted by {self.scaling[1]}; {WRITE_AGAIN}")
+
+    @property
+    def _mm(self) -> float:
+        """Millimetres in the header's unit of length."""
+        return _MM_PER_UNIT.get(int(self.fields["xyzt_units"]) & 7, 1.0)
 
     def _steps(self) -> tuple[float, float, float]:
         x, y, z = (abs(float(step)) or 1.0 for step in self.fields["pixdim"][1:4])

@@ -76,8 +76,8 @@ def run(given: argparse.Namespace) -> int:
     cases = find(given.cases.resolve(), given.labels.resolve())
     given.challenge.contract.check_cases(cases)
     for case in cases:
-        if case.remark:
-            print(f"notice   {case.remark}")
+        for remark in case.remarks:
+            print(f"notice   {remark}")
     outcome = evaluate(teams, cases, lambda: _connect(given), given.wait, sys.stdout)
     print(f"\n{summary(teams, len(cases), outcome)}")
     print(f"results  {given.output}")

@@ -1,5 +1,6 @@
 """Judges one mask: is it sound, and how well does it agree with the reference."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,8 @@ def assess(
 ) -> tuple[State, str, Accuracy]:
     """Judge a mask (None: there is none, for whatever reason) against its reference.
 
-    Returns the state (ok, no_output, bad_output), one line where it is not ok, and the accuracy.
+    Returns the state (ok, no_output, bad_output), one line on why it is not ok, or on what is
+    unusual about a sound mask, and the accuracy.
     Raises EvaluationError when the reference cannot be used.
     """
     expected = reference_of(reference, rules)
@@ -79,7 +81,7 @@ def assess(
     except EvaluationError as error:
         return State.BAD_OUTPUT, str(error), failed(expected, rules)
     scores = score(rules, predicted.voxels_zyx, expected.voxels_zyx, expected.grid.spacing_zyx)
-    return State.OK, "", _accuracy(scores, predicted.voxels_zyx, expected, rules)
+    return State.OK, predicted.remark, _accuracy(scores, predicted.voxels_zyx, expected, rules)
 
 
 def failed(expected: Volume, rules: ScoringRules) -> Accuracy:
@@ -112,16 +114,21 @@ def _accuracy(
 
 
 def _labels(mask: Volume, rules: ScoringRules, name: str) -> Volume:
-    allowed = rules.label_values
-    if mask.voxels_zyx.dtype.kind not in "ui":
-        some = "" if np.isfinite(mask.voxels_zyx).all() else ", some of them not finite"
+    """Return the mask, with whole numbers for voxels that are such numbers stored as floats."""
+    allowed, voxels = rules.label_values, mask.voxels_zyx
+    whole = voxels.dtype.kind in "ui"
+    if not whole and not (np.isfinite(voxels).all() and np.array_equal(voxels, np.rint(voxels))):
+        some = "not finite" if not np.isfinite(voxels).all() else "no whole numbers"
         raise EvaluationError(
-            f"{name}: holds {mask.voxels_zyx.dtype} voxels{some}; write whole numbers, as uint8"
+            f"{name}: holds {voxels.dtype} voxels, some of them {some}; write labels, as uint8"
         )
-    lowest, highest = mask.voxels_zyx.min(), mask.voxels_zyx.max()
+    lowest, highest = voxels.min(), voxels.max()
     if lowest < min(allowed) or highest > max(allowed):
         raise EvaluationError(
             f"{name}: holds labels from {lowest} to {highest}; allowed are {min(allowed)} to"
             f" {max(allowed)}"
         )
-    return mask
+    if whole:
+        return mask
+    remarks = filter(None, (mask.remark, f"holds {voxels.dtype} voxels, all whole numbers"))
+    return replace(mask, voxels_zyx=voxels.astype(np.int16), remark=", ".join(remarks))

@@ -1,11 +1,12 @@
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
 from evaluation.cases import find
 from evaluation.errors import EvaluationError
-from tests.submissions import lesion, save, write_cases
+from tests.submissions import AFFINE, lesion, save, write_cases
 
 
 def test_scans_and_masks_are_paired_by_name(tmp_path: Path) -> None:
@@ -77,6 +78,20 @@ def test_files_that_could_be_one_case_or_two_are_refused(
 
 def test_a_mask_off_its_scans_grid_is_said(tmp_path: Path) -> None:
     scans, labels = write_cases(tmp_path, ["a"])
-    assert find(scans, labels)[0].remark == ""
+    assert find(scans, labels)[0].remarks == ()
     save(labels / "a.nii.gz", lesion(), np.diag([0.8, -0.8, 2.5, 1.0]))
-    assert "not on the scan's grid: its direction" in find(scans, labels)[0].remark
+    (remark,) = find(scans, labels)[0].remarks
+    assert "not on the scan's grid: its direction" in remark
+
+
+def test_a_header_with_two_readings_is_said(tmp_path: Path) -> None:
+    scans, _ = write_cases(tmp_path, ["a"])
+    path = scans / "a_0000.nii.gz"
+    scan = nibabel.Nifti1Image(lesion(), AFFINE)
+    scan.header["pixdim"][3] += np.float32(0.0002)
+    nibabel.save(scan, path)
+    (remark,) = find(scans)[0].remarks
+    assert remark == (
+        f"{path}: its header can be read in two ways (spacing is (0.8, 0.8, 2.5) or"
+        " (0.8, 0.8, 2.5002)); a mask by either is on its grid"
+    )

@@ -65,3 +65,6 @@ def test_a_score_turns_only_a_good_run_into_a_bad_one() -> None:
     assert scored(late, State.TIMEOUT, "stopped", ACCURACY).message == "stopped"
     remark = replace(measured, message="not asked for: x")
     assert scored(remark, State.OK, "", ACCURACY).message == "not asked for: x"
+    for _ in range(2):  # again, when its reference has changed
+        remark = scored(remark, State.OK, "holds floats", ACCURACY)
+        assert remark.message == "not asked for: x; holds floats"

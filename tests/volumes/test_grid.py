@@ -6,10 +6,11 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from volumes import nifti
-from volumes.grid import Grid, grid_difference, same_spacing
+from volumes.grid import Grid, ambiguity, grid_difference, same_spacing
 
 SPACING_ZYX = (5.0, 0.8, 0.7)
 # x to the left, y to the back, z to the head; as float32 holds it.
@@ -92,6 +93,32 @@ def test_either_form_of_a_scan_that_has_two_will_do(tmp_path: Path) -> None:
     third = moved(0, 11.0)
     mask = grid(tmp_path, sform=(third, 1), qform=(third, 1))
     assert str(grid_difference(scan, mask)).startswith("origin is (11.0, ")
+
+
+@pytest.mark.parametrize("step_mm", [5.0002, 5.0, 1.0])
+def test_either_reading_will_do_where_pixdim_and_sform_disagree(
+    tmp_path: Path, step_mm: float
+) -> None:
+    """SimpleITK's own mask, and nibabel's, of a scan without a qform."""
+    path, voxels = tmp_path / "scan.nii", np.zeros((6, 5, 4), np.int16)
+    header = header_bytes(qform=None, pixdim=[1, 0.7, 0.8, step_mm, 0, 0, 0, 0])
+    path.write_bytes(header + bytes(4) + voxels.tobytes())
+    scan = nifti.read_header(path, strict=True).grid
+    assert (ambiguity(scan) is None) == (step_mm == 5.0)
+    by_itk: Any = sitk.GetImageFromArray(voxels)
+    by_itk.CopyInformation(sitk.ReadImage(path))
+    sitk.WriteImage(by_itk, tmp_path / "itk.nii")
+    image: Any = nibabel.load(path)
+    by_nibabel = nibabel.Nifti1Image(voxels.T, image.affine)
+    nibabel.save(by_nibabel, tmp_path / "nibabel.nii")
+    nibabel.save(nibabel.Nifti1Image(voxels.T, image.affine, image.header), tmp_path / "copy.nii")
+    for name in ("itk", "nibabel", "copy"):
+        mask = nifti.read_header(tmp_path / f"{name}.nii", strict=True).grid
+        assert grid_difference(scan, mask) is None, name
+    sheared = image.affine @ np.diag([1, 1, 1.001, 1])
+    nibabel.save(nibabel.Nifti1Image(voxels.T, sheared), tmp_path / "other.nii")
+    other = nifti.read_header(tmp_path / "other.nii", strict=True).grid
+    assert str(grid_difference(scan, other)).startswith("spacing is (0.7, 0.8, 5.005)")
 
 
 def test_a_form_without_a_code_does_not_count(tmp_path: Path) -> None:

@@ -67,20 +67,25 @@ def test_the_grid_is_nibabels(tmp_path: Path, name: str, order: str, version: in
     kind = NIB.Nifti1Header if version == 1 else NIB.Nifti2Header
     theirs = kind(data[: kind.sizeof_hdr], endianness=order, check=False)
     theirs.check_fix(error_level=50)
-    if header.fields["dim"][0] != 3 or not np.isfinite(header.fields["pixdim"]).all():
-        with pytest.raises(VolumeError, match=r"expected one number a voxel|cannot measure"):
+    mm = {"metres": 1000, "microns": 0.001, "microns and milliseconds": 0.001}.get(name, 1)
+    too_few = header.fields["dim"][0] < 3 or name == "trailing 0"
+    if too_few or not np.isfinite(header.fields["pixdim"]).all() or mm != 1:
+        with pytest.raises(VolumeError, match=r"one number a voxel|cannot measure|xyzt_units"):
             header.check_strictly()
-        return
-    header.check_strictly()
-    grid, expected = header.grid, affines_by_nibabel(theirs)
-    assert grid.shape_zyx == theirs.get_data_shape()[::-1]
-    assert grid.spacing_zyx == tuple(float(step) for step in theirs.get_zooms()[::-1])
+        if mm == 1:
+            return
+    else:
+        header.check_strictly()
+    expected = [np.diag([mm, mm, mm, 1]) @ affine for affine in affines_by_nibabel(theirs)]
+    grid, zooms = header.grid, [mm * float(step) for step in theirs.get_zooms()[:3]]
+    assert grid.shape_zyx == theirs.get_data_shape()[2::-1]
+    assert grid.spacing_zyx == tuple(zooms[::-1])
     assert len(grid.affines) == len(expected)
     for ours, affine in zip(grid.affines, expected, strict=True):
         np.testing.assert_allclose(ours, affine, atol=1e-6)
     best = expected[0] if expected else theirs.get_base_affine()
     np.testing.assert_allclose(grid.affine, best, atol=1e-6)
-    assert grid.voxel_ml == pytest.approx(np.prod(theirs.get_zooms()) / 1000)
+    assert grid.voxel_ml == pytest.approx(np.prod(zooms) / 1000)
 
 
 def test_a_new_header_states_its_grid(tmp_path: Path) -> None:
@@ -111,8 +116,8 @@ def test_a_part_lies_where_it_lay(tmp_path: Path, form: dict[str, int]) -> None:
 
 REFUSED: dict[str, tuple[bytes, str]] = {
     "4 dimensions": (
-        scan_bytes(dim=(4, *SHAPE_XYZ, 1, 1, 1, 1)),
-        "has shape (5, 4, 3, 1) of int16",
+        scan_bytes(dim=(4, *SHAPE_XYZ, 2, 1, 1, 1)),
+        "has shape (5, 4, 3, 2) of int16",
     ),
     "2 dimensions": (scan_bytes(dim=(2, 5, 4, 1, 1, 1, 1, 1)), "has shape (5, 4) of int16"),
     "an empty one": (scan_bytes(dim=(3, 5, 4, 0, 1, 1, 1, 1)), "has shape (5, 4, 0) of int16"),
