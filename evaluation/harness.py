@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from msgspec import structs
 
 from evaluation import host, settings
+from evaluation.apart import Apart, CallFailed, Check
 from evaluation.cases import Case
 from evaluation.challenges import CaseLimits
 from evaluation.conditions import Conditions
@@ -18,8 +19,8 @@ from evaluation.errors import EvaluationError
 from evaluation.gpu import devices
 from evaluation.gpu.curve_file import write_curve
 from evaluation.progress import Progress
-from evaluation.record import Record, row, scored
-from evaluation.scoring.assess import assess, failed, reference_of
+from evaluation.record import Record, row, scored, unscorable
+from evaluation.scoring.assess import assess, reference_of
 from evaluation.scoring.rules import ScoringRules
 from evaluation.states import State
 from evaluation.store import Store
@@ -71,7 +72,8 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
                 progress.say(f"notice: {remark}")
         with MeasuredRunner(runner, conditions, store.work, gpu, progress.tick) as measured:
             environment = described | {"gpu": gpu and vars(gpu)} | host.facts()
-            records = _Run(measured, plan.cases, store, environment, progress).all()
+            with contextlib.closing(Apart()) as apart:
+                records = _Run(measured, plan.cases, store, environment, progress, apart).all()
     from evaluation.pictures import drawing  # once all is measured: it brings matplotlib
 
     for problem in drawing.draw(store, plan.cases, records, challenge):
@@ -96,6 +98,8 @@ def kept(store: Store, case: Case, checksum: Callable[[Path], str] = sha256) -> 
     checksum: of a file. Raises EvaluationError when the scan is not the one that was measured.
     """
     known = store.load(case.name)
+    if known is not None and known.state is State.INFRA_ERROR and store.mask(case.name).exists():
+        known = structs.replace(known, state=State.OK, message="")  # only its scoring failed
     if known is None or known.state is State.INFRA_ERROR:
         return known
     if known.scans_sha256 != tuple(checksum(scan) for scan in case.scans):
@@ -142,15 +146,27 @@ def measure(
     return one
 
 
-def score(one: Record, case: Case, store: Store, rules: ScoringRules) -> Record:
-    """Hold a measured case, which has a reference, against it, and keep that."""
+def score(
+    one: Record,
+    case: Case,
+    store: Store,
+    rules: ScoringRules,
+    apart: Apart,
+    check: Check = lambda: None,
+) -> Record:
+    """Hold a measured case, which has a reference, against it, and keep that.
+
+    Whatever goes wrong with that is the case's infra_error. check: see `Apart.call`.
+    """
     assert case.reference is not None
-    if one.state is State.OK:
-        judged = assess(store.mask(case.name), case.reference, case.grid, rules)
+    mask = store.mask(case.name) if one.state is State.OK else None
+    one = structs.replace(one, reference_sha256=sha256(case.reference))
+    try:
+        judged = apart.call(assess, mask, case.reference, case.grid, rules, check=check)
+    except (CallFailed, EvaluationError) as failure:
+        one = unscorable(one, failure)
     else:
-        expected = reference_of(case.reference, rules)
-        judged = one.state, one.message, failed(expected, rules)
-    one = scored(structs.replace(one, reference_sha256=sha256(case.reference)), *judged)
+        one = scored(one, *judged)
     store.save(one)
     return one
 
@@ -173,6 +189,7 @@ class _Run:
     store: Store
     environment: dict[str, Any]
     progress: Progress
+    apart: Apart
 
     def all(self) -> list[Record]:
         """Measure and score what is missing, and write the tables; return all records."""
@@ -180,8 +197,8 @@ class _Run:
         try:
             for case in self.cases:
                 records.append(self._case(case))
-                recent = [one.state for one in records[-FAILURES:]]
-                if recent == [State.INFRA_ERROR] * FAILURES:
+                # A case whose scoring failed has run.
+                if sum(1 for one in records[-FAILURES:] if one.usage is None) == FAILURES:
                     raise EvaluationError(
                         f"{FAILURES} cases in a row failed through engine, GPU or machine, the last"
                         f" with: {records[-1].message}; mend it and go on with --resume"
@@ -206,6 +223,7 @@ class _Run:
                 lambda: self.progress.began(case.name),
             )
         if known.accuracy is None and known.state is not State.INFRA_ERROR:
-            known = score(known, case, self.store, self.runner.conditions.challenge.scoring)
+            rules = self.runner.conditions.challenge.scoring
+            known = score(known, case, self.store, rules, self.apart)
         self.progress.ended(known, measured=measured)
         return known

@@ -116,6 +116,16 @@ def scored(one: Record, state: State, message: str, accuracy: Accuracy) -> Recor
     return replace(one, state=state, message=message, accuracy=accuracy)
 
 
+def unscorable(one: Record, why: Exception) -> Record:
+    """Return the record of a case whose scoring failed; what its run used is kept."""
+    return replace(one, state=State.INFRA_ERROR, message=cannot_be_scored(why), accuracy=None)
+
+
+def cannot_be_scored(why: Exception) -> str:
+    """Return the message of such a case."""
+    return f"cannot be scored: {why}"
+
+
 def _vram_columns(vram: Vram | None, limit_mib: float | None) -> dict[str, object]:
     columns = _columns(Vram, vram)
     if vram is not None:

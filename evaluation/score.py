@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+from evaluation.apart import CallFailed, each
 from evaluation.cases import SUFFIX, volumes_in
 from evaluation.challenges import Challenge
-from evaluation.parallel import parallel_map
-from evaluation.record import accuracy_columns
-from evaluation.scoring.assess import assess
-from evaluation.scoring.rules import ScoringRules
+from evaluation.record import accuracy_columns, cannot_be_scored
+from evaluation.scoring.assess import Accuracy, assess
 from evaluation.states import State
 from evaluation.tables import results as tables
 from evaluation.tables.csv_file import write_csv
 from evaluation.volumes import read_grid
 from volumes.files import write_whole
+from volumes.grid import Grid
 
 
 def score_folder(predictions: Path, labels: Path, output: Path, challenge: Challenge) -> bool:
@@ -26,12 +26,15 @@ def score_folder(predictions: Path, labels: Path, output: Path, challenge: Chall
     given = {path.name: path for path in volumes_in(predictions, may_be_empty=True)}
     references = volumes_in(labels)
     output.mkdir(parents=True, exist_ok=True)  # which may fail now and not hours later
-    jobs = [(given.pop(path.name, None), path, challenge.scoring) for path in references]
+    grids = [read_grid(path) for path in references]
+    jobs = [
+        (given.pop(path.name, None), path, grid, challenge.scoring)
+        for path, grid in zip(references, grids, strict=True)
+    ]
     rows = []
-    for row in parallel_map(_row, jobs):  # in processes: most of the work holds the interpreter
-        rows.append(row)
-        marks = f"DSC {row['dsc']:.3f} NSD {row['nsd']:.3f}"
-        print(f"{row['case']:20} {row['status']:10} {marks}  {row['message']}", flush=True)
+    for path, grid, judged in zip(references, grids, each(assess, jobs), strict=True):
+        rows.append(_row(path, grid, judged))
+        print(_line(rows[-1]), flush=True)
     write_csv(output / "scores.csv", rows)
     table = tables.markdown(rows, challenge.limits)
     write_whole(output / "scores.md", table)
@@ -42,10 +45,14 @@ def score_folder(predictions: Path, labels: Path, output: Path, challenge: Chall
     return all(row["status"] == State.OK for row in rows)
 
 
-def _row(job: tuple[Path | None, Path, ScoringRules]) -> dict[str, Any]:
-    mask, reference, rules = job
-    grid = read_grid(reference)
-    state, message, accuracy = assess(mask, reference, grid, rules)
+def _row(
+    reference: Path, grid: Grid, judged: tuple[State, str, Accuracy] | CallFailed
+) -> dict[str, Any]:
+    state, message, accuracy = (
+        (State.INFRA_ERROR, cannot_be_scored(judged), None)
+        if isinstance(judged, CallFailed)
+        else judged
+    )
     size = dict(zip(("size_x", "size_y", "size_z"), grid.shape_zyx[::-1], strict=True))
     return {
         "case": reference.name.removesuffix(SUFFIX),
@@ -54,3 +61,8 @@ def _row(job: tuple[Path | None, Path, ScoringRules]) -> dict[str, Any]:
         **size,
         "message": message,
     }
+
+
+def _line(row: dict[str, Any]) -> str:
+    marks = "" if row["dsc"] is None else f"DSC {row['dsc']:.3f} NSD {row['nsd']:.3f}"
+    return f"{row['case']:20} {row['status']:10} {marks}  {row['message']}"

@@ -80,9 +80,11 @@ def _missing(
     missing = {}
     for team, found in records.items():
         scored = {one.case for one in found if one.is_scored}
+        unscorable = {one.case: one.message for one in found if not one.is_scored}
         for case in cases:
             if case.name not in scored and team not in board.refused:
-                missing[team, case.name] = board.given_up[team, case.name]
+                given_up = board.given_up.get((team, case.name))
+                missing[team, case.name] = given_up or unscorable[case.name]
     return missing
 
 

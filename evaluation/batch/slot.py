@@ -8,6 +8,7 @@ from typing import Any
 from distributed import Worker, WorkerPlugin
 
 from evaluation import harness, host, json_file, settings
+from evaluation.apart import Apart, CallFailed
 from evaluation.batch import archives
 from evaluation.batch.machine import Machine, lock
 from evaluation.batch.messages import Answer, Done, Entrant, Failed, Lost, Refused
@@ -53,6 +54,7 @@ class Slot(WorkerPlugin):
         self.machine, self.device, self.gpu = machine, device, gpu
         self._stopping = threading.Event()
         self._busy = threading.Lock()
+        self._apart = Apart()  # scores and draws
         self._ready: _Ready | None = None
 
     def setup(self, worker: Worker) -> None:
@@ -72,6 +74,7 @@ class Slot(WorkerPlugin):
         """End the submission that is running, if there is one, and give back what is held."""
         self.end()
         self.release()
+        self._apart.close()
         self._stopping.clear()
 
     def release(self) -> None:
@@ -109,8 +112,14 @@ class Slot(WorkerPlugin):
                 if one is None:
                     return Failed(f"{store.path(case.name)}: is not there any more")
                 if not one.is_scored:
-                    one = harness.score(one, case, store, challenge.scoring)
-                return Done(one, drawing.draw_one(store, case, one, challenge) or "")
+                    rules = challenge.scoring
+                    one = harness.score(one, case, store, rules, self._apart, self._check)
+                try:
+                    job = (store, case, one, challenge)
+                    remark = self._apart.call(drawing.draw_one, *job, check=self._check)
+                except CallFailed as failure:
+                    remark = drawing.not_drawn(case.name, failure)
+                return Done(one, remark or "")
         except Stopped:
             return Lost()
         except (EvaluationError, OSError) as error:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from evaluation.apart import CallFailed, each
 from evaluation.cases import Case
 from evaluation.challenges import CaseLimits, Challenge
 from evaluation.errors import EvaluationError
 from evaluation.gpu.curve_file import read_curve
-from evaluation.parallel import parallel_map
 from evaluation.pictures import plots, preview
 from evaluation.pictures.focus import Choice
 from evaluation.record import Record
@@ -32,11 +32,13 @@ def draw(
     jobs = [(store, by_name[one.case], one, challenge) for one in records if one.usage is not None]
     if not jobs:
         return []
-    return [problem for problem in parallel_map(_draw, jobs) if problem is not None]
-
-
-def _draw(job: tuple[Store, Case, Record, Challenge]) -> str | None:
-    return draw_one(*job)
+    names = [one.case for _, _, one, _ in jobs]
+    problems = zip(names, each(draw_one, jobs), strict=True)
+    return [
+        not_drawn(name, problem) if isinstance(problem, CallFailed) else problem
+        for name, problem in problems
+        if problem is not None
+    ]
 
 
 def draw_one(store: Store, case: Case, one: Record, challenge: Challenge) -> str | None:
@@ -45,8 +47,13 @@ def draw_one(store: Store, case: Case, one: Record, challenge: Challenge) -> str
         _plot(store, one, challenge.limits)
         _overlays(store, case, one, challenge.scoring.lesion_label)
     except (EvaluationError, OSError, ValueError) as error:
-        return f"no picture of {case.name}: {error}"
+        return not_drawn(case.name, error)
     return None
+
+
+def not_drawn(case: str, why: Exception) -> str:
+    """Return the line that says so."""
+    return f"no picture of {case}: {why}"
 
 
 def _plot(store: Store, one: Record, limits: CaseLimits) -> None:

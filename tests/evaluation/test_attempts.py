@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation import harness
+from evaluation.apart import Apart
 from evaluation.cases import find
 from evaluation.errors import EvaluationError
 from evaluation.harness import ATTEMPTS, PAUSE_S, Plan, evaluate
@@ -167,12 +167,12 @@ def test_a_case_that_was_measured_is_scored_without_being_run_again(
 ) -> None:
     """As if killed in between."""
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     evaluation = Evaluation(tmp_path, "ab")
     with monkeypatch.context() as patched:
-        patched.setattr(harness, "assess", killed)
+        patched.setattr(Apart, "call", killed)
         with pytest.raises(KeyboardInterrupt):
             evaluation.run()
     record = evaluation.output / "cases" / "a.json"
