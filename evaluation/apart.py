@@ -101,11 +101,13 @@ def each(
 
 
 def _started() -> subprocess.Popen[bytes]:
-    # In a session of its own: what a terminal sends is for the process that waits.
     return subprocess.Popen(
-        [sys.executable, "-m", "evaluation.apart", str(os.getpid())],
+        [sys.executable, "-P", "-m", "evaluation.apart", str(os.getpid())],
+        # The same modules, wherever this process has gone since it began.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        # What a terminal sends is for the process that waits.
         start_new_session=True,
     )
 

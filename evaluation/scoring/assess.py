@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from msgspec import Struct
-from msgspec.structs import replace
+from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from evaluation.errors import EvaluationError
@@ -88,7 +87,7 @@ def failed(expected: Volume, rules: ScoringRules) -> Accuracy:
     """Return the accuracy of a case without a sound mask."""
     nothing = np.zeros(expected.grid.shape_zyx, np.uint8)
     worst = Scores(0.0, 0.0, {scored.name: (0.0, 0.0) for scored in rules.classes})
-    return replace(_accuracy(worst, nothing, expected, rules), **OF_FAILED)
+    return structs.replace(_accuracy(worst, nothing, expected, rules), **OF_FAILED)
 
 
 def _accuracy(
