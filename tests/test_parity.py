@@ -79,6 +79,7 @@ VARIANTS = {
     "torch resampling": Variant(plans(ISO, data=TORCH, logits=TORCH), spacing=(2.0, 1.2, 1.3)),
     "torch, separate z": Variant(plans((5.0, 1.0, 1.0), data=TORCH, logits=TORCH)),
     "default data, torch logits": Variant(plans(ISO, logits=TORCH), spacing=(2.0, 1.2, 1.3)),
+    "labels as text": Variant(plans(ISO), dataset({"background": "0", "lesion": "1"})),
     "transpose": Variant(plans((1.5, 4.5, 1.5), transpose=(2, 0, 1)), spacing=(5.0, 1.2, 1.3)),
     "zero border": Variant(plans(), change=_with_border),
     "all zero": Variant(plans(), change=np.zeros_like),

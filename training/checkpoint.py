@@ -6,9 +6,7 @@ import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,16 +14,37 @@ from app.model import Network
 from app.networks import build_network
 from training.errors import TrainingError
 
-# nnU-Net stores its best metric and its log as NumPy scalars; nothing else needs allowing.
-_SCALAR = np._core.multiarray.scalar  # type: ignore[attr-defined]
-_SAFE: list[Any] = [
-    _SCALAR,
-    (_SCALAR, "numpy.core.multiarray.scalar"),  # its name before NumPy 2
-    np.dtype,
-    np.dtypes.Float32DType,
-    np.dtypes.Float64DType,
-    np.dtypes.Int64DType,
-]
+
+class _Unused:
+    """Stands for a value in a trainer's log or arguments, of which inference needs nothing."""
+
+    def __new__(cls, *arguments: object) -> _Unused:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# Values that a checkpoint may hold. None of them is made: each name that the file calls, in
+# whichever version of NumPy or Python it was written, makes a stand-in.
+_UNUSED = (
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(
+        f"numpy.{core}.multiarray.{f}"
+        for core in ("core", "_core")
+        for f in ("scalar", "_reconstruct")
+    ),
+    *(
+        f"{module}.{pure}{system}Path"
+        for module in ("pathlib", "pathlib._local")
+        for pure in ("", "Pure")
+        for system in ("Posix", "Windows")
+    ),
+    "argparse.Namespace",
+    "datetime.datetime",
+    "datetime.timedelta",
+)
 # nnU-Net's networks register every module twice or thrice; these are the spare names.
 _ALIAS = re.compile(r"^decoder\.encoder\.|\.all_modules\.")
 _WRAPPER = re.compile(r"^(module\.|_orig_mod\.)+")
@@ -40,24 +59,23 @@ class Checkpoint:
     trainer: str
     configuration: str
     mirror_axes: tuple[int, ...]
-    epoch: int
+    epoch: int | None  # those that were stripped for sharing do not say
 
 
 def load_checkpoint(file: Path) -> Checkpoint:
     """Read a checkpoint; raises TrainingError if it is missing, damaged or holds foreign code."""
     try:
-        with torch.serialization.safe_globals(_SAFE):
+        with torch.serialization.safe_globals([(_Unused, name) for name in _UNUSED]):
             content = torch.load(file, map_location="cpu", weights_only=True)
+        epoch = content.get("current_epoch")
         return Checkpoint(
             file=file,
             weights={k: v for k, v in content["network_weights"].items() if torch.is_tensor(v)},
             trainer=content["trainer_name"],
             configuration=content["init_args"]["configuration"],
             mirror_axes=tuple(content.get("inference_allowed_mirroring_axes") or ()),
-            epoch=content["current_epoch"],
+            epoch=epoch if isinstance(epoch, int) else None,
         )
-    except FileNotFoundError:
-        raise TrainingError(f"{file}: is missing; choose with --folds and --checkpoint") from None
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it would run {found[1]}" if found else "it is damaged"

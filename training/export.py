@@ -17,6 +17,7 @@ from training.checkpoint import Checkpoint, inference_weights, load_checkpoint
 from training.command_line import exit_code, parser
 from training.errors import TrainingError
 from training.plans import model_config
+from training.trained import find_checkpoints
 from volumes.files import sha256
 
 # Trainers of nnunetv2 2.8.1 that build the network of the plans; any other may not.
@@ -47,11 +48,7 @@ def export(
     """
     if output.exists():
         raise TrainingError(f"{output}: exists; remove it or choose another name")
-    files = [
-        folder / f"fold_{fold}" / checkpoint
-        for folder in folders
-        for fold in folds or find_folds(folder, checkpoint)
-    ]
+    files = [file for folder in folders for file in find_checkpoints(folder, checkpoint, folds)]
     for number, file in enumerate(files):
         if file.resolve() in (other.resolve() for other in files[:number]):
             raise TrainingError(f"{file}: is given twice; each member of an ensemble counts once")
@@ -77,7 +74,7 @@ def export(
             weights = unfinished / f"member_{len(members)}.safetensors"
             _save_weights(trained, config, weights)
             source = f"{folder.resolve().name}/{file.parent.name}/{checkpoint}"
-            source += f", epoch {trained.epoch}"
+            source += "" if trained.epoch is None else f", epoch {trained.epoch}"
             members.append(Member(weights.name, sha256(weights), source))
         assert config is not None
         try:
@@ -89,20 +86,6 @@ def export(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return warnings
-
-
-def find_folds(folder: Path, checkpoint: str) -> list[str]:
-    """The folds that have the checkpoint; nnU-Net's rule: ``fold_all`` only if it is alone.
-
-    Folders that nnU-Net does not write, such as a copy ``fold_0_old``, are no folds.
-    """
-    names = [f.parent.name.removeprefix("fold_") for f in folder.glob(f"fold_*/{checkpoint}")]
-    found = sorted((n for n in names if n.isdigit()), key=int) or [n for n in names if n == "all"]
-    if not found:
-        raise TrainingError(
-            f"{folder}: no fold_X/{checkpoint} here; give the folder that nnU-Net's training wrote"
-        )
-    return found
 
 
 def _refuse_difference(config: ModelConfig, other: ModelConfig, file: Path) -> None:

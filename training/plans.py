@@ -106,24 +106,40 @@ def resolve_configuration(plans: Json, name: str) -> Json:
 
 
 def label_heads(dataset: Json) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
-    """Names of the network's heads, and what each region paints (None: heads are classes)."""
+    """Names of the network's heads, and what each region paints (None: heads are classes).
+
+    Labels may be text, which nnU-Net casts to integers, except where it fails with it.
+    """
     labels: Json = dict(dataset["labels"])
-    if labels.get("background") != 0:
-        raise TrainingError("label 'background' should be 0 (nnU-Net v2's form)")
+    regions = any(isinstance(v, list) and len(v) > 1 for v in labels.values())
+    order = dataset.get("regions_class_order")
+    _refuse_text({**labels, "regions_class_order": order} if regions else labels, regions)
     ignore = labels.pop("ignore", None)
-    if any(isinstance(v, list) and len(v) > 1 for v in labels.values()):
+    if str(labels.get("background")) != "0":
+        raise TrainingError("label 'background' should be 0 (nnU-Net v2's form)")
+    if regions:
         names = tuple(n for n, v in labels.items() if v != 0 and v != [0])
-        order = dataset.get("regions_class_order")
         if order is None or len(order) != len(names):
             raise TrainingError(f"regions_class_order {order} does not fit the regions {names}")
         return names, tuple(order)
-    values = {n: v[0] if isinstance(v, list) else v for n, v in labels.items()}
+    values = {n: int(v[0] if isinstance(v, list) else v) for n, v in labels.items()}
     names = tuple(sorted(values, key=lambda n: values[n]))
     if [values[n] for n in names] != list(range(len(names))):
         raise TrainingError(f"labels should be 0, 1, 2, ..., found {values}")
     if ignore is not None and ignore != len(names):
         raise TrainingError(f"'ignore' should be {len(names)}, found {ignore}")
     return names, None
+
+
+def _refuse_text(labels: Json, regions: bool) -> None:
+    """Raise TrainingError for text where nnU-Net compares it with numbers and fails."""
+    for name, value in labels.items():
+        values = value if isinstance(value, list) else [value]
+        if (regions or name == "ignore") and any(isinstance(v, str) for v in values):
+            raise TrainingError(
+                f"{name} is {value!r}, text, with which nnU-Net fails beside regions and as "
+                "'ignore'; write numbers"
+            )
 
 
 def network(settings: Json, channels: int, heads: int) -> Network:

@@ -3,9 +3,12 @@ from __future__ import annotations
 import builtins
 import os
 import pickle
+import re
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
+from datetime import datetime
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -131,8 +134,59 @@ def test_a_bare_pickle_is_refused(tmp_path: Path) -> None:
     assert not trace.exists()
 
 
-def test_missing_file(tmp_path: Path) -> None:
-    assert "is missing; choose with --folds and --checkpoint" in refusal(tmp_path / FINAL)
+@pytest.mark.parametrize("epoch", [{}, {"current_epoch": np.int64(7)}], ids=repr)
+def test_stripped_for_sharing(epoch: Any, tmp_path: Path) -> None:
+    """What nnU-Net's predictor reads is enough."""
+    needed = ("network_weights", "trainer_name", "init_args", "inference_allowed_mirroring_axes")
+    content = {k: v for k, v in checkpoint({"a": torch.ones(1)}).items() if k in needed}
+    found = load_checkpoint(saved(tmp_path, content | epoch))
+    assert (found.trainer, found.configuration, found.epoch) == (
+        "nnUNetTrainer",
+        "3d_fullres",
+        None,
+    )
+    assert found.weights.keys() == {"a"}
+
+
+LOGGED = [
+    np.int32(1),
+    np.True_,
+    np.float16(0.5),
+    np.str_("a"),
+    np.datetime64("2026-01-01"),
+    np.arange(6).reshape(2, 3),
+    np.ones((2, 3), ">f4", order="F"),
+    np.array([1, "a", None], object),
+    np.zeros(2, [("dice", "f4")]),
+    Path("runs"),
+    PureWindowsPath("C:/runs"),
+    Namespace(lr=0.01, folder=Path("runs")),
+    datetime(2026, 1, 1),
+]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("value", LOGGED, ids=repr)
+def test_harmless_values_are_passed_over(value: Any, zipped: bool, tmp_path: Path) -> None:
+    content = checkpoint({}, logging={"x": [value]}, init_args={"configuration": "a", "x": value})
+    file = saved(tmp_path, content, _use_new_zipfile_serialization=zipped)
+    assert load_checkpoint(file).configuration == "a"
+
+
+@pytest.mark.parametrize("name", ["pathlib._local", "pathlib"])
+def test_paths_of_both_python_generations(name: str, tmp_path: Path) -> None:
+    """Python 3.13 alone says pathlib._local; a Windows machine's paths cannot be made here."""
+    file = saved(
+        tmp_path, checkpoint({}, logging=[Path("x")]), _use_new_zipfile_serialization=False
+    )
+    stored = re.sub(
+        rb"cpathlib(\._local)?\nPosixPath\n",
+        b"c%s\nWindowsPath\n" % name.encode(),
+        file.read_bytes(),
+    )
+    assert stored != file.read_bytes()
+    file.write_bytes(stored)
+    assert load_checkpoint(file).epoch == 7
 
 
 def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
@@ -177,7 +231,7 @@ def test_not_a_checkpoint_of_nnunet(content: Any, tmp_path: Path) -> None:
     assert "is no nnU-Net v2 checkpoint" in refusal(saved(tmp_path, content))
 
 
-@pytest.mark.parametrize("key", ["network_weights", "trainer_name", "init_args", "current_epoch"])
+@pytest.mark.parametrize("key", ["network_weights", "trainer_name", "init_args"])
 def test_missing_key_is_named(key: str, tmp_path: Path) -> None:
     content = checkpoint({})
     del content[key]

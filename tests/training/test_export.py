@@ -16,9 +16,11 @@ from app.networks import build_network
 from tests.nnunet_models import Json, dataset, plans
 from tests.training.trained_folder import NETWORK, put, write_trained
 from training.errors import TrainingError
-from training.export import export, find_folds
+from training.export import export
 from training.random_weights import FINAL, Weights
+from training.trained import find_checkpoints
 
+BEST = "checkpoint_best.pth"
 ALL_FOLDS = ("0", "1", "2", "10", "all")
 
 
@@ -98,13 +100,30 @@ def test_default_folds(present: tuple[str, ...], expected: list[str], tmp_path: 
         (tmp_path / f"fold_{fold}").mkdir()
         (tmp_path / f"fold_{fold}" / FINAL).touch()
     (tmp_path / "fold_4").mkdir()  # its training has not finished
-    assert find_folds(tmp_path, FINAL) == expected
+    found = find_checkpoints(tmp_path, FINAL, None)
+    assert found == [tmp_path / f"fold_{fold}" / FINAL for fold in expected]
 
 
 def test_no_folds(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(TrainingError, match=re.escape(f"{folder}: no fold_X/{FINAL} here")):
-            find_folds(folder, FINAL)
+            find_checkpoints(folder, FINAL, None)
+
+
+@pytest.mark.parametrize(
+    ("folds", "checkpoint", "message"),
+    [
+        (None, FINAL, f"no fold_X/{FINAL} here, only fold_0/{BEST}, fold_2/{BEST}"),
+        (["2", "3"], BEST, f"no fold_3/{BEST} here, only fold_0/{BEST}, fold_2/{BEST}"),
+        (["0"], FINAL, f"no fold_0/{FINAL} here, only fold_0/{BEST}, fold_2/{BEST}"),
+    ],
+)
+def test_what_there_is_instead_is_named(
+    folds: list[str] | None, checkpoint: str, message: str, tmp_path: Path, output: Path
+) -> None:
+    write_trained(tmp_path / "trained", folds=("0", "2"), name=BEST)
+    found = refusal([tmp_path / "trained"], output, folds, checkpoint)
+    assert found == f"{tmp_path / 'trained'}: {message}; choose with --folds and --checkpoint"
 
 
 @pytest.mark.parametrize(
@@ -218,12 +237,6 @@ def test_folds_of_different_configurations_are_no_ensemble(tmp_path: Path, outpu
     (tmp_path / "other" / "fold_1").rename(tmp_path / "trained" / "fold_2")
     message = refusal([tmp_path / "trained"], output)
     assert f"fold_2/{FINAL}: cannot join the ensemble, spacing is (4.0, 2.0, 2.0) and" in message
-
-
-def test_missing_fold(trained: Path, output: Path) -> None:
-    file = trained / "fold_3" / FINAL
-    message = refusal([trained], output, ["0", "3"])
-    assert message == f"{file}: is missing; choose with --folds and --checkpoint"
 
 
 def test_a_member_given_twice_is_refused(trained: Path, output: Path) -> None:

@@ -145,6 +145,8 @@ LABELS: dict[str, tuple[Json, tuple[Any, Any]]] = {
     "several, out of order": ({"b": 2, "background": 0, "a": 1}, (THREE, None)),
     "ignore has no head": ({"background": 0, "lesion": 1, "ignore": 2}, (TWO, None)),
     "lists of one": ({"background": 0, "a": [1], "b": [2]}, (THREE, None)),
+    "text": ({"background": "0", "lesion": "1"}, (TWO, None)),
+    "text in another order": ({"b": "2", "background": "0", "a": ["1"]}, (THREE, None)),
     "regions": (
         {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "rim": 3},
         (REGIONS, PAINTED),

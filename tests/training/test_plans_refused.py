@@ -39,7 +39,23 @@ REFUSED_LABELS: dict[str, tuple[Json, str]] = {
         r"regions_class_order [1, 2, 3] does not fit the regions ('whole', 'core')",
     ),
     "an empty list": ({"labels": {"background": 0, "a": []}}, "is malformed"),
-    "text": ({"labels": {"background": 0, "a": "1"}}, "is malformed"),
+    "no number": ({"labels": {"background": 0, "a": "one"}}, "is malformed"),
+    "regions as text": (
+        {"labels": {**REGIONS, "whole": ["1", "2"]}, "regions_class_order": [1, 2]},
+        "whole is ['1', '2'], text",
+    ),
+    "text beside regions": (
+        {"labels": {**REGIONS, "background": "0"}, "regions_class_order": [1, 2]},
+        "background is '0', text",
+    ),
+    "order as text": (
+        {"labels": REGIONS, "regions_class_order": ["1", "2"]},
+        "regions_class_order is ['1', '2'], text",
+    ),
+    "ignore as text": (
+        {"labels": {"background": "0", "a": "1", "ignore": "2"}},
+        "ignore is '2', text",
+    ),
     "a list": ({"labels": ["background", "a"]}, "is malformed"),
     "channels as a list": ({"channel_names": ["CT"]}, "is malformed"),
 }

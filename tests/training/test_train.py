@@ -305,6 +305,7 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
     time.sleep(2)  # what it had started ends with it
     assert not (fold / "checkpoint_final.pth").exists()
     before = load_checkpoint(fold / "checkpoint_latest.pth").epoch
+    assert before is not None
     assert 0 < before < 4
     log = {f: f.read_bytes() for f in fold.glob("training_log_*.txt")}
     time.sleep(1)

@@ -1,0 +1,33 @@
+"""What nnU-Net's training leaves: a folder, whose checkpoints are found here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.errors import TrainingError
+
+_NAMED = 5  # of the checkpoints that are there instead of the one that is not
+
+
+def find_checkpoints(folder: Path, checkpoint: str, folds: Sequence[str] | None) -> list[Path]:
+    """The checkpoint of each of the folds; None: of all that have it.
+
+    These are by nnU-Net's rule ``fold_all`` only if it is alone, and nothing that nnU-Net does not
+    write, such as a copy ``fold_0_old``. Raises TrainingError where there is none.
+    """
+    there = {f.parent.name.removeprefix("fold_"): f for f in folder.glob(f"fold_*/{checkpoint}")}
+    numbered = sorted((fold for fold in there if fold.isdigit()), key=int)
+    chosen = folds or numbered or [fold for fold in there if fold == "all"]
+    missing = [fold for fold in chosen or ["X"] if fold not in there]
+    if missing:
+        raise TrainingError(f"{folder}: no fold_{missing[0]}/{checkpoint} here{_instead(folder)}")
+    return [there[fold] for fold in chosen]
+
+
+def _instead(folder: Path) -> str:
+    found = sorted(f"{f.parent.name}/{f.name}" for f in folder.glob("fold_*/*.pth"))
+    if not found:
+        return "; give the folder that nnU-Net's training wrote"
+    named = ", ".join(found[:_NAMED]) + (", …" if len(found) > _NAMED else "")
+    return f", only {named}; choose with --folds and --checkpoint"
