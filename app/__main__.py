@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--exact", action="store_true", help="nnU-Net's own arithmetic; slower")
     add("--step-size", type=_step_size, default=0.5, help="between windows, in patches (0.5)")
     add("--tta", action="store_true", help="mirror along the axes that training allowed")
+    add("--probabilities", action="store_true", help="of each class too, beside the mask, as .npz")
     add(
         "--vram-budget", type=_positive_mib, metavar="MIB", help="on a GPU, context included (4096)"
     )

@@ -5,7 +5,8 @@ see, so that everything behind it computes what nnU-Net computes.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from volumes import formats, nifti
+from volumes import formats, nifti, npz
 from volumes.errors import VolumeError
 from volumes.grid import same_spacing
 from volumes.streams import zero_nonfinite
@@ -94,12 +95,34 @@ def write_planes(
     try:
         formats.write(path, like.header, np.dtype(dtype), planes)
     except OSError as error:
-        reason = error.strerror or error
-        raise ImageError(
-            f"{path}: cannot be written ({reason}); check the folder, permissions and free space"
-        ) from None
+        raise _unwritable(path, error) from None
     except VolumeError as error:
         raise ImageError(f"{path}: {error}") from None
+
+
+@contextmanager
+def writing_probabilities(
+    mask: Path, classes: int, like: Image
+) -> Iterator[Callable[[Array], None]]:
+    """Yield a function that takes parts (class, planes, y, x), in order along the scan's z.
+
+    They become nnU-Net's file beside the mask, ``probabilities`` in X.npz, in half precision: there
+    whole, when the block ends, or not at all. Raises ImageError.
+    """
+    path = mask.with_name(f"{mask.name[: -len(suffix_of(mask))]}.npz")
+    shape = classes, *like.voxels.shape
+    try:
+        with npz.writing(path, "probabilities", shape, np.dtype(np.float16)) as add:
+            yield add
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> ImageError:
+    reason = error.strerror or error
+    return ImageError(
+        f"{path}: cannot be written ({reason}); check the folder, permissions and free space"
+    )
 
 
 def same_grid(a: Image, b: Image) -> str | None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from app.model import ModelConfig
+
+Probabilities = NDArray[np.float32]  # (class or region, z, y, x)
 
 
 @dataclass(frozen=True)
@@ -18,10 +22,12 @@ class LabelRule:
 
     ``regions`` None: heads compete, the largest wins, its index is the label and ties go to the
     lower one. Otherwise heads are independent: each paints its value, in order, where its
-    probability exceeds one half.
+    probability exceeds one half. ``folded``: the one head is the lesion's logit minus the
+    background's, of two classes that compete.
     """
 
     regions: tuple[int, ...] | None
+    folded: bool = False
 
     def decide(self, logits: Tensor) -> Tensor:
         """(head, ...) logits to (...) labels, int16 for regions and int64 for classes."""
@@ -32,6 +38,40 @@ class LabelRule:
             # nnU-Net's test: the rounding of sigmoid makes the tiniest positive logit background
             labels[torch.sigmoid(logit.float()) > 0.5] = value
         return labels
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(head, ...) logits to float32 probabilities (class or region, ...), as nnU-Net's.
+
+        Both classes' where two are folded into one head.
+        """
+        if self.regions is None:
+            return torch.softmax(logits.float(), 0)
+        if self.folded:
+            logits = torch.cat((-logits, logits))
+        return torch.sigmoid(logits.float())
+
+    def most_likely(
+        self, probabilities: Probabilities, dtype: torch.dtype
+    ) -> NDArray[Any]:
+        """(class or region, ...) probabilities to (...) labels, as `decide` does it with logits."""
+        if self._compete:
+            most: NDArray[Any] = probabilities.argmax(0).astype(numpy_dtype(dtype))
+            return most
+        labels = np.zeros(probabilities.shape[1:], numpy_dtype(dtype))
+        for probability, value in zip(probabilities, self.regions or (), strict=True):
+            labels[probability > 0.5] = value
+        return labels
+
+    def background(self, classes: int, shape: Sequence[int]) -> Probabilities:
+        """Probabilities (class or region, *shape) where a scan is not looked at."""
+        nothing = np.zeros((classes, *shape), np.float32)
+        if self._compete:
+            nothing[0] = 1
+        return nothing
+
+    @property
+    def _compete(self) -> bool:
+        return self.regions is None or self.folded
 
     def may_be_foreground(self, logits: Tensor) -> Tensor:
         """(head, ...) logits to a (...) mask; interpolating outside of it gives background only.
@@ -46,7 +86,7 @@ class LabelRule:
 
 
 # Two classes folded into one head, lesion minus background: the lesion where it is positive.
-DIFFERENCE_RULE = LabelRule(regions=(1,))
+DIFFERENCE_RULE = LabelRule(regions=(1,), folded=True)
 
 
 def label_rule(config: ModelConfig) -> LabelRule:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,24 +19,23 @@ from torch import Tensor
 from app import exact, stream
 from app.attempt import Attempt, Means
 from app.clock import StageClock
+from app.configuration import Configuration
 from app.deadline import Deadline, TooSlow, Work
-from app.image import Image, write_planes
-from app.labels import DIFFERENCE_RULE, is_two_class, label_dtype, label_rule, numpy_dtype
+from app.image import Image, write_planes, writing_probabilities
+from app.labels import Probabilities, label_dtype, label_rule, numpy_dtype
 from app.listener import SILENT, Listener
-from app.loading import arrange, compute_dtype, find_device, load_network
-from app.memory.budget import DEFAULT_BUDGET_MIB, MIB, Needs, Plan, make_plan
+from app.loading import compute_dtype, find_device
+from app.memory.budget import DEFAULT_BUDGET_MIB, MIB, Plan, make_plan
 from app.memory.buffers import stream_buffers, whole_buffers
-from app.memory.live_bytes import LiveBytes, peak_of
 from app.model import Model, ModelError, load_model
-from app.networks import UNet, build_network
 from app.on_device import OnDevice
 from app.preprocess import Prepared, prepare
+from app.probabilities import Part, decided, mean
 from app.restore import Labels
-from app.sliding_window import mirrored
 from app.write_behind import write_behind
 
-# Does something with the labels, in parts along the scan's first axis, as they are made.
-Sink = Callable[[Iterator[Labels]], None]
+# Does something with the parts of a scan, along its first axis, as they are made.
+Sink = Callable[[Iterator[Part]], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class Options:
     ``exact`` follows nnU-Net's arithmetic step by step; ``step_size`` is the largest step between
     windows, in patch sizes; ``tta`` mirrors along the axes that training allowed;
     ``vram_budget_mib``: memory is planned for that much, context included; None: it is not;
-    ``body``: a CT's air around the body is not looked at and gets no label.
+    ``body``: a CT's air around the body is not looked at and gets no label; ``probabilities``:
+    they are written, too, and the labels are taken from them, as nnU-Net does it then.
     """
 
     device: torch.device
@@ -54,6 +55,7 @@ class Options:
     tta: bool = False
     vram_budget_mib: int | None = None
     body: bool = False
+    probabilities: bool = False
 
 
 def load(folder: Path, device: str = "auto") -> Predictor:
@@ -84,21 +86,18 @@ class Predictor:
                 "cannot be told from air; leave out --crop-to-body"
             )
         self.compute_dtype = compute_dtype(options.device, options.exact)
-        self.rule, self.heads = label_rule(model.config), model.config.network.heads
-        one_channel = not options.exact and is_two_class(self.rule, self.heads)
-        if one_channel:
-            self.rule, self.heads = DIFFERENCE_RULE, 1
-        self.lesion_filter = model.config.lesion_filter if one_channel else None
+        self.configuration = Configuration(model, options.device, options.exact, options.tta)
+        self.rule, self.heads = self.configuration.rule, self.configuration.heads
         self.needs = None
         if options.vram_budget_mib is not None:
-            self.needs = self._measured_needs()
+            self.needs = self.configuration.needs()
             self.needs.check(options.vram_budget_mib)
-        networks = [
-            load_network(model, member, options.device, options.exact, one_channel)
-            for member in model.config.members
-        ]
-        budget_mib = options.vram_budget_mib
-        self.on_device = OnDevice(networks, self._one_pass, options.device, budget_mib)
+        self.on_device = OnDevice(
+            self.configuration.networks(),
+            self.configuration.one_pass,
+            options.device,
+            options.vram_budget_mib,
+        )
 
     @torch.inference_mode()
     def segment(
@@ -116,11 +115,11 @@ class Predictor:
         """
         labels = np.empty(channels[0].voxels.shape, numpy_dtype(label_dtype(self.config)))
 
-        def collect(parts: Iterator[Labels]) -> None:
+        def collect(parts: Iterator[Part]) -> None:
             done = 0
             for part in parts:
-                labels[done : done + len(part)] = part
-                done += len(part)
+                labels[done : done + len(part.labels)] = part.labels
+                done += len(part.labels)
 
         self._attempts(channels, collect, listener, deadline, StageClock())
         return labels
@@ -131,14 +130,23 @@ class Predictor:
     ) -> dict[str, float]:
         """`segment`, written as a mask while it is made; returns the seconds spent in each stage.
 
-        Raises what `segment` raises, and ImageError; no partial file is left.
+        With ``probabilities`` these are written beside it. Raises what `segment` raises, and
+        ImageError; no partial file is left.
         """
         dtype, clock = numpy_dtype(label_dtype(self.config)), StageClock()
 
-        def write(parts: Iterator[Labels]) -> None:
+        def write(parts: Iterator[Part]) -> None:
             # What is left of writing: the stages before it do most of the waiting.
-            with clock.stage("write"):
-                write_behind(parts, lambda made: write_planes(output, made, dtype, channels[0]))
+            with clock.stage("write"), ExitStack() as files:
+                kept = None
+                if self.options.probabilities:
+                    classes = len(self.config.labels)
+                    beside = writing_probabilities(output, classes, channels[0])
+                    kept = files.enter_context(beside)
+                write_behind(
+                    parts,
+                    lambda made: write_planes(output, _labels(made, kept), dtype, channels[0]),
+                )
 
         self._attempts(channels, write, listener, deadline, clock)
         return clock.laps
@@ -175,7 +183,9 @@ class Predictor:
         if self.options.exact:
             whole = whole_buffers(shape, spacing, config, self.heads)
             return make_plan(budget_mib, needs, whole, batches=False)
-        return make_plan(budget_mib, needs, stream_buffers(shape, spacing, config, self.heads))
+        wanted = self.options.probabilities
+        streamed = stream_buffers(shape, spacing, config, self.heads, wanted)
+        return make_plan(budget_mib, needs, streamed)
 
     def _attempts(
         self,
@@ -224,13 +234,17 @@ class Predictor:
 
     def _parts(
         self, scan: Prepared, attempt: Attempt, clock: StageClock, listener: Listener
-    ) -> Iterator[Labels]:
-        """The labels in parts along the scan's first axis, each made when it is asked for."""
-        means = self._means(scan, attempt, clock, listener)
+    ) -> Iterator[Part]:
+        """The scan in parts along the scan's first axis, each made when it is asked for."""
+        means, of = self._means(scan, attempt, clock, listener), self.configuration
+        if not self.options.probabilities:
+            label_parts = exact.label_parts if self.options.exact else stream.label_parts
+            return map(Part, label_parts(scan, of, means))
         if self.options.exact:
-            return exact.label_parts(scan, self.config, self.rule, self.heads, means)
-        filters = self.lesion_filter
-        return stream.label_parts(scan, self.config, self.rule, self.heads, filters, means)
+            made = exact.probability_parts([(scan, of, means)])
+        else:
+            made = mean([stream.probability_parts(scan, of, means)])
+        return decided(made, label_rule(self.config), label_dtype(self.config), keep=True)
 
     def _means(
         self, scan: Prepared, attempt: Attempt, clock: StageClock, listener: Listener
@@ -262,25 +276,15 @@ class Predictor:
             deadline=watch,
         )
 
-    def _one_pass(self, network: UNet) -> Callable[[Tensor], Tensor]:
-        """The network as the sliding window calls it: precision and augmentation decided."""
 
-        def run(x: Tensor) -> Tensor:
-            logits: Tensor = network(x)
-            return logits if self.options.exact else logits.float()
-
-        return mirrored(run, self.config.mirror_axes) if self.options.tta else run
-
-    def _measured_needs(self) -> Needs:
-        """What the network needs, found on the meta device."""
-        config = self.config
-        network = build_network(replace(config.network, heads=self.heads))
-        with LiveBytes():  # weights are computed with, too: as cheaply as the network's tensors
-            arrange(network, self.options.device, self.compute_dtype, self.options.exact)
-        weights = sum(p.nbytes for p in network.parameters()) * len(config.members)
-        shape = (1, len(config.channels), *config.patch_size)
-        _, window = peak_of(self._one_pass(network), shape)
-        return Needs(weights, len(config.members), window, config.patch_size)
+def _labels(
+    parts: Iterator[Part], keep: Callable[[Probabilities], None] | None
+) -> Iterator[Labels]:
+    """The labels of the parts, whose probabilities go to ``keep``."""
+    for part in parts:
+        if keep is not None and part.probabilities is not None:
+            keep(part.probabilities)
+        yield part.labels
 
 
 def _both(

@@ -1,7 +1,8 @@
-"""From logits on the network's grid to a label map on the scan's grid.
+"""From logits on the network's grid to labels, or probabilities, on the scan's grid.
 
-Only where foreground is possible are logits interpolated: outside the bounding box of foreground
-on the coarse grid (one sample wider, as far as interpolation reaches) every voxel is background.
+For labels, logits are interpolated only where foreground is possible: outside the bounding box of
+foreground on the coarse grid (one sample wider, as far as interpolation reaches) every voxel is
+background.
 
 ``restore`` has all logits at once; ``restore_slabs`` has them slab by slab and holds back what the
 next slab's first planes are mixed with.
@@ -11,13 +12,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from app.labels import LabelRule
+from app.crop import Box
+from app.labels import LabelRule, Probabilities
 from app.model import ModelConfig
 from app.preprocess import Grid
 from app.resample import (
@@ -34,6 +37,7 @@ SLAB_VOXELS = 2**21  # interpolated at a time: what fits a processor's cache is 
 SLAB_PLANES = 4  # of logits that are looked at together in a stream
 
 Labels = NDArray[np.uint8] | NDArray[np.uint16]
+Planes = NDArray[Any]  # of either kind (..., z, y, x)
 
 
 def restore(
@@ -43,7 +47,7 @@ def restore(
 
     With nnU-Net's own rounding.
     """
-    axis = separated_axis(config.spacing, grid.spacing, config.resample_logits.force_separate_z)
+    axis = _separated(config, grid)
     labels = torch.zeros(grid.cropped_shape, dtype=dtype)
     if config.resample_logits.function == "torch":
         labels[...] = rule.decide(resample_torch(logits, grid.cropped_shape, axis))
@@ -55,6 +59,27 @@ def restore(
     whole[grid.crop] = labels.numpy()
     back = np.argsort(config.transpose)
     return np.ascontiguousarray(whole.transpose(back))
+
+
+def restore_probabilities(
+    logits: Tensor, rule: LabelRule, config: ModelConfig, grid: Grid
+) -> Callable[[Box], Tensor]:
+    """A function that gives nnU-Net's probabilities (class, z, y, x) of a box of the crop.
+
+    (head, z, y, x) logits are at the model's spacing; box and axes are in the network's order.
+    """
+    axis, shape = _separated(config, grid), grid.cropped_shape
+    if config.resample_logits.function == "torch":
+        logits = resample_torch(logits, shape, axis)
+    if logits.shape[1:] == shape:
+        return lambda box: rule.probabilities(logits[:, *box])
+    taps = _taps(logits.shape[1:], shape, axis)
+
+    def inside(box: Box) -> Tensor:
+        inputs, parts = zip(*(_cut(t, out) for t, out in zip(taps, box, strict=True)), strict=True)
+        return rule.probabilities(_mix_like_nnunet(logits[:, *inputs], parts))
+
+    return inside
 
 
 def restore_slabs(
@@ -71,10 +96,60 @@ def restore_slabs(
     is left to the caller. How the logits are cut into slabs changes no label, but for ties in the
     last bit of several heads: there a slab's bounding box may be the smaller one.
     """
-    axis = separated_axis(config.spacing, grid.spacing, config.resample_logits.force_separate_z)
-    taps_z, *taps_plane = _taps(shape, grid.cropped_shape, axis)
+
+    def labels(logits: Tensor, taps: Sequence[Taps]) -> Iterator[Labels]:
+        planes = torch.zeros([len(t.low) for t in taps], dtype=dtype)
+        _fill(planes, logits, rule, taps, mix_linear)
+        yield planes.numpy()
+
+    def background(planes: int) -> Labels:
+        labels: Labels = torch.zeros((planes, *grid.shape[1:]), dtype=dtype).numpy()
+        return labels
+
+    return _along(slabs, shape, config, grid, labels, background)
+
+
+def restore_probability_slabs(
+    slabs: Iterator[Tensor],
+    shape: Sequence[int],
+    rule: LabelRule,
+    config: ModelConfig,
+    grid: Grid,
+) -> Iterator[Probabilities]:
+    """The same for probabilities (class, planes, y, x): every voxel of the crop is interpolated."""
+    classes = len(config.labels)
+
+    def probabilities(logits: Tensor, taps: Sequence[Taps]) -> Iterator[Probabilities]:
+        planes, *plane = taps
+        count, depth = len(planes.low), _depth(classes, [len(t.low) for t in plane])
+        for start in range(0, count, depth):
+            inputs, some = _cut(planes, slice(start, min(start + depth, count)))
+            mixed = mix_linear(logits[:, inputs], (some, *plane))
+            # A copy even where the device is the host: so bytes are counted as they are on a GPU.
+            yield np.array(rule.probabilities(mixed).cpu().numpy())
+            del mixed
+
+    def background(planes: int) -> Probabilities:
+        return rule.background(classes, (planes, *grid.shape[1:]))
+
+    return _along(slabs, shape, config, grid, probabilities, background)
+
+
+def _along(
+    slabs: Iterator[Tensor],
+    shape: Sequence[int],
+    config: ModelConfig,
+    grid: Grid,
+    make: Callable[[Tensor, Sequence[Taps]], Iterator[Planes]],
+    background: Callable[[int], Planes],
+) -> Iterator[Planes]:
+    """What ``make`` makes of logits in planes of the crop, as planes of the scan, in order.
+
+    ``background(planes)`` is what so many planes of the scan are where nothing was looked at.
+    """
+    taps_z, *taps_plane = _taps(shape, grid.cropped_shape, _separated(config, grid))
     start, depth = grid.crop[0].start, grid.shape[0]
-    yield from _background(start, grid, dtype)
+    yield from (background(1) for _ in range(start))
     held, first, done = None, 0, 0  # `held` are the planes from `first` on; `done` those restored
     for slab in slabs:
         for part in slab.split(SLAB_PLANES, 1):
@@ -82,29 +157,27 @@ def restore_slabs(
             end = first + known.shape[1]
             ready = int(np.searchsorted(taps_z.high, end))
             if ready > done:
-                labels = torch.zeros((ready - done, *grid.cropped_shape[1:]), dtype=dtype)
                 taps = (taps_z.part(slice(done, ready), first), *taps_plane)
-                _fill(labels, known, rule, taps, mix_linear)
-                yield _on_scan(labels, grid)
+                for made in make(known, taps):
+                    yield _on_scan(made, grid, background)
             wanted = int(taps_z.low[ready]) if ready < len(taps_z.low) else end
             held = known[:, max(wanted - first, 0) :].clone() if wanted < end else None
             first, done = min(wanted, end), ready
-    yield from _background(depth - start - done, grid, dtype)
+    yield from (background(1) for _ in range(depth - start - done))
 
 
-def _on_scan(labels: Tensor, grid: Grid) -> Labels:
+def _on_scan(made: Planes, grid: Grid, background: Callable[[int], Planes]) -> Planes:
     """Some planes of the crop as planes of the scan."""
-    array: Labels = labels.numpy()
     if grid.cropped_shape[1:] == grid.shape[1:]:
-        return array
-    whole = np.zeros((len(array), *grid.shape[1:]), array.dtype)
-    whole[:, *grid.crop[1:]] = array
+        return made
+    whole, (_, y, x) = background(made.shape[-3]), grid.crop
+    whole[..., y, x] = made
     return whole
 
 
-def _background(planes: int, grid: Grid, dtype: torch.dtype) -> Iterator[Labels]:
-    for _ in range(planes):
-        yield torch.zeros((1, *grid.shape[1:]), dtype=dtype).numpy()
+def _separated(config: ModelConfig, grid: Grid) -> int | None:
+    """The axis along which logits are taken from the nearest section."""
+    return separated_axis(config.spacing, grid.spacing, config.resample_logits.force_separate_z)
 
 
 def _taps(shape: Sequence[int], new_shape: Sequence[int], axis: int | None) -> tuple[Taps, ...]:
@@ -139,11 +212,16 @@ def _fill(
             return
         outputs.append(slice(int(touching[0]), int(touching[-1]) + 1))
     slices, *plane = outputs
-    depth = max(1, SLAB_VOXELS // (len(logits) * math.prod(o.stop - o.start for o in plane)))
+    depth = _depth(len(logits), [o.stop - o.start for o in plane])
     for start in range(slices.start, slices.stop, depth):
         slab = (slice(start, min(start + depth, slices.stop)), *plane)
         inputs, parts = zip(*(_cut(t, out) for t, out in zip(taps, slab, strict=True)), strict=True)
         labels[slab] = rule.decide(mix(logits[:, *inputs], parts)).to("cpu", labels.dtype)
+
+
+def _depth(heads: int, plane: Sequence[int]) -> int:
+    """How many planes are interpolated at a time."""
+    return max(1, SLAB_VOXELS // (heads * math.prod(plane)))
 
 
 def _cut(taps: Taps, outputs: slice) -> tuple[slice, Taps]:

@@ -39,6 +39,7 @@ class Request:
     exact: bool
     step_size: float
     tta: bool
+    probabilities: bool
     vram_budget: int | None
     crop_to_body: bool
     time_budget: float | None
@@ -98,6 +99,7 @@ def _loaded(request: Request, model: Model, intact: Future[None]) -> Predictor |
             request.tta,
             _vram_budget(request.vram_budget, device),
             request.crop_to_body,
+            request.probabilities,
         )
         predictor = Predictor(model, options)
     except (ModelError, BudgetError) as error:

@@ -20,32 +20,45 @@ import torch
 from torch import Tensor
 
 from app.attempt import Means
+from app.configuration import Configuration
 from app.host_windows import Uploaded
-from app.labels import LabelRule, label_dtype, numpy_dtype
-from app.model import LesionFilter, ModelConfig
+from app.labels import LabelRule, Probabilities, label_dtype, numpy_dtype
+from app.model import ModelConfig
 from app.preprocess import Prepared, preprocess_slabs
-from app.restore import SLAB_PLANES, Labels, restore_slabs
+from app.restore import (
+    SLAB_PLANES,
+    Labels,
+    Planes,
+    restore_probability_slabs,
+    restore_slabs,
+)
 from app.sliding_window import Network, predict_slabs
 
 
-def label_parts(
-    scan: Prepared,
-    config: ModelConfig,
-    rule: LabelRule,
-    heads: int,
-    lesion_filter: LesionFilter | None,
-    means: Means,
-) -> Iterator[Labels]:
+def label_parts(scan: Prepared, of: Configuration, means: Means) -> Iterator[Labels]:
     """The labels of the scan in parts along its first axis, each made when it is asked for."""
-    logits = logit_slabs(scan, config, heads, means)
-    if lesion_filter is not None:
-        # Imported where it is used: it brings a library of its own.
-        from app.lesion_filter import remove_slabs, voxel_ml
-
-        volume_ml = voxel_ml(scan.grid, scan.shape)
-        logits = remove_slabs(logits, lesion_filter, volume_ml, means.buffers)
-    parts = label_slabs(logits, scan, config, rule)
+    parts = label_slabs(_kept_slabs(scan, of, means), scan, of.config, of.rule)
     return means.clock.timed("restore", parts)
+
+
+def probability_parts(scan: Prepared, of: Configuration, means: Means) -> Iterator[Probabilities]:
+    """The same for probabilities (class, planes, y, x)."""
+    config, logits = of.config, _kept_slabs(scan, of, means)
+    parts = restore_probability_slabs(logits, scan.shape, of.rule, config, scan.grid)
+    shape = len(config.labels), *(scan.grid.shape[i] for i in np.argsort(config.transpose))
+    ordered = in_scan_order(parts, shape, np.dtype(np.float32), config.transpose)
+    return means.clock.timed("restore", ordered)
+
+
+def _kept_slabs(scan: Prepared, of: Configuration, means: Means) -> Iterator[Tensor]:
+    """Logits in slabs, after the model's lesion filter if it has one."""
+    logits = logit_slabs(scan, of.config, of.heads, means)
+    if of.lesion_filter is None:
+        return logits
+    # Imported where it is used: it brings a library of its own.
+    from app.lesion_filter import remove_slabs, voxel_ml
+
+    return remove_slabs(logits, of.lesion_filter, voxel_ml(scan.grid, scan.shape), means.buffers)
 
 
 def logit_slabs(scan: Prepared, config: ModelConfig, heads: int, means: Means) -> Iterator[Tensor]:
@@ -91,20 +104,22 @@ def check_finite(logits: Tensor) -> Tensor:
 
 
 def in_scan_order(
-    parts: Iterator[Labels], shape: Sequence[int], dtype: np.dtype[Any], transpose: Sequence[int]
-) -> Iterator[Labels]:
-    """Undo the transposition of labels that follow each other along the network's first axis.
+    parts: Iterator[Planes], shape: Sequence[int], dtype: np.dtype[Any], transpose: Sequence[int]
+) -> Iterator[Planes]:
+    """Undo the transposition of (..., z, y, x) that follow each other along the network's z.
 
-    ``shape`` is that of the scan. Where the first axis is not the scan's, the labels are collected
-    and come in one part.
+    ``shape`` is that of the scan. Where the first axis is not the scan's, the parts are collected
+    and come as one.
     """
+    more = range(len(shape) - 3)
+    back = *more, *(len(more) + np.argsort(transpose))
     if transpose[0] == 0:
-        back = np.argsort(transpose)
         yield from (part.transpose(back) for part in parts)
         return
     whole = np.empty(shape, dtype)
-    planes, done = whole.transpose(transpose), 0
+    planes, done = whole.transpose(*more, *(len(more) + i for i in transpose)), 0
     for part in parts:
-        planes[done : done + len(part)] = part
-        done += len(part)
+        depth = part.shape[-3]
+        planes[..., done : done + depth, :, :] = part
+        done += depth
     yield whole

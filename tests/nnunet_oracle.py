@@ -5,7 +5,8 @@
 - ``build``: writes a trained folder with random weights from plans (``plans``, ``dataset``,
   ``configuration``, ``folds``, ``seed``, ``mirror_axes``) to ``folder``; or
 - ``predict``: lets nnU-Net's predictor segment ``files`` (one per channel) with ``folders`` (one
-  ensemble) and writes the mask to ``mask`` and, when asked, the logits to ``logits``.
+  ensemble) and writes the mask to ``mask`` and, when asked, the logits to ``logits`` and beside the
+  mask the ``probabilities``.
 """
 
 import json
@@ -95,7 +96,9 @@ def predict(job):
         logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
         np.savez(job["logits"], data=data, logits=logits.numpy())
     ending = predictor.dataset_json["file_ending"]
-    predictor.predict_from_files_sequential([job["files"]], [job["mask"].removesuffix(ending)])
+    predictor.predict_from_files_sequential(
+        [job["files"]], [job["mask"].removesuffix(ending)], job.get("probabilities", False)
+    )
 
 
 if __name__ == "__main__":

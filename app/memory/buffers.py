@@ -18,6 +18,7 @@ from app.restore import SLAB_PLANES, SLAB_VOXELS
 _HALF, _FLOAT, _DOUBLE = 2, 4, 8
 _SECTION = 24  # bytes a voxel of a section: as stored, as float32, under a mask three times more
 _DECIDED = 12  # bytes a voxel while logits become a label
+_LIKELY = 12  # bytes a voxel and class while they become probabilities
 _CHECKED = 7  # bytes a logit while it is looked at whether it is finite
 
 
@@ -58,7 +59,7 @@ class StreamBuffers:
     ``plane`` is (y, x) on the network's grid, ``scan_plane`` on the scan's;
     ``sections_per_plane``: how many sections of the scan lie on one plane of the network's grid;
     ``filtered``: a lesion filter hands on logits that are a tensor of their own; ``at_once``: the
-    input, where it is one slab.
+    input, where it is one slab; ``classes``: of which probabilities are wanted.
     """
 
     channels: int
@@ -69,6 +70,7 @@ class StreamBuffers:
     sections_per_plane: float
     filtered: bool = False
     at_once: WholeInput | None = None
+    classes: int = 0
 
     def beside_network(self, sections: int = SLAB_SECTIONS) -> int:
         """What is held while the network runs, if ``sections`` are preprocessed at a time."""
@@ -91,7 +93,7 @@ class StreamBuffers:
         preprocess = _FLOAT * slab + _SECTION * scan_area
         finite = _CHECKED * self.heads * SLAB_PLANES * area
         foreground = (self.heads + 2 * _FLOAT) * (SLAB_PLANES + 1) * area
-        restore = foreground + _interpolating(self.heads, self.plane, self.scan_plane)
+        restore = foreground + _interpolating(self.heads, self.classes, self.plane, self.scan_plane)
         beside = self.beside_network(sections)
         if self.at_once is not None:
             return max(self.at_once.peak, beside + max(finite, restore))
@@ -133,19 +135,25 @@ class WholeBuffers:
 
 
 def stream_buffers(
-    shape: Sequence[int], spacing: Sequence[float], config: ModelConfig, heads: int
+    shape: Sequence[int],
+    spacing: Sequence[float],
+    config: ModelConfig,
+    heads: int,
+    probabilities: bool,
 ) -> StreamBuffers:
     """For a scan of ``shape`` voxels of ``spacing`` mm, axes in the network's order.
 
-    A crop to what is not zero can only make it less.
+    ``probabilities``: labels are made of them. A crop to what is not zero can only make it less.
     """
     plane = resampled_shape(shape, spacing, config.spacing)[1:]
     ratio = config.spacing[0] / spacing[0]
     counts, filtered = (len(config.channels), heads), config.lesion_filter is not None
     axis = separated_axis(spacing, config.spacing, config.resample_data.force_separate_z)
     at_once = None if has_slabs(axis) else _whole_input(shape, spacing, config, _FLOAT)
-    scan_plane = tuple(shape[1:])
-    return StreamBuffers(*counts, config.patch_size, plane, scan_plane, ratio, filtered, at_once)
+    classes = len(config.labels) if probabilities else 0
+    return StreamBuffers(
+        *counts, config.patch_size, plane, tuple(shape[1:]), ratio, filtered, at_once, classes
+    )
 
 
 def whole_buffers(
@@ -165,9 +173,12 @@ def _whole_input(
     return WholeInput(len(config.channels), grid, tuple(shape), axis, like_torch, resampled)
 
 
-def _interpolating(heads: int, plane: Sequence[int], scan_plane: Sequence[int]) -> int:
+def _interpolating(
+    heads: int, classes: int, plane: Sequence[int], scan_plane: Sequence[int]
+) -> int:
     """Bytes while some planes of logits are brought to the scan's grid, one axis after another."""
     (y, x), (rows, columns) = plane, scan_plane
-    planes, fine = max(SLAB_VOXELS / (heads * rows * columns), 1), rows * columns
+    planes, fine = max(SLAB_VOXELS / (max(heads, classes) * rows * columns), 1), rows * columns
     mixed = _FLOAT * heads * max(3 * y * x, y * x + 3 * rows * x, rows * x + 3 * fine)
-    return math.ceil(planes * max(mixed, (_FLOAT * heads + _DECIDED) * fine))
+    decided = _LIKELY * classes or _DECIDED
+    return math.ceil(planes * max(mixed, (_FLOAT * heads + decided) * fine))

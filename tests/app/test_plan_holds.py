@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from app import predict
+from app import configuration, predict
 from app.image import Image, read_image
 from app.listener import Listener
 from app.loading import set_precision
@@ -69,7 +69,7 @@ class Called(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _meta_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "compute_dtype", lambda *_: torch.float16)
+    monkeypatch.setattr(configuration, "compute_dtype", lambda *_: torch.float16)
 
     def load(
         model: Model, member: object, device: object, exact: object, one_channel: bool
@@ -97,7 +97,7 @@ def _meta_network(monkeypatch: pytest.MonkeyPatch) -> None:
         for _plane in planes:
             pass
 
-    monkeypatch.setattr(predict, "load_network", load)
+    monkeypatch.setattr(configuration, "load_network", load)
     monkeypatch.setattr(predict, "write_planes", written)
 
 
@@ -165,6 +165,8 @@ VARIANTS: dict[str, ModelConfig] = {
     "two members": small(members=PAIR),
     "a patch wider than the scan": small(spacing=(4.0, 9.0, 9.0), patch_size=(16, 64, 64)),
     "masked z-score": small(normalization=MASKED),
+    "probabilities": SMALL,
+    "probabilities of many classes": small(**FOURTEEN),
     "exact": SMALL,
     "exact, two members": small(members=PAIR),
     "exact, like torch": small(resample_data=Resampling("torch", 1, None)),
@@ -174,7 +176,11 @@ VARIANTS: dict[str, ModelConfig] = {
 @pytest.mark.parametrize("name", VARIANTS)
 def test_other_models(name: str, image: Image, tmp_path: Path) -> None:
     config = VARIANTS[name]
-    options = {"exact": name.startswith("exact"), "tta": name == "mirrored"}
+    options = {
+        "exact": name.startswith("exact"),
+        "tta": name == "mirrored",
+        "probabilities": name.startswith("probabilities"),
+    }
     scan = [long(image, 60)] * len(config.channels)
     peak, foreseen = peak_and_plan(config, scan, tmp_path, vram_budget_mib=100_000, **options)
     assert 0.4 * foreseen < peak <= foreseen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from app import loading, on_device, predict, preprocess
+from app import configuration, loading, on_device, preprocess
 from app.image import Image
 from app.listener import Listener
 from app.memory.budget import (
@@ -43,8 +44,8 @@ BUFFERS = StreamBuffers(1, 1, (32, 64, 64), (200, 200), (512, 512), 2.0)
 
 @pytest.fixture
 def _no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "load_network", lambda *_: None)
-    monkeypatch.setattr(predict, "compute_dtype", lambda *_: torch.float16)
+    monkeypatch.setattr(configuration, "load_network", lambda *_: None)
+    monkeypatch.setattr(configuration, "compute_dtype", lambda *_: torch.float16)
 
 
 def blank(shape: tuple[int, int, int]) -> Image:
@@ -139,7 +140,7 @@ def test_refusal_comes_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[str] = []
-    monkeypatch.setattr(predict, "load_network", lambda *_: loaded.append("weights"))
+    monkeypatch.setattr(configuration, "load_network", lambda *_: loaded.append("weights"))
     model = load_model(write_model(tmp_path / "model"))
     with pytest.raises(BudgetError, match="--vram-budget 300: one window needs"):
         Predictor(model, Options(CUDA, vram_budget_mib=300))
@@ -268,7 +269,7 @@ def test_a_scan_that_must_be_there_at_once_goes_to_the_host_when_it_is_long() ->
     thick = replace(HUANG, spacing=(1.0, 1.0, 6.0))  # sections across another axis: one slab
     for buffers, spacing, config in (
         (whole_buffers, SPACING, HUANG),
-        (stream_buffers, (1.0, 1.0, 6.0), thick),
+        (partial(stream_buffers, probabilities=False), (1.0, 1.0, 6.0), thick),
     ):
         plans = {
             n: make_plan(4096, NEEDS, buffers((n, 512, 512), spacing, config, 2), batches=False)
@@ -280,7 +281,7 @@ def test_a_scan_that_must_be_there_at_once_goes_to_the_host_when_it_is_long() ->
 
 
 def test_a_streamed_scan_of_one_slice_needs_no_less() -> None:
-    buffers = [stream_buffers((n, 512, 512), SPACING, HUANG, 1) for n in (1, 2, 300)]
+    buffers = [stream_buffers((n, 512, 512), SPACING, HUANG, 1, False) for n in (1, 2, 300)]
     assert buffers[0] == buffers[1] == buffers[2]
 
 
