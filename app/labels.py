@@ -50,9 +50,7 @@ class LabelRule:
             logits = torch.cat((-logits, logits))
         return torch.sigmoid(logits.float())
 
-    def most_likely(
-        self, probabilities: Probabilities, dtype: torch.dtype
-    ) -> NDArray[Any]:
+    def most_likely(self, probabilities: Probabilities, dtype: torch.dtype) -> NDArray[Any]:
         """(class or region, ...) probabilities to (...) labels, as `decide` does it with logits."""
         if self._compete:
             most: NDArray[Any] = probabilities.argmax(0).astype(numpy_dtype(dtype))
