@@ -3,7 +3,7 @@
 # Build arguments:
 #   BASE_IMAGE       a Debian 12 (its Python is 3.11)
 #   TORCH            what pip installs as torch: a requirement, or the name of a wheel that lies beside this
-#                    file. The default is built for CUDA 13 (driver 580 or newer). For an older driver:
+#                    file. The default is locked and built for CUDA 13 (driver 580 or newer). For an older driver:
 #                      --build-arg TORCH=torch==2.10.0        CUDA 12.8
 #                      --build-arg TORCH=torch==2.8.0+cu126 --build-arg TORCH_INDEX_URL=(PyTorch's cu126 index)
 #   TORCH_INDEX_URL  one more package index to look for torch in
@@ -23,14 +23,14 @@ RUN apt-get update \
 FROM python AS build
 RUN apt-get update && apt-get install -y --no-install-recommends python3-venv
 WORKDIR /build
-COPY requirements.txt constraints.txt *.whl ./
-ARG TORCH=torch==2.13.0
+COPY requirements/image.txt requirements/torch.txt *.whl ./
+ARG TORCH="--requirement torch.txt"
 ARG TORCH_INDEX_URL=
-# --no-compile: everything is compiled once, below.
+# By their hashes, but for another torch. --no-compile: everything is compiled once, below.
 RUN python3 -m venv /opt/venv \
+ && /opt/venv/bin/pip install --no-cache-dir --no-compile --no-deps --requirement image.txt \
  && /opt/venv/bin/pip install --no-cache-dir --no-compile \
-      ${TORCH_INDEX_URL:+--extra-index-url "${TORCH_INDEX_URL}"} "${TORCH}" \
-      --requirement requirements.txt --constraint constraints.txt
+      ${TORCH_INDEX_URL:+--extra-index-url "${TORCH_INDEX_URL}"} ${TORCH}
 # What inference never opens: torch's own tests and C++ headers, build tools, the packages' test suites.
 # torch_shm_manager stays: importing torch looks for it.
 RUN cd /opt/venv/lib/python3*/site-packages \

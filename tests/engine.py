@@ -104,13 +104,15 @@ def gpu_flags() -> tuple[str, ...]:
     return ("--gpus", "device=0") if "GPU 0" in listed.stdout else ()
 
 
-def build_image(root: Path = ROOT, **arguments: str) -> Image:
+def build_image(root: Path = ROOT, cached: bool = True, **arguments: str) -> Image:
     """Build ``root``'s Dockerfile under a name that no other image has.
 
-    Build arguments that another Dockerfile does not know do no harm there.
+    ``cached``: what was built before may be taken. Build arguments that another Dockerfile does not
+    know do no harm there.
     """
     name = f"flare-test-{uuid.uuid4().hex[:8]}"
     options = shlex.split(os.environ.get("IMAGE_BUILD_ARGS", ""))
+    options += () if cached else ("--no-cache",)
     for argument, value in arguments.items():
         options += ["--build-arg", f"{argument}={value}"]
     docker("build", "--label", f"flare-test={name}", "--tag", f"{name}:latest", *options, root)

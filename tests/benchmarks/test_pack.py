@@ -21,6 +21,7 @@ from evaluation.errors import EvaluationError
 from examples import samples
 from examples.samples import Sample
 from tests.nnunet_models import ORACLE_PYTHON, ROOT
+from tests.test_requirements import lock
 
 # What torch asks for, and what is no import of anybody's (setuptools' hook at every start).
 WITH_TORCH = {"torch", "typing-extensions", "sympy", "mpmath", "networkx", "setuptools"}
@@ -80,8 +81,7 @@ def test_packages_lie_once_as_pinned_and_never_torch() -> None:
     everything = [r for requirements in found.values() for r in requirements]
     assert len({r.partition("==")[0] for r in everything}) == len(everything)
     assert not {r.partition("==")[0] for r in everything} & WITH_TORCH
-    numpy = next(li for li in (ROOT / "constraints.txt").read_text().splitlines() if "numpy" in li)
-    assert numpy in found["both"]
+    assert f"numpy=={lock('dev')['numpy'].version}" in found["both"]
     assert any(r.startswith("pytest==") for r in found["app"])
     assert any(r.startswith("nnunetv2==") for r in found["nnunet"])
 
@@ -94,8 +94,10 @@ def test_what_is_there_is_left_out_by_any_spelling() -> None:
 
 
 def test_two_versions_lie_apart(tmp_path: Path) -> None:
-    (tmp_path / "constraints.txt").write_text("".join(f"{n}==1\n" for n in needed("app")))
-    (tmp_path / "training").mkdir()
+    for folder in ("requirements", "training"):
+        (tmp_path / folder).mkdir()
+    pins = "".join(f"{n}==1 \\\n    --hash=sha256:00\n" for n in needed("app"))
+    (tmp_path / "requirements" / "dev.txt").write_text(pins)
     pins = "".join(f"{n}=={2 if n == 'numpy' else 1}\n" for n in needed("nnunet"))
     (tmp_path / "training" / "requirements.txt").write_text(pins)
     found = folders(tmp_path, [])

@@ -35,6 +35,13 @@ def test_links_lead_to_files(path: Path) -> None:
     assert [target for target in local if not (path.parent / target).exists()] == []
 
 
+def test_every_defence_names_tests_that_there_are() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (generate.ROOT / "SECURITY.md").read_text())
+    assert len(named) > 20
+    text = {file: (generate.ROOT / file).read_text() for file, _ in named}
+    assert [(file, test) for file, test in named if f"def {test}(" not in text[file]] == []
+
+
 @pytest.mark.parametrize(
     "kind", [ModelConfig, Normalization, Member, LesionFilter, Usage, Vram, Accuracy]
 )
