@@ -27,6 +27,7 @@ from app.resample import (
     resampled_shape,
     separated_axis,
 )
+from volumes.grid import MOST_VOXELS
 
 Voxels = NDArray[Any]
 _EPSILON = 1e-8  # nnU-Net's floor of a standard deviation or a range
@@ -115,6 +116,11 @@ def prepare(
         raise ValueError(
             f"the scan is {grid.cropped_shape} voxels of {spacing} mm, less than one voxel "
             f"of the model's {config.spacing} mm; check the spacing in its header"
+        )
+    if math.prod(new_shape) > MOST_VOXELS:
+        raise ValueError(
+            f"at the model's {config.spacing} mm the scan has {new_shape} voxels, more than "
+            f"{MOST_VOXELS}; check the spacing in its header"
         )
     normalisers = normalise(volumes, grid.crop, config.normalization, exact)
     axis = separated_axis(spacing, config.spacing, config.resample_data.force_separate_z)

@@ -22,10 +22,11 @@ from training.errors import TrainingError
 from volumes import nifti
 from volumes.grid import grid_difference
 
-# CT of people. In cm a scan's voxels measure less, in µm more, and so does the whole of it.
+# CT of people. In cm or m a scan's voxels measure less, and so does the whole of it; what measures
+# more than a person is not read at all.
 LEAST_SPACING_MM, MOST_SPACING_MM = 0.15, 20.0
 LEAST_EXTENT_MM, MOST_EXTENT_MM = 50.0, 2500.0  # of the longest side
-_UNITS = (("cm", 10.0), ("m", 1000.0), ("µm", 0.001))
+_UNITS = (("cm", 10.0), ("m", 1000.0))
 _LESION = 1
 
 

@@ -1,9 +1,13 @@
 """Where voxels lie, and whether two files' voxels lie in the same places."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from volumes.errors import VolumeError
 
 Matrix = NDArray[np.float64]
 
@@ -16,6 +20,10 @@ _TOLERANCES = {
     "origin": POSITION_TOLERANCE_MM,
     "direction": DIRECTION_TOLERANCE,
 }
+
+# More than a person, and than the finest CT of one: such a header is damaged, or not in mm.
+MOST_EXTENT_MM = 4000.0
+MOST_VOXELS = 2**31
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # ITK's axes in NIfTI's RAS+, and the other way round
 
@@ -95,6 +103,17 @@ def ambiguity(scan: Grid) -> str | None:
             what, one, another = difference
             return f"{what} is {one} or {another}"
     return None
+
+
+def check_extent(shape: Sequence[int], spacing: Sequence[float]) -> None:
+    """Raise VolumeError for a grid that no scan of a person has. Axes in any order; mm."""
+    extent = [size * step for size, step in zip(shape, spacing, strict=True)]
+    if max(extent) > MOST_EXTENT_MM or math.prod(shape) > MOST_VOXELS:
+        sizes, steps = (" x ".join(f"{n:.6g}" for n in given) for given in (shape, spacing))
+        raise VolumeError(
+            f"{sizes} voxels of {steps} mm are no person's (at most {MOST_EXTENT_MM:g} mm a side"
+            f" and {MOST_VOXELS} voxels); write its true spacing in mm"
+        )
 
 
 def same_spacing(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

@@ -73,11 +73,11 @@ def read(path: Path, *, strict: bool = False) -> tuple[Header, Array]:
     """Read a volume; raises VolumeError, also where a checksum does not fit.
 
     Returns the header and the voxels (z, y, x), contiguous, writable and in native byte order.
-    strict: as for `read_header`, and little more is unpacked than the header asks for.
+    Little more is unpacked than the header asks for. strict: as for `read_header`.
     """
     with opened(path) as file:
         header = _parsed(file, strict)
-        return header, read_data(file, path, header, strict=strict)
+        return header, read_data(file, path, header)
 
 
 def header_of(grid: Grid) -> Header:

@@ -43,8 +43,8 @@ def read(path: Path, *, strict: bool = False) -> tuple[Header, Array]:
     """Read a NIfTI file of one volume, gzipped or not.
 
     Returns the header and the voxels (z, y, x) as they are stored, contiguous, writable and in
-    native byte order. strict: as for `read_header`, and little more is unpacked than the header
-    asks for. Raises VolumeError, also where a checksum does not fit.
+    native byte order. Little more is unpacked than the header asks for. strict: as for
+    `read_header`. Raises VolumeError, also where a checksum does not fit.
     """
     with opened(path) as file:
         stream, most_bytes = _unpacked(file)
@@ -52,7 +52,7 @@ def read(path: Path, *, strict: bool = False) -> tuple[Header, Array]:
         skip(stream, min(header.offset, most_bytes) - header.fields.dtype.itemsize)
         voxels = read_voxels(stream, header.shape_zyx, header.dtype, most_bytes - header.offset)
         if isinstance(stream, Unpacked):
-            check_end(stream, strict=strict)
+            check_end(stream)
     return header, voxels
 
 
@@ -121,4 +121,5 @@ def _parsed(stream: Stream, strict: bool) -> Header:
     header = parse(stream)
     if strict:
         header.check_strictly()
+    header.check()
     return header

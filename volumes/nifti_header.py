@@ -16,10 +16,10 @@ from typing import Literal
 import numpy as np
 
 from volumes.errors import VolumeError
-from volumes.grid import Grid, Matrix
+from volumes.grid import Grid, Matrix, check_extent
 from volumes.streams import WRITE_AGAIN, Array, Dtype, Stream, fill
 
-EXTENSION_BYTES = 2**24  # at most this much before the voxels that a judge reads
+EXTENSION_BYTES = 2**24  # at most this much before the voxels
 NIFTI1 = np.dtype(
     [
         ("sizeof_hdr", "<i4"),
@@ -233,6 +233,15 @@ class Header:
             fields["qoffset"] = qform[:3, :3] @ start + qform[:3, 3]
         return Header(fields, self.byte_order)
 
+    def check(self) -> None:
+        """Raise VolumeError for what would take a reader memory or time without bound."""
+        if self.offset > EXTENSION_BYTES:
+            raise VolumeError(
+                f"its voxels cannot start at byte {self.offset:g}, {EXTENSION_BYTES} at most;"
+                f" {WRITE_AGAIN}"
+            )
+        check_extent(self.shape_zyx[-self.ndim :], self.spacing)
+
     def check_strictly(self) -> None:
         """Raise VolumeError for what no mask of a volume needs, though other readers let it pass.
 
@@ -250,7 +259,7 @@ class Header:
                 f"its lengths are in units of {self._mm:g} mm (xyzt_units); write its header in mm"
             )
         offset = float(self.fields["vox_offset"])
-        if not self.fields.dtype.itemsize <= offset <= EXTENSION_BYTES:  # nor NaN
+        if not self.fields.dtype.itemsize <= offset < math.inf:  # nor NaN
             raise VolumeError(f"its voxels cannot start at byte {offset:g}; {WRITE_AGAIN}")
         spacing_xyz = self.grid.spacing_zyx[::-1]
         if not all(0 < step < math.inf for step in spacing_xyz):  # nor NaN

@@ -88,7 +88,7 @@ def read(path: Path) -> tuple[Header, Array]:
     """
     with opened(path) as file:
         header = _described(_fields(file))
-        return header, read_data(file, path, header, strict=False)
+        return header, read_data(file, path, header)
 
 
 def header_of(grid: Grid) -> Header:

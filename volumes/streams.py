@@ -27,6 +27,10 @@ PACKED_CHUNK = 1 << 20
 CHUNK = 1 << 21
 MOST_BEHIND = 2**24
 _REST_CHUNK = 1 << 16
+_PIECE = 1 << 12  # of a member's first bytes: all of it is copied where the member ends in it
+# Members of bgzip and pigz hold 64 KiB and more; without end, empty ones take without end.
+_MOST_SMALL_MEMBERS = 1000
+_SMALL_MEMBER = 1 << 14
 _DEFLATE_MAX_RATIO = 1032
 BAD_DATA = cast(type[Exception], igzip_lib.error)  # isal annotates it as an instance
 _FORMATS = {"gzip": igzip_lib.DECOMP_GZIP, "zlib": igzip_lib.DECOMP_ZLIB}
@@ -68,41 +72,67 @@ class Unpacked:
     def __init__(self, file: BinaryIO, packing: Packing) -> None:
         self._file = file
         self._packing = packing
-        self._packed = b""
+        self._chunk, self._at = b"", 0  # what was read of the file, and how much of it is used
+        self._piece = _PIECE
+        self._members, self._given = 1, 0
         self._member = igzip_lib.IgzipDecompressor(_FORMATS[packing])
 
     def readinto(self, target: memoryview, /) -> int:
         """Fill a part of target; the number of bytes, 0 at the end. Raises VolumeError."""
         while not self._member.eof or self._next_member():
-            packed = b""
-            if self._member.needs_input:
-                packed, self._packed = self._packed or self._file.read(PACKED_CHUNK), b""
-                if not packed:
-                    raise VolumeError(
-                        f"truncated, the {self._packing} stream ends early; {WRITE_AGAIN}"
-                    )
+            packed = self._packed() if self._member.needs_input else b""
             try:
                 data = self._member.decompress(packed, len(target))
             except BAD_DATA as error:
                 raise VolumeError(
                     f"the {self._packing} stream is damaged ({error}); {WRITE_AGAIN}"
                 ) from None
+            if self._member.eof:
+                self._at -= len(self._member.unused_data)
             if data:
                 target[: len(data)] = data
+                self._given += len(data)
                 return len(data)
         return 0
 
+    def _packed(self) -> bytes:
+        """The next bytes of the member; raises VolumeError where there are none."""
+        if self._at == len(self._chunk):
+            self._chunk, self._at = self._file.read(PACKED_CHUNK), 0
+        packed = self._chunk[self._at : self._at + self._piece]
+        if not packed:
+            raise VolumeError(f"truncated, the {self._packing} stream ends early; {WRITE_AGAIN}")
+        self._at += len(packed)
+        self._piece = min(2 * self._piece, PACKED_CHUNK)
+        return packed
+
     def _next_member(self) -> bool:
-        if self._packing == "zlib":
+        if self._packing == "zlib" or not self._at_member():
             return False
-        rest = self._member.unused_data.lstrip(b"\0")
-        while len(rest) < len(GZIP_MAGIC) and (more := self._file.read(PACKED_CHUNK)):
-            rest = (rest + more).lstrip(b"\0")
-        if not rest.startswith(GZIP_MAGIC):
-            return False
-        self._packed = rest
+        self._members += 1
+        if self._members > _MOST_SMALL_MEMBERS + self._given // _SMALL_MEMBER:
+            raise VolumeError(
+                f"over {_MOST_SMALL_MEMBERS} gzip members with next to nothing in; {WRITE_AGAIN}"
+            )
+        self._piece = _PIECE
         self._member = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP)
         return True
+
+    def _at_member(self) -> bool:
+        """Whether a member follows, behind any number of zeros, which are passed over."""
+        while True:
+            window = self._chunk[self._at : self._at + _PIECE]
+            rest = window.lstrip(b"\0")
+            self._at += len(window) - len(rest)
+            if len(rest) >= len(GZIP_MAGIC):
+                return rest.startswith(GZIP_MAGIC)
+            if self._at + len(rest) == len(self._chunk):
+                more = self._file.read(PACKED_CHUNK)
+                if not more:
+                    return False
+                self._chunk, self._at = rest + more, 0
+            elif rest:  # the window's last byte
+                return self._chunk.startswith(GZIP_MAGIC, self._at)
 
 
 def read_voxels(
@@ -137,15 +167,16 @@ def skip(stream: Stream, count: int) -> None:
         count -= done
 
 
-def check_end(stream: Stream, *, strict: bool) -> None:
-    """Read a packed stream to its end, where its checksum is compared; raises VolumeError.
+def check_end(stream: Stream) -> None:
+    """Read a packed stream to its end, where its checksum is compared.
 
-    strict: refuse a stream that goes on for more than MOST_BEHIND bytes, as it may never end.
+    Raises VolumeError, also for a stream that goes on for more than MOST_BEHIND bytes, as it may
+    never end.
     """
     rest, behind = bytearray(_REST_CHUNK), 0
     while count := fill(stream, rest):
         behind += count
-        if strict and behind > MOST_BEHIND:
+        if behind > MOST_BEHIND:
             raise VolumeError(
                 f"goes on for over {MOST_BEHIND} bytes behind its voxels; {WRITE_AGAIN}"
             )

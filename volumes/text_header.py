@@ -13,7 +13,7 @@ import numpy as np
 
 from volumes.errors import VolumeError
 from volumes.files import replacing
-from volumes.grid import LPS, Grid
+from volumes.grid import LPS, Grid, check_extent
 from volumes.streams import (
     WRITE_AGAIN,
     Array,
@@ -61,13 +61,14 @@ class TextHeader:
     data: Data
 
     def __post_init__(self) -> None:
-        """Raise VolumeError unless the axes span a volume."""
+        """Raise VolumeError unless the axes span a volume, and no larger one than a person."""
         with np.errstate(all="ignore"):
             volume = np.linalg.det(self.axes)
         if not abs(volume) > 0:  # nor NaN
             raise VolumeError(
                 f"its axes span no volume, with steps of {self.spacing_xyz} mm; {WRITE_AGAIN}"
             )
+        check_extent(self.sizes[:3], self.spacing_xyz[:3])
 
     @property
     def shape_zyx(self) -> tuple[int, int, int]:
@@ -131,23 +132,23 @@ def parse_skip(name: str, text: str) -> int:
     return int(text)
 
 
-def read_data(file: BufferedReader, path: Path, header: TextHeader, *, strict: bool) -> Array:
+def read_data(file: BufferedReader, path: Path, header: TextHeader) -> Array:
     """Read the voxels of the header at ``path``, behind which ``file`` stands; raises VolumeError.
 
-    They come as (z, y, x), contiguous, writable and in native byte order. strict: unpack
-    little more than the header asks for.
+    They come as (z, y, x), contiguous, writable and in native byte order. Little more is unpacked
+    than the header asks for.
     """
     name = header.data.file
     if name is None:
-        return _read_data(file, header, strict)
+        return _read_data(file, header)
     try:
         with opened(_beside(path, name)) as other:
-            return _read_data(other, header, strict)
+            return _read_data(other, header)
     except VolumeError as error:
         raise VolumeError(f"{name[:SHOWN]}: {error}") from None
 
 
-def _read_data(file: BufferedReader, header: TextHeader, strict: bool) -> Array:
+def _read_data(file: BufferedReader, header: TextHeader) -> Array:
     data, shape_zyx = header.data, header.shape_zyx
     start = file.tell() + data.skip
     size = file.seek(0, os.SEEK_END)
@@ -158,7 +159,7 @@ def _read_data(file: BufferedReader, header: TextHeader, strict: bool) -> Array:
         return read_voxels(file, shape_zyx, header.dtype, size - start)
     stream = Unpacked(file, data.packing)
     voxels = read_voxels(stream, shape_zyx, header.dtype, most_unpacked(size - start))
-    check_end(stream, strict=strict)
+    check_end(stream)
     return voxels
 
 

@@ -271,3 +271,10 @@ def test_a_scan_thinner_than_a_voxel_of_the_model(transpose: tuple[int, int, int
     message = r"less than one voxel of the model's \(3\.0, 3\.0, 3\.0\) mm; check the spacing"
     with pytest.raises(ValueError, match=message):
         run([scan((1, 20, 20))], (1.0, 1.5, 1.5), config)
+
+
+def test_a_scan_of_more_voxels_than_a_person_has_is_refused_before_one_is_made() -> None:
+    config = replace(CONFIG, spacing=(1.0, 1.0, 1.0))
+    message = r"the scan has \(2000, 2000, 2000\) voxels, more than 2147483648; check the spacing"
+    with pytest.raises(ValueError, match=message):
+        run([scan((20, 20, 20))], (100.0, 100.0, 100.0), config)

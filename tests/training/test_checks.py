@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,8 @@ def test_a_lesion_in_a_healthy_case(case: Case) -> None:
     [
         ((0.3, 0.08, 0.08), "is it in cm?"),
         ((0.003, 0.002, 0.002), "is it in m?"),
-        ((3000.0, 2000.0, 2000.0), "is it in µm?"),
-        ((900.0, 1.0, 1.0), "no CT of a person; Write"),
+        ((3000.0, 2000.0, 2000.0), "no person's"),
+        ((90.0, 1.0, 1.0), "no CT of a person; Write"),
     ],
 )
 def test_spacing_in_the_wrong_unit(spacing: Spacing, unit: str, tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_spacing_in_the_wrong_unit(spacing: Spacing, unit: str, tmp_path: Path) 
     scan = write_scan(tmp_path / "a_0000.nii.gz", np.zeros(shape), spacing)
     problem = only_problem(Case("a", scan, None, healthy=True))
     assert unit in problem
-    assert "Write its spacing in mm" in problem
+    assert re.search("[Ww]rite its (true )?spacing in mm", problem)
 
 
 def test_a_crop_may_be_smaller_than_any_ct_of_a_person(tmp_path: Path) -> None:
@@ -183,6 +184,6 @@ def test_a_header_that_nnunets_reader_refuses(case: Case) -> None:
 
 
 def test_all_that_is_wrong_with_a_case_is_said(tmp_path: Path) -> None:
-    scan = write_scan(tmp_path / "a_0000.nii.gz", np.zeros(SHAPE), (3000.0, 2000.0, 2000.0))
+    scan = write_scan(tmp_path / "a_0000.nii.gz", np.zeros(SHAPE), (90.0, 1.0, 1.0))
     mask = write_scan(tmp_path / "a.nii.gz", np.full(SHAPE, 3), SPACING)
     assert len(check(Case("a", scan, mask)).problems) == 3

@@ -85,7 +85,7 @@ ODD_HEADERS: dict[str, Fields] = {
     "zero pixdim": {"pixdim": [1, 0, 0.9, 0, 0, 0, 0, 0]},
     "pixdim not finite": {"pixdim": [1, np.nan, 0.9, np.inf, 0, 0, 0, 0]},
     "unknown unit": {"xyzt_units": 0},
-    "metres": {"xyzt_units": 1},
+    "metres": {"xyzt_units": 1, "pixdim": [1, 0.0008, 0.0009, 0.0025, 1, 0, 0, 0]},
     "millimetres and seconds": {"xyzt_units": 2 + 8},
     "microns": {"xyzt_units": 3},
     "microns and milliseconds": {"xyzt_units": 3 + 16},

@@ -171,12 +171,12 @@ def test_voxels_lie_at_most_16_mib_behind_the_header(
         assert refusal(path).startswith("its voxels cannot start at byte 1.67772e+07")
 
 
-@pytest.mark.parametrize("size", [2**15 - 1, 2**40])
+@pytest.mark.parametrize("size", [2**15 - 1, 2**40, 1200])
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_a_header_that_asks_for_more_than_any_memory(tmp_path: Path, name: str, size: int) -> None:
     data = scan_bytes(version=2, dim=(3, size, size, size, 1, 1, 1, 1), values=np.zeros(0))
-    says = f"truncated, the header promises {2 * size**3} bytes"
-    assert refusal(write(tmp_path / name, data)).startswith(says)
+    says = "no person's" if size > 1200 else f"truncated, the header promises {2 * size**3} bytes"
+    assert says in refusal(write(tmp_path / name, data))
 
 
 @pytest.mark.parametrize(("behind", "read"), [(2**24, True), (2**28, False)])
