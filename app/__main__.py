@@ -6,10 +6,8 @@ Exit code 0: every case has its mask. 1: at least one has none. 2: wrong argumen
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import os
-import signal
 import sys
 import threading
 import time
@@ -21,6 +19,7 @@ from app.environment import set_defaults
 from app.lean.start import Progress, or_all_over_again
 from app.run import Request, run
 from volumes import VERSION
+from volumes.command import exit_code
 
 _TIME_BUDGET_HELP = "since process start (one case) or case start; larger steps if need be (off)"
 
@@ -94,27 +93,9 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _fill_closed_streams() -> None:
-    """Open what the caller has closed: else the next file gets its number, and is printed into."""
-    for name in ("stdin", "stdout", "stderr"):  # in the order of their numbers
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("r+"))  # noqa: SIM115
-
-
 def command() -> NoReturn:
     """The command, by whichever name it was called; the process ends here."""
-    _fill_closed_streams()
-    signal.signal(signal.SIGTERM, _terminate)  # the first process of a container ignores it else
-    _leave(_called())
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM came."""
-
-
-def _terminate(number: int, frame: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is being cleaned up goes on
-    raise _Terminated
+    _leave(exit_code(_called, "masks that are there are complete"))
 
 
 def _called() -> int:
@@ -124,12 +105,9 @@ def _called() -> int:
     as_script = sys.argv[0] in sys.orig_argv and Path(sys.argv[0]).is_file()
     try:
         return or_all_over_again(lambda p: main(progress=p)) if as_module or as_script else main()
-    except KeyboardInterrupt as ended:
-        number = signal.SIGTERM if isinstance(ended, _Terminated) else signal.SIGINT
+    except KeyboardInterrupt:
         _wait_for_threads()  # one that writes takes back what is not complete
-        word = "terminated" if number is signal.SIGTERM else "interrupted"
-        print(f"{word}; masks that are there are complete", file=sys.stderr)
-        return 128 + number
+        raise
 
 
 def _wait_for_threads() -> None:
@@ -149,9 +127,8 @@ def _leave(code: int) -> NoReturn:
 
     Every file has been closed and every thread has ended by now.
     """
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # closed, or full
-            stream.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(code)
 
 

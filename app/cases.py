@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +33,15 @@ def find_cases(source: Path, target: Path, channels: int) -> tuple[list[Case], l
             files = sorted(f for f in source.iterdir() if f.name.lower().endswith(SUFFIXES))
         except OSError as error:
             raise ImageError(f"{source}: cannot be read ({error.strerror})") from None
-        files = [f for f in files if f.is_file() and not f.name.startswith(".")]
+        # What is a scan by its name is read, or an error: a link that leads nowhere, for one.
+        files = [f for f in files if not f.is_dir() and not f.name.startswith(".")]
         if not files:
             raise ImageError(f"{source}: holds no scans; expected files in {', '.join(SUFFIXES)}")
     elif source.exists():
         files = [source]
     else:
         raise ImageError(f"{source}: does not exist")
-    scans = {f.resolve() for f in files}
+    scans = set(map(os.path.realpath, files))
     cases: dict[Path, Case] = {}
     errors = []
     for file in files:
@@ -47,7 +49,7 @@ def find_cases(source: Path, target: Path, channels: int) -> tuple[list[Case], l
             case = _case(file, source, target, channels)
             if case is None:
                 continue
-            if case.output.resolve() in scans.union(f.resolve() for f in case.files):
+            if os.path.realpath(case.output) in scans.union(map(os.path.realpath, case.files)):
                 raise ImageError(
                     f"{file}: its mask would overwrite the scan {case.output}; write elsewhere"
                 )

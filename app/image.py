@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from volumes import formats, nifti, npz
-from volumes.errors import VolumeError
+from volumes.errors import UserError, VolumeError
 from volumes.grid import same_spacing
 from volumes.streams import zero_nonfinite
 
@@ -24,7 +24,7 @@ Array: TypeAlias = npt.NDArray[Any]
 SUFFIXES = formats.SUFFIXES
 
 
-class ImageError(Exception):
+class ImageError(UserError):
     """One line for the user: file, finding, remedy."""
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from volumes.files import sha256, write_whole
+from volumes.errors import UserError
+from volumes.files import read_json, sha256, write_whole
 
 FORMAT_VERSION = 1
 MANIFEST = "model.json"
@@ -35,7 +37,7 @@ LOGITS_ORDERS = (1,)  # only of a linear mix of neighbours can most of the scan 
 DTYPES = ("float32", "float16")
 
 
-class ModelError(Exception):
+class ModelError(UserError):
     """One line for the user: which file, what was found, what to do."""
 
 
@@ -188,7 +190,7 @@ def load_model(folder: Path) -> Model:
     """
     manifest = folder / MANIFEST
     try:
-        content = json.loads(manifest.read_text())
+        content = read_json(manifest)
     except FileNotFoundError:
         raise ModelError(
             f"{folder}: no {MANIFEST} here; export a model with `python -m training.export`"
@@ -254,10 +256,11 @@ def _parse(manifest: Path, kind: Any, value: Any, where: str) -> Any:
             _parse(manifest, a, v, f"{where}[{i}]")
             for i, (a, v) in enumerate(zip(args, value, strict=True))
         )
-    if kind is float and type(value) is int:
+    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
-    if type(value) is not kind:
-        raise fail({int: "an integer", str: "text", bool: "true or false"}.get(kind, "a number"))
+    if kind is float or type(value) is not kind:
+        names = {int: "an integer", str: "text", bool: "true or false"}
+        raise fail(names.get(kind, "a finite number"))
     return value
 
 
@@ -328,7 +331,7 @@ def _check(manifest: Path, config: ModelConfig) -> None:
                 config.region_values is None and network.heads == 2,
                 "lesion_filter is for two classes",
             ),
-            (0 <= kept.min_volume_ml < math.inf, "lesion_filter.min_volume_ml is 0 or more"),
+            (kept.min_volume_ml >= 0, "lesion_filter.min_volume_ml is 0 or more"),
             (0 <= kept.min_probability < 1, "lesion_filter.min_probability is 0 or more, below 1"),
         ]
     for holds, rule in rules:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from app.image import Image, ImageError, read_image, same_grid
 from app.lean.start import Progress, reconsider, torch_import
 from app.listener import Listener
 from app.model import Model, ModelError, find_model, load_model
+from volumes.command import ERASE_LINE, described, fail, say, warn
+from volumes.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -56,11 +57,11 @@ def run(request: Request, known: Progress, lean: bool) -> int:
         cases, errors = find_cases(request.input, request.output, len(model.config.channels))
         for folder in {case.output.parent for case in cases}:
             _make_writable(folder)
-    except (ModelError, ImageError) as error:
-        return _fail(error)
+    except (UserError, OSError) as error:
+        return fail(error)
     known.exit_code = max(known.exit_code, int(bool(errors)))
     for refused in errors if not known.again else ():
-        _fail(refused)
+        fail(refused)
     cases = _from(known.under_way, cases)
     if not cases:
         return known.exit_code
@@ -91,7 +92,7 @@ def _loaded(request: Request, model: Model, intact: Future[None]) -> Predictor |
         intact.result()
         device = find_device(request.device)
         if request.device == "auto" and device.type == "cpu":
-            _warn("no usable NVIDIA GPU found, running on the CPU, which is much slower")
+            warn("no usable NVIDIA GPU found, running on the CPU, which is much slower")
         options = Options(
             device,
             request.exact,
@@ -103,11 +104,11 @@ def _loaded(request: Request, model: Model, intact: Future[None]) -> Predictor |
         )
         predictor = Predictor(model, options)
     except (ModelError, BudgetError) as error:
-        _fail(error)
+        fail(error)
         return None
     except Exception as error:  # no memory for the weights, say
         reconsider(error)
-        _fail(f"{model.folder}: {_one_line(error)}")
+        fail(f"{model.folder}: {_reason(error)}")
         return None
     _announce(request, model, device, str(predictor.compute_dtype).removeprefix("torch."))
     return predictor
@@ -136,13 +137,13 @@ def _segment_all(
         try:
             laps = _segment(predictor, case, scan, deadline)
         except (ImageError, BudgetError) as error:
-            known.exit_code = _fail(error)
+            known.exit_code = fail(error)
         except Exception as error:
             reconsider(error)
-            known.exit_code = _fail(f"{case.files[0]}: {_one_line(error)}")
+            known.exit_code = fail(f"{case.files[0]}: {_reason(error)}")
         else:
             stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in laps.items())
-            print(f"{case.name}: {stages}, total {sum(laps.values()):.2f} s -> {case.output}")
+            say(f"{case.name}: {stages}, total {sum(laps.values()):.2f} s -> {case.output}")
         scan = following
 
 
@@ -154,17 +155,17 @@ def _segment(
     images = scan.result()
     waited_s = time.perf_counter() - start
 
-    def warn(message: str) -> None:
+    def warn_of_scan(message: str) -> None:
         counter.clear()
-        _warn(f"{case.files[0]}: {message}")
+        warn(f"{case.files[0]}: {message}")
 
     for note in [n for image in images for n in image.notes]:
-        warn(note)
-    listener = Listener(counter.show, lambda plan: print(f"{case.name}: {plan}"), warn)
+        warn_of_scan(note)
+    listener = Listener(counter.show, lambda plan: say(f"{case.name}: {plan}"), warn_of_scan)
     try:
         laps = predictor.write(images, case.output, listener, deadline)
         if deadline is not None and time.perf_counter() > deadline:
-            warn(f"done {time.perf_counter() - deadline:.1f} s after the time budget")
+            warn_of_scan(f"done {time.perf_counter() - deadline:.1f} s after the time budget")
         return {"read": waited_s, **laps}
     finally:
         counter.clear()
@@ -190,7 +191,7 @@ def _vram_budget(mib: int | None, device: torch.device) -> int | None:
     if device.type == "cuda":
         return mib or DEFAULT_BUDGET_MIB
     if mib is not None:
-        _warn("--vram-budget does nothing on the CPU")
+        warn("--vram-budget does nothing on the CPU")
     return None
 
 
@@ -206,23 +207,23 @@ def _read(case: Case) -> list[Image]:
 def _announce(request: Request, model: Model, device: torch.device, dtype: str) -> None:
     config = model.config
     if config.notice:
-        _warn(f"model {config.name}: {config.notice}")
+        warn(f"model {config.name}: {config.notice}")
     if request.exact and config.dtype != "float32":
-        _warn(
+        warn(
             f"model {config.name}: weights are stored as {config.dtype}; masks equal nnU-Net's "
             "only with weights exported as float32"
         )
     if request.exact and config.lesion_filter is not None:
-        _warn(f"model {config.name}: --exact is nnU-Net's mask, without the model's lesion filter")
+        warn(f"model {config.name}: --exact is nnU-Net's mask, without the model's lesion filter")
     elif config.lesion_filter is not None:
         kept = config.lesion_filter
-        print(
+        say(
             f"model {config.name}: no lesions below {kept.min_volume_ml:g} ml or a probability of "
             f"{kept.min_probability:g}"
         )
     if request.tta and not config.mirror_axes:
-        _warn(f"model {config.name}: trained without mirroring, --tta does nothing")
-    print(
+        warn(f"model {config.name}: trained without mirroring, --tta does nothing")
+    say(
         f"model {config.name}: {config.network.name}, {len(config.members)} member(s), "
         f"{'exact, ' if request.exact else ''}{dtype} on {device}, "
         f"ready {_now_s() - _process_start_s():.2f} s after process start"
@@ -239,21 +240,9 @@ def _process_start_s() -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _one_line(error: Exception) -> str:
-    message = " ".join(str(error).split())
-    if isinstance(error, ValueError):
-        return message
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {message} ({Path(where.filename).name}:{where.lineno})"
-
-
-def _fail(error: object) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
-
-
-def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+def _reason(error: Exception) -> str:
+    """A ValueError is of the scan or the model, and explains itself."""
+    return str(error) if isinstance(error, ValueError) else described(error)
 
 
 class _WindowCounter:
@@ -264,8 +253,8 @@ class _WindowCounter:
 
     def show(self, done: int, of: int) -> None:
         if self._on:
-            print(f"\rwindow {done} of {of}", end="", file=sys.stderr, flush=True)
+            print(f"{ERASE_LINE}window {done} of {of}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         if self._on:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            print(ERASE_LINE, end="", file=sys.stderr, flush=True)

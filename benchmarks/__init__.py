@@ -1,0 +1,5 @@
+"""What the tables in docs/results are made with."""
+
+from volumes import command
+
+command.prepare()

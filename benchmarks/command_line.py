@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.programs import ROOT
-from evaluation.errors import EvaluationError
+from volumes import command
 from volumes.files import write_whole
 
 
@@ -27,8 +26,4 @@ def publish(report: str, file: Path) -> None:
 
 def exit_code(do: Callable[[], bool]) -> int:
     """Return 0 if `do` returns true, else 1; an error becomes a line that says why."""
-    try:
-        return int(not do())
-    except (EvaluationError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return command.exit_code(lambda: int(not do()))

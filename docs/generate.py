@@ -48,7 +48,7 @@ PAGES = {
 }
 
 
-class _Parsed(Exception):
+class _Parsed(BaseException):
     """Carries the parser that a command was about to use."""
 
 

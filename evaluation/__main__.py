@@ -6,8 +6,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from evaluation.errors import EvaluationError
 from volumes import VERSION
+from volumes.command import exit_code
 
 # What each does; evaluation.cli has a file of each name.
 COMMANDS = {
@@ -34,19 +34,16 @@ RENAMED_IN_RANK = {"--profile": f"{_CHALLENGE}; flare24-without-gpu is --without
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return 0, 1 when a case or the run failed, 2 for bad usage."""
-    given = _parsed(sys.argv[1:] if arguments is None else arguments)
-    # A batch system or a closed session must not leave a stranger's container running.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
-            signal.signal(number, signal.default_int_handler)
-    try:
+
+    def do() -> int:
+        given = _parsed(sys.argv[1:] if arguments is None else arguments)
+        # A batch system or a closed session must not leave a stranger's container running.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
+                signal.signal(number, signal.default_int_handler)
         return int(given.do(given))
-    except (EvaluationError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; what `run` has measured is kept, see --resume", file=sys.stderr)
-        return 130
+
+    return exit_code(do, "what `run` has measured is kept, see --resume")
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:

@@ -1,5 +1,7 @@
 """The one exception that evaluation shows to a person."""
 
+from volumes.errors import UserError
 
-class EvaluationError(Exception):
+
+class EvaluationError(UserError):
     """Something a person can act on; the text is one line that says what and where."""

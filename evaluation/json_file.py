@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from evaluation.errors import EvaluationError
-from volumes.files import write_whole
+from volumes.files import read_json, write_whole
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -31,7 +31,7 @@ def read(
     EvaluationError that names file, field and remedy when it is anything else.
     """
     try:
-        return msgspec.convert(upgraded(json.loads(path.read_bytes())), kind)
+        return msgspec.convert(upgraded(read_json(path)), kind)
     except FileNotFoundError:
         return None
     except ValueError as error:

@@ -1,0 +1,5 @@
+"""The demonstration, and the scans that it fetches."""
+
+from volumes import command
+
+command.prepare()

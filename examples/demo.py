@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluation.errors import EvaluationError
+from volumes.command import exit_code
 
 if TYPE_CHECKING:
     from examples.demonstration import Settings
@@ -56,17 +57,14 @@ def parse(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> "S
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demonstration; return 0, or 1 when something failed (said in one line)."""
-    try:
+
+    def do() -> int:
         settings = parse(arguments, os.environ)
         from examples.demonstration import demonstrate
 
         return 0 if demonstrate(settings) else 1
-    except (EvaluationError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+
+    return exit_code(do)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Other scans than the held-out ones are shown by the scores.csv of `python -m eva
 from __future__ import annotations
 
 import argparse
+import io
 import statistics
 import sys
 from collections.abc import Sequence
@@ -19,11 +20,12 @@ from matplotlib.figure import Figure
 
 from evaluation.tables.markup import markdown_table
 from training.cases import SUFFIX
-from training.command_line import exit_code, parser
+from training.command_line import parser
 from training.ellipsoid import best
 from training.errors import TrainingError
 from training.files import Json, read_json
 from training.validation import markdown, read_scores, shown
+from volumes.command import exit_code
 from volumes.files import write_whole
 
 TRAINING, VALIDATION, DICE = "#1f5fa8", "#c25700", "#555555"
@@ -118,7 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (args.output or output.is_dir()):
             raise TrainingError(f"{output}: the model is not there any more; choose an --output")
         write_whole(output / "results.md", card(args.results, content, dict(args.scores)))
-        FigureCanvasAgg(curve(content)).print_png(output / "curve.png")
+        picture = io.BytesIO()
+        FigureCanvasAgg(curve(content)).print_png(picture)
+        write_whole(output / "curve.png", picture.getvalue())
         print(f"card: {output / 'results.md'}, {output / 'curve.png'}")
         print(f"next: python -m app --model {output} --input SCANS --output MASKS")
 

@@ -8,7 +8,6 @@ training.crops says which scan each is of, and which hold no lesion. No scan is 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from training.crop_record import origins
 from training.errors import TrainingError
+from volumes.files import read_json
 
 SUFFIX = ".nii.gz"
 OTHER_SUFFIXES = (".nii", ".mha", ".mhd", ".nrrd")
@@ -168,7 +168,7 @@ def _declares_masks(file: Path) -> bool:
     if not file.exists():
         return False
     try:
-        content = json.loads(file.read_text())
+        content = read_json(file)
         labels, ending = content["labels"], content.get("file_ending", SUFFIX)
         channels = content.get("channel_names") or content["modality"]
         values = sorted(labels.values())

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
 
-from app.model import ModelError
-from training.errors import TrainingError
 from volumes import VERSION
 
-GOES_ON = "interrupted; start again with the same options, it goes on"
+GOES_ON = "start again with the same options, it goes on"
 
 
 def parser(program: str, description: str | None) -> argparse.ArgumentParser:
@@ -22,16 +18,3 @@ def parser(program: str, description: str | None) -> argparse.ArgumentParser:
     )
     made.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     return made
-
-
-def exit_code(do: Callable[[], object], interrupted: str = "interrupted") -> int:
-    """Do what a command line asks for: 0, 1 after a line on what is wrong, 130 if interrupted."""
-    try:
-        do()
-    except (TrainingError, ModelError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        return 130
-    return 0

@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 
 from training.cases import SUFFIX, Case, find
 from training.checks import check
-from training.command_line import GOES_ON, exit_code, parser
+from training.command_line import GOES_ON, parser
 from training.crop_record import RECORD, is_box, read_record
 from training.errors import TrainingError
 from training.files import Json, stamp, write_json
 from volumes import nifti
+from volumes.command import exit_code
 
 Triple = NDArray[np.int64]
 
@@ -119,7 +120,7 @@ def _asked(case: Case, draws: Draws) -> Json:
 def _write_drawn(case: Case, output: Path, draws: Draws) -> dict[str, Json]:
     """Draw from one scan and write each part of it and of its mask; returns what was drawn."""
     if problems := check(case).problems:
-        raise TrainingError("\nerror: ".join(problems))
+        raise TrainingError(*problems)
     scan, stored = nifti.read(case.scan)
     voxels, _ = nifti.as_itk(scan, stored)
     lesion = np.zeros(voxels.shape, bool)
@@ -159,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def do() -> None:
         found = find(args.data, args.healthy)
         if found.problems:
-            raise TrainingError("\nerror: ".join(found.problems))
+            raise TrainingError(*found.problems)
         for line in crops(found.cases, args.output, draws):
             print(line, flush=True)
         print(f"next: python -m training.prepare RECIPE --data {args.output} --output PREPARED")

@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from app.model import DTYPES, Member, ModelConfig, ModelError, save_manifest
 from training.checkpoint import Checkpoint, inference_weights, load_checkpoint
-from training.command_line import exit_code, parser
+from training.command_line import parser
 from training.errors import TrainingError
 from training.plans import model_config
 from training.trained import find_checkpoints
+from volumes.command import exit_code
 from volumes.files import sha256
 
 # Trainers of nnunetv2 2.8.1 that build the network of the plans; any other may not.
@@ -107,7 +109,10 @@ def _save_weights(trained: Checkpoint, config: ModelConfig, file: Path) -> None:
                 f"{trained.file}: {name} is not finite as {config.dtype}; "
                 "did the training diverge? Else export with --dtype float32"
             )
-    save_file(weights, file)
+    try:
+        save_file(weights, file)
+    except SafetensorError as error:
+        raise TrainingError(f"{file}: cannot be written ({error}); make room there") from None
     file.chmod(0o644)  # safetensors leaves it to its owner; a container may run as anyone
 
 

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import TrainingError
-from volumes.files import write_whole
+from volumes import files
 
 Json = dict[str, Any]
 
 
 def write_json(file: Path, content: Any) -> None:
     """Write a file of JSON; it is as it was, or complete, whenever the program ends."""
-    write_whole(file, json.dumps(content, indent=1) + "\n")
+    files.write_whole(file, json.dumps(content, indent=1) + "\n")
 
 
 def read_json(file: Path, remedy: str) -> Json:
     """The object in a file of JSON; raises TrainingError, which ends with what to do then."""
     try:
-        content = json.loads(file.read_text())
+        content = files.read_json(file)
     except FileNotFoundError:
         raise TrainingError(f"{file}: is missing; {remedy}") from None
     except (OSError, ValueError) as error:

@@ -40,11 +40,12 @@ from evaluation.scoring.classes import score
 from evaluation.tables.markup import markdown_table
 from training.cases import Case, find
 from training.checks import check_all
-from training.command_line import exit_code, parser
+from training.command_line import parser
 from training.errors import TrainingError
 from training.prepare import RECORD
 from training.prepared import cases as prepared_cases
 from training.prepared import held_out, read_record
+from volumes.command import exit_code
 
 VOLUMES_ML = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # a ball of 10 mm has 0.5
 PROBABILITIES = (0.0, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # every lesion has more than 0.5
@@ -261,7 +262,7 @@ def _refuse_cases(cases: Sequence[Case]) -> None:
             "--data: has no case with a lesion; a filter that takes everything out would be best"
         ]
     if problems:
-        raise TrainingError("\nerror: ".join(problems))
+        raise TrainingError(*problems)
 
 
 def _cases(data: Path, healthy: Path | None, fold: str | None) -> tuple[list[Case], str]:
@@ -279,7 +280,7 @@ def _cases(data: Path, healthy: Path | None, fold: str | None) -> tuple[list[Cas
         raise TrainingError(f"--fold {fold}: {data} is not of training.prepare; leave it out")
     found = find(data, healthy)
     if found.problems:
-        raise TrainingError("\nerror: ".join(found.problems))
+        raise TrainingError(*found.problems)
     return list(found.cases), name
 
 

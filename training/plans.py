@@ -84,7 +84,7 @@ def _naming(file: Path) -> Iterator[None]:
         raise TrainingError(f"{file}: {error}") from None
     except KeyError as error:
         raise TrainingError(f"{file}: has no {error}; is it from nnU-Net v2?") from None
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
         raise TrainingError(f"{file}: is malformed ({error}); is it from nnU-Net v2?") from None
 
 

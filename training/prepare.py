@@ -23,13 +23,14 @@ import numpy as np
 from training import nnunet
 from training.cases import SUFFIX, Case, Found, find
 from training.checks import Checked, check_all
-from training.command_line import GOES_ON, exit_code, parser
+from training.command_line import GOES_ON, parser
 from training.errors import TrainingError
 from training.files import Json, link, read_json, stamp, write_json
 from training.planning import dataset_json, plans, preprocessing
 from training.recipes import Recipe, load_recipe
 from training.split import folds, patients
 from volumes import nifti
+from volumes.command import exit_code
 
 RECORD = "prepared.json"
 SHOWN = 5  # names in a line
@@ -145,7 +146,7 @@ def _checked(found: Found, processes: int) -> list[Checked]:
         if number % 100 == 0:
             print(f"checked {number} of {len(found.cases)} cases", flush=True)
     if problems:
-        raise TrainingError("\nerror: ".join(problems))
+        raise TrainingError(*problems)
     return checked
 
 

@@ -20,8 +20,9 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from evaluation.tables.markup import markdown_table
-from training.command_line import exit_code, parser
+from training.command_line import parser
 from training.errors import TrainingError
+from volumes.command import exit_code
 
 SHIPPED = Path(__file__).resolve().parent / "recipes"
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from app.model import MANIFEST, load_model
 from evaluation.numbers import positive
 from training import nnunet
-from training.command_line import GOES_ON, exit_code, parser
+from training.command_line import GOES_ON, parser
 from training.errors import TrainingError
 from training.export import export
 from training.files import Json, read_json, stamp, write_json
@@ -31,6 +31,7 @@ from training.prepared import ALL, held_out, read_record
 from training.prepared import cases as prepared_cases
 from training.recipes import Member, Recipe, load_recipe
 from training.validation import markdown, summary, validate
+from volumes.command import exit_code
 from volumes.files import write_whole
 
 EXPORTED = "exported.json"  # which model is this training's, and of which checkpoints

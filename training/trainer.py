@@ -20,7 +20,7 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 
 from training.nnunet import end_with_parent
-from volumes.files import replacing
+from volumes.files import replacing, write_whole
 
 # nnU-Net's own order (its option --c): finished, as far as it came, or at its best.
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
@@ -185,7 +185,7 @@ def main():
         trainer.run_training()
     summary = Path(trainer.output_folder, "training.json")
     if unfinished or not summary.exists():
-        summary.write_text(json.dumps(report(trainer, device), indent=1) + "\n")
+        write_whole(summary, json.dumps(report(trainer, device), indent=1) + "\n")
     validated = Path(trainer.output_folder, "validation", "summary.json")
     if args.validate and (unfinished or not validated.exists()):
         trainer.perform_actual_validation()

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import json
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+# A name cut short, a digest of all of it, and the process that writes: no longer than any name.
+_PART = re.compile(r"\..*\.[0-9a-f]{8}\.\d+\.unfinished", re.DOTALL)
+_SHOWN = 40  # characters
 
 
 @contextmanager
@@ -15,23 +23,70 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The file that is yielded lies beside it under a hidden name with another suffix, as nobody who
     lists the folder may take it for a finished one. It takes its place on the disk when the block
-    ends; if the block raises, it is removed. Raises OSError.
+    ends; if the block raises, it is removed. What a process that was killed has left in the folder
+    is removed by the next that writes there. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    _remove_abandoned(path.parent)
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
+    part = path.with_name(f".{path.name[:_SHOWN]}.{digest}.{os.getpid()}.unfinished")
+    with _held(part):
+        try:
+            yield part
+            with part.open("rb") as file:
+                os.fsync(file.fileno())  # else the name may outlive the content in a power cut
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(part: Path) -> Iterator[None]:
+    """Make a file, and keep it locked: for so long it is not abandoned."""
+    while True:
+        file = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            with suppress(OSError):  # a file system without locks: nothing is removed there either
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if _is(part, file):  # it was not removed before it was locked
+                yield
+                return
+        finally:
+            os.close(file)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what nobody writes any more."""
     try:
-        yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())  # else the name may outlive the content when the power fails
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        parts = [path for path in folder.iterdir() if _PART.fullmatch(path.name)]
+    except PermissionError:  # to list it, which writing does not need
+        return
+    for part in parts:
+        with suppress(OSError), part.open("r+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is(part, file.fileno()):
+                part.unlink()
+
+
+def _is(path: Path, file: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file, text as UTF-8, so that it is as it was or complete; raises OSError."""
     with replacing(path) as part:
         part.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def read_json(path: Path) -> Any:
+    """Return what a file of JSON holds; raises OSError, or ValueError if it is none."""
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def sha256(path: Path) -> str:

@@ -145,10 +145,8 @@ def or_all_over_again(main: Callable[[Progress], int]) -> int:
         f"warning: torch was imported without something that is needed ({surprise}); beginning "
         "anew with all of it (python -m app.lean.find finds out again what can be left out)"
     )
-    for stream, last in ((sys.stdout, ""), (sys.stderr, f"{line}\n")):
-        with contextlib.suppress(OSError, ValueError):
-            stream.write(last)
-            stream.flush()
+    sys.stdout.flush()
+    print(line, file=sys.stderr, flush=True)
     os.environ |= {FULL_IMPORT: "1", _PROGRESS: progress.as_json()}
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 

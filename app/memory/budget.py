@@ -18,6 +18,7 @@ import torch
 
 from app.memory.buffers import StreamBuffers, WholeBuffers
 from app.resample import SLAB_SECTIONS
+from volumes.errors import UserError
 
 MIB = 2**20
 DEFAULT_BUDGET_MIB = 4096
@@ -39,7 +40,7 @@ _BATCH = 16
 _SECTIONS = (SLAB_SECTIONS, SLAB_SECTIONS // 2, SLAB_SECTIONS // 4)
 
 
-class BudgetError(Exception):
+class BudgetError(UserError):
     """One line for the user: what is needed, what is allowed, what to do."""
 
 

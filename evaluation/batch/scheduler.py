@@ -15,8 +15,8 @@ import dask
 from distributed import Security
 
 from evaluation.batch import cluster, trust
-from evaluation.errors import EvaluationError
 from volumes import VERSION
+from volumes.command import exit_code
 
 PORT = 8786
 
@@ -33,13 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", default="", help="to listen on (default: every address)")
     parser.add_argument("--port", type=int, default=PORT, help=f"default {PORT}")
     given = parser.parse_args(arguments)
-    try:
+
+    def do() -> None:
         security = trust.load_or_make(given.certificates)
         asyncio.run(_serve(given.host, given.port, security))
-    except (EvaluationError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return exit_code(do)
 
 
 async def _serve(host: str, port: int, security: Security) -> None:

@@ -34,6 +34,7 @@ from evaluation.gpu import devices
 from evaluation.gpu.devices import Gpu
 from evaluation.parent import end_with
 from volumes import VERSION
+from volumes.command import exit_code, say
 
 LOOK_S = 0.2
 RESTART_S = 2.0  # between two starts of the same worker
@@ -170,20 +171,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     for number in ENDS:
         signal.signal(number, _interrupt)
-    try:
+
+    def do() -> None:
         security = trust.chosen(given.scheduler, given)
         wanted, said = specs(given.gpu, given.slots, given.scorers)
-        print(f"workers  {', '.join(spec.device for spec in wanted)}", flush=True)
+        say(f"workers  {', '.join(spec.device for spec in wanted)}")
         if said:
-            print(f"notice   left out: {said}", flush=True)
-        with Workers(given.scheduler, security, wanted):
+            say(f"notice   left out: {said}")
+        with contextlib.suppress(KeyboardInterrupt), Workers(given.scheduler, security, wanted):
             signal.pause()
-    except (EvaluationError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 0
-    return 0
+
+    return exit_code(do)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -81,7 +81,7 @@ def test_progress_is_for_a_terminal_only(
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert command.main([str(a) for a in arguments]) == 0
-    windows = re.findall(r"\rwindow (\d+) of (\d+)", capsys.readouterr().err)
+    windows = re.findall(r"\r\x1b\[Kwindow (\d+) of (\d+)", capsys.readouterr().err)
     assert windows == [(str(n + 1), str(len(windows))) for n in range(len(windows))]
     assert len(windows) > 1
 

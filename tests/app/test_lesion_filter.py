@@ -228,7 +228,11 @@ MORE = {"network": replace(NETWORK, heads=3), "labels": ("background", "a", "b")
     ("rule", "changes", "expected"),
     [
         (LesionFilter(-1.0, 0.5, ""), {}, "min_volume_ml is 0 or more"),
-        (LesionFilter(math.inf, 0.5, ""), {}, "min_volume_ml is 0 or more"),
+        (
+            LesionFilter(math.inf, 0.5, ""),
+            {},
+            "should be a finite number, found inf",
+        ),
         (LesionFilter(0.0, 1.0, ""), {}, "min_probability is 0 or more, below 1"),
         (RULE, MORE, "lesion_filter is for two classes"),
     ],

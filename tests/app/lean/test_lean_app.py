@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import os
@@ -318,21 +317,6 @@ def test_without_a_process_before_there_is_no_progress(
     if content is not None:
         monkeypatch.setenv("PROGRESS_BEFORE_FULL_IMPORT", content)
     assert Progress.before() == Progress()
-
-
-def test_it_begins_anew_though_nobody_can_be_told(
-    anew: list[list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def main(progress: Progress) -> int:
-        raise Surprise("torch.x")
-
-    with Path("/dev/full").open("w", buffering=1) as full:
-        monkeypatch.setattr(sys, "stderr", full)
-        with pytest.raises(Began):
-            lean_start.or_all_over_again(main)
-        monkeypatch.undo()
-        with contextlib.suppress(OSError):
-            full.close()
 
 
 def test_it_does_so_for_a_surprise_that_a_library_kept_to_itself(

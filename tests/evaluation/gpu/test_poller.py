@@ -62,4 +62,4 @@ def modules_after(script: str) -> set[str]:
 def test_poller_imports_nothing_heavy() -> None:
     # Whatever site-packages brings into every interpreter is not the poller's.
     brought = modules_after("import evaluation.gpu.poller") - modules_after("pass")
-    assert brought - set(sys.stdlib_module_names) == {"evaluation", "pynvml"}
+    assert brought - set(sys.stdlib_module_names) == {"evaluation", "pynvml", "volumes"}

@@ -1,0 +1,244 @@
+"""Every command, whatever happens: one line, an exit code, and the work is done."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.app.conftest import scan
+from tests.app.small_model import write_model
+from tests.nnunet_models import ROOT
+from tests.submissions import HEEDING
+
+LONGEST = 300  # characters of a line on what is wrong
+ROOMS = ("app", "benchmarks", "evaluation", "examples", "training")
+
+
+def commands() -> list[str]:
+    """The modules of all rooms that read a command line."""
+    found = []
+    for file in (file for room in ROOMS for file in (ROOT / room).rglob("*.py")):
+        text = file.read_text()
+        if '__name__ == "__main__"' in text and re.search("argparse|command_line", text):
+            module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+            found.append(module.removesuffix(".__main__"))
+    return sorted(found)
+
+
+# What each is asked to read, at the places of {bad}; what else it needs is sound.
+READERS = {
+    "app, a scan": "app --device cpu --model {model} --input {bad} --output {output}",
+    "app, a model": "app --device cpu --model {bad} --input {scan} --output {output}",
+    "run": "evaluation run --command true --cases {bad} --labels {bad} --output {output}",
+    "batch": "evaluation batch {bad} --cases {bad} --labels {bad} --output {output}",
+    "rank": "evaluation rank {bad}",
+    "report": "evaluation report {bad}",
+    "score": "evaluation score --predictions {bad} --labels {bad} --output {output}",
+    "bench": "evaluation bench --command true --scans {bad}",
+    "worker": "evaluation.batch.worker tls://127.0.0.1:1 --certificates {bad}",
+    "card": "training.card {bad}",
+    "crops": "training.crops --data {bad} --output {output}",
+    "export": "training.export {bad} --output {output}",
+    "lesion filter": "training.lesion_filter {bad} --data {bad}",
+    "prepare": "training.prepare cpu-small --data {bad} --output {output}",
+    "recipes": "training.recipes {bad}",
+    "train": "training.train cpu-small --data {bad} --output {output}",
+}
+ODD = {
+    "not UTF-8": os.fsdecode(b"\xff\xfe"),
+    "for a terminal to act on": "a\x1b[31m\rb\nerror: \u202e\x9b",
+}
+NAMES = {"missing": "missing", "too long": "n" * 300, **ODD}
+
+
+def a_dangling_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def a_circle(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def deep_json(path: Path) -> None:
+    path.mkdir()
+    (path / "team").mkdir()
+    names = ("model.json", "summary.json", "plans.json", "dataset.json", "prepared.json")
+    for name in (*names, "team/submission.json"):
+        (path / name).write_text("[" * 100_000)
+
+
+def no_folder(path: Path) -> None:
+    path.write_bytes(b"\0" * 1000)
+
+
+MADE = {f.__name__.replace("_", " "): f for f in (a_dangling_link, a_circle, deep_json, no_folder)}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model and a scan that no test changes."""
+    folder = tmp_path_factory.mktemp("sound")
+    return {"model": write_model(folder / "tiny"), "scan": scan(folder / "X_0000.nii.gz")}
+
+
+def one_line(text: str) -> str:
+    """The one line of a text, which a terminal can print."""
+    assert text.endswith("\n")
+    line = text.removesuffix("\n")
+    assert line.isprintable(), line
+    assert len(line) <= LONGEST, line
+    return line
+
+
+def ask(asked: str, **places: object) -> int:
+    """The exit code of a command in this process."""
+    name, *words = (word.format(**places) for word in asked.split(" "))
+    file = (ROOT / name.replace(".", "/")).with_suffix(".py")
+    module = importlib.import_module(name if file.is_file() else f"{name}.__main__")
+    code: int = module.main(words)
+    return code
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("name", [*NAMES, *MADE])
+def test_what_cannot_be_read_is_one_line(
+    name: str,
+    reader: str,
+    sound: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bad = tmp_path / NAMES.get(name, "bad")
+    MADE.get(name, lambda path: None)(bad)
+    assert ask(READERS[reader], bad=bad, output=tmp_path / "output", **sound) == 1
+    assert one_line(capsys.readouterr().err).startswith("error: ")
+
+
+def start(
+    *words: object,
+    stdout: int = subprocess.PIPE,
+    stderr: int = subprocess.PIPE,
+    env: Mapping[str, str] = os.environ,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command."""
+    called = [*HEEDING, sys.executable, "-m", *map(str, words)]
+    return subprocess.run(called, stdout=stdout, stderr=stderr, env=env, cwd=ROOT, check=False)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_an_interrupt_is_one_line_before_main_begins(command: str, tmp_path: Path) -> None:
+    # It comes while a module is imported that each of them imports.
+    script = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "argparse.py").write_text(script)
+    done = start(command, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"interrupted\n")
+
+
+@contextlib.contextmanager
+def nobody_reads() -> Iterator[int]:
+    end, descriptor = os.pipe()
+    os.close(end)
+    yield descriptor
+    os.close(descriptor)
+
+
+@contextlib.contextmanager
+def a_full_disk() -> Iterator[int]:
+    with Path("/dev/full").open("w") as full:
+        yield full.fileno()
+
+
+MASKS = {
+    "plain": "X",
+    "as long as can be": "n" * 248,
+    **ODD,
+}
+
+
+@pytest.fixture(scope="module")
+def scans(sound: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same scan under odd names."""
+    folder = tmp_path_factory.mktemp("scans")
+    for name in MASKS.values():
+        (folder / f"{name}.nii.gz").write_bytes(sound["scan"].read_bytes())
+    return folder
+
+
+def app(model: Path, scans: Path, output: Path) -> tuple[object, ...]:
+    return "app", "--device", "cpu", "--model", model, "--input", scans, "--output", output
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_are_printed_one_a_line(
+    encoding: str, sound: dict[str, Path], scans: Path, tmp_path: Path
+) -> None:
+    done = start(
+        *app(sound["model"], scans, tmp_path), env={**os.environ, "PYTHONIOENCODING": encoding}
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    ready, *lines = done.stdout.decode(encoding).splitlines()
+    assert ready.startswith("model tiny")
+    assert len(lines) == len(MASKS)
+    assert all(line.isprintable() and " -> " in line for line in lines)
+    assert names(tmp_path) == names(scans)
+
+
+@pytest.mark.parametrize("gone", [nobody_reads, a_full_disk])
+def test_masks_are_written_though_nothing_can_be_printed(
+    gone: Callable[[], contextlib.AbstractContextManager[int]],
+    sound: dict[str, Path],
+    scans: Path,
+    tmp_path: Path,
+) -> None:
+    with gone() as descriptor:
+        done = start(*app(sound["model"], scans, tmp_path), stdout=descriptor, stderr=descriptor)
+    assert done.returncode == 0
+    assert names(tmp_path) == names(scans)
+
+
+def test_masks_are_written_by_a_process_without_open_files(
+    sound: dict[str, Path], scans: Path, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-m", *map(str, app(sound["model"], scans, tmp_path))]
+    script = f"exec {shlex.join(words)} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", script], cwd=ROOT, check=False).returncode == 0
+    assert names(tmp_path) == names(scans)
+    assert all((tmp_path / name).read_bytes()[:2] == b"\x1f\x8b" for name in names(scans))
+
+
+@pytest.mark.parametrize("command", ["app", "evaluation", "training.recipes"])
+def test_help_that_nobody_reads_is_no_error(command: str) -> None:
+    with a_full_disk() as full:
+        done = start(command, "--help", stdout=full)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_scan_that_cannot_be_read_is_named_and_spares_the_others(
+    sound: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    a_dangling_link(folder / "a.nii.gz")
+    a_circle(folder / "b.nii.gz")
+    (folder / "c.nii.gz").symlink_to(sound["scan"])
+    os.mkfifo(folder / "d.nii.gz")
+    (folder / "e.nii.gz").mkdir()  # a folder is no scan, whatever its name
+    assert ask(READERS["app, a scan"], bad=folder, output=tmp_path / "masks", **sound) == 1
+    assert names(tmp_path / "masks") == ["c.nii.gz"]
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in errors] == [
+        str(folder / f"{name}.nii.gz") for name in "abd"
+    ]

@@ -1,0 +1,148 @@
+"""What all commands share: output that cannot fail, and an end in one line, whatever happens.
+
+It is no file format; it is here because every room, and the image, has this package.
+"""
+
+import contextlib
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, TextIO
+
+from volumes.errors import UserError
+from volumes.text import one_line, printable, shortened
+
+ERASE_LINE = "\r\x1b[K"  # for a line that lives; the one sequence that is printed
+_MOST = 300  # characters of a line on what is wrong
+# What runs one of the rooms: Python, while it looks for the module of -m, or a script of ours.
+_PROGRAMS = ("-m", "flare-")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+def prepare(heeded: Iterable[signal.Signals] = ()) -> None:
+    """Make the process fit for whatever happens; does nothing unless it is one of our commands.
+
+    A room calls this when it is imported: main() comes later, and imports take seconds. What is
+    printed when nobody reads any more, or the disk is full, is lost, and the work goes on. heeded:
+    signals that end it as Ctrl-C does.
+    """
+    if not Path(sys.argv[0]).name.startswith(_PROGRAMS):
+        return
+    for name in ("stdin", "stdout", "stderr"):  # in the order of their numbers
+        if getattr(sys, name) is None:  # else the next file gets its number, and is printed into
+            setattr(sys, name, Path(os.devnull).open("r+"))  # noqa: SIM115
+    sys.stdout, sys.stderr = _Output(sys.stdout), _Output(sys.stderr)
+    sys.excepthook = _last_words
+    for number in heeded:
+        signal.signal(number, _terminate)
+
+
+def exit_code(do: Callable[[], int | None], interrupted: str = "") -> int:
+    """Do what a command line asks for; what goes wrong becomes one line, and 1, 130 or 143.
+
+    interrupted: what to say of an interrupt besides. With `python -X dev` a fault of the program
+    is raised.
+    """
+    try:
+        return do() or 0
+    except KeyboardInterrupt as ended:
+        return _interrupted(ended, interrupted)
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        return fail(error)
+
+
+def say(text: str) -> None:
+    """Print a line that may hold names."""
+    print(one_line(text), flush=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning, in one line."""
+    print(one_line(f"warning: {text}"), file=sys.stderr, flush=True)
+
+
+def fail(error: Exception | str) -> int:
+    """Print what is wrong, a line for each of its messages; returns the exit code."""
+    text = described(error) if isinstance(error, Exception) else error
+    for message in error.args if isinstance(error, UserError) else [text]:
+        print(shortened(one_line(f"error: {message}"), _MOST), file=sys.stderr, flush=True)
+    return 1
+
+
+def described(error: Exception) -> str:
+    """What a user is told of an error: where it comes from, if it is not the user's to mend."""
+    match error:
+        case UserError():
+            return str(error)
+        case OSError(filename=str() | bytes() as name):
+            reason = error.strerror or error
+            return f"{os.fsdecode(name)}: {reason}; check the name, permissions and free space"
+        case OSError():
+            return str(error)
+        case MemoryError():
+            return "not enough memory; free some, or use a larger machine"
+    import traceback  # not for every command's start
+
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def _interrupted(ended: KeyboardInterrupt, besides: str) -> int:
+    number = signal.SIGTERM if isinstance(ended, Terminated) else signal.SIGINT
+    word = "terminated" if number == signal.SIGTERM else "interrupted"
+    print(f"{word}; {besides}" if besides else word, file=sys.stderr, flush=True)
+    return 128 + number
+
+
+def _last_words(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """For `sys.excepthook`."""
+    if isinstance(error, KeyboardInterrupt):
+        os._exit(_interrupted(error, ""))
+    if sys.flags.dev_mode or not isinstance(error, Exception):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        fail(error)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # what is being cleaned up goes on
+    raise Terminated
+
+
+class _Output(io.TextIOWrapper):
+    """A stream that prints any name, nothing that a terminal acts on, and never fails."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(
+            io.BufferedWriter(_Descriptor(stream.fileno(), "w", closefd=False)),
+            encoding=stream.encoding,
+            errors="backslashreplace",
+            line_buffering=True,
+        )
+
+    def write(self, text: str) -> int:
+        """Write what is printable of it, line ends (of a progress bar, too) and tabs."""
+        super().write(ERASE_LINE.join(printable(part, "\n\r\t") for part in text.split(ERASE_LINE)))
+        return len(text)
+
+
+class _Descriptor(io.FileIO):
+    """What cannot be written is lost."""
+
+    def write(self, data: Any, /) -> int:
+        """Write to the descriptor."""
+        with contextlib.suppress(OSError):
+            return super().write(data) or len(data)
+        return len(data)
