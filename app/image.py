@@ -1,22 +1,24 @@
 """Read a scan, write its label map.
 
-An Image holds the voxels in the order (z, y, x) and the spacing that nnU-Net's SimpleITKIO would
-see, so that everything behind it computes what nnU-Net computes.
+An Image holds the voxels in the order (z, y, x) and the spacing that nnU-Net's reader would see, so
+that everything behind it computes what nnU-Net computes.
 """
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from app.model import READERS
 from volumes import formats, nifti, npz
 from volumes.errors import UserError, VolumeError
 from volumes.grid import same_spacing
+from volumes.orientation import AS_STORED, Orientation, nearest_ras
 from volumes.streams import zero_nonfinite
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -34,13 +36,15 @@ class Image:
 
     voxels: (z, y, x), native byte order: the stored integers where the file asks for no rescale,
     else float32; all finite. spacing_zyx: mm, positive. header: the file's own, for its mask.
-    notes: what was unusual about the file, for the log, without its name.
+    notes: what was unusual about the file, for the log, without its name. orientation: how the
+    voxels were turned by the reader; the mask is turned back.
     """
 
     voxels: Array
     spacing_zyx: tuple[float, float, float]
     header: formats.Header
     notes: tuple[str, ...]
+    orientation: Orientation = AS_STORED
 
 
 def suffix_of(path: Path) -> str:
@@ -51,18 +55,20 @@ def suffix_of(path: Path) -> str:
         raise ImageError(f"{path}: {error}") from None
 
 
-def read_image(path: str | os.PathLike[str]) -> Image:
-    """Read one scan of one volume.
+def read_image(path: str | os.PathLike[str], reader: str = READERS[0]) -> Image:
+    """Read one scan of one volume, as one of nnU-Net's readers does.
 
-    Voxels and spacing equal those of SimpleITK.ReadImage after a cast to float32, except: a NIfTI
-    file whose direction ITK refuses is read with the spacing of pixdim; voxels that are not finite
-    become 0 in every format (ITK does it in NIfTI alone). A two-dimensional image is one slice with
-    nnU-Net's slice spacing, 999 times the larger one in the plane. Raises ImageError for whatever
-    cannot be read.
+    With SimpleITKIO voxels and spacing equal those of SimpleITK.ReadImage after a cast to float32,
+    except: a NIfTI file whose direction ITK refuses is read with the spacing of pixdim; voxels that
+    are not finite become 0 in every format (ITK does it in NIfTI alone). A two-dimensional image is
+    one slice with nnU-Net's slice spacing, 999 times the larger one in the plane. With NibabelIO
+    they equal those of nibabel, with the same exceptions; NibabelIOWithReorient turns them to RAS+.
+    Raises ImageError for whatever cannot be read.
     """
     path = Path(path)
     try:
-        header, voxels, replaced = formats.read(path)
+        of_nifti = nifti.as_itk if reader == READERS[0] else nifti.as_nibabel
+        header, voxels, replaced = formats.read(path, of_nifti)
     except VolumeError as error:
         raise ImageError(f"{path}: {error}") from None
     spacing = header.spacing
@@ -79,7 +85,25 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     if replaced:
         notes += (f"{replaced} voxels are not finite, set to 0",)
     z, y, x = spacing
-    return Image(voxels, (z, y, x), header, notes)
+    image = Image(voxels, (z, y, x), header, notes)
+    return image if reader != "NibabelIOWithReorient" else _turned(path, image)
+
+
+def _turned(path: Path, image: Image) -> Image:
+    """The image in RAS+; raises ImageError."""
+    affine = image.header.grid.affine
+    try:
+        orientation = nearest_ras(affine)
+    except np.linalg.LinAlgError:
+        raise ImageError(f"{path}: its header states no direction; export the scan again") from None
+    if orientation == AS_STORED:
+        return image
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)[::-1]
+    if isinstance(image.header, nifti.Header):  # nibabel writes them into a new header's pixdim
+        lengths = lengths.astype(image.header.fields["pixdim"].dtype)
+    z, y, x = (float(lengths[axis]) for axis in orientation.axes)
+    voxels = orientation.turned(image.voxels)
+    return replace(image, voxels=voxels, spacing_zyx=(z, y, x), orientation=orientation)
 
 
 def write_planes(
@@ -87,13 +111,15 @@ def write_planes(
 ) -> None:
     """Write a label map of ``dtype`` on the grid of the scan it was made from, atomically.
 
-    planes: its parts (z, y, x), in order along z; each is written before the next is asked for. The
-    name decides the format; it is compressed, except as .nii. An existing file is replaced. Raises
-    ImageError, and what ``planes`` raises; nothing is left behind then.
+    planes: its parts (z, y, x), in order along z, on the axes of ``like.voxels``; each is written
+    before the next is asked for, unless they can only be turned back as a whole. The name decides
+    the format; it is compressed, except as .nii. An existing file is replaced. Raises ImageError,
+    and what ``planes`` raises; nothing is left behind then.
     """
     path = Path(path)
+    stored = like.orientation.stored(planes, like.header.shape_zyx, np.dtype(dtype))
     try:
-        formats.write(path, like.header, np.dtype(dtype), planes)
+        formats.write(path, like.header, np.dtype(dtype), stored)
     except OSError as error:
         raise _unwritable(path, error) from None
     except VolumeError as error:

@@ -23,6 +23,7 @@ MANIFEST = "model.json"
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 DEFAULT = "default"  # the file in WEIGHTS that names the model to use
 
+READERS = ("SimpleITKIO", "NibabelIO", "NibabelIOWithReorient")
 NETWORKS = ("PlainConvUNet", "ResidualEncoderUNet")
 NORMALIZATIONS = (
     "CTNormalization",
@@ -132,6 +133,7 @@ class ModelConfig:
     members: tuple[Member, ...]
     notice: str | None = None  # said to whoever runs the model
     lesion_filter: LesionFilter | None = None
+    reader: str = READERS[0]  # nnU-Net's image_reader_writer, whose axes are the scan's
 
 
 @dataclass(frozen=True)
@@ -269,6 +271,7 @@ def _check(manifest: Path, config: ModelConfig) -> None:
     network, stages = config.network, len(config.network.features)
     channels = len(config.channels)
     rules: list[tuple[bool, str]] = [
+        (config.reader in READERS, f"reader is one of {READERS}"),
         (network.name in NETWORKS, f"network.name is one of {NETWORKS}"),
         (config.dtype in DTYPES, f"dtype is one of {DTYPES}"),
         (sorted(config.transpose) == [0, 1, 2], "transpose is a permutation of 0, 1, 2"),

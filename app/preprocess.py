@@ -218,6 +218,8 @@ def _resample(
 
 def _float32(voxels: Voxels, device: torch.device) -> Tensor:
     """A float32 copy on ``device``."""
+    if min(voxels.strides) < 0:  # of an axis that is read backwards, which torch does not have
+        voxels = voxels.copy()
     return torch.from_numpy(voxels).to(device).to(torch.float32, copy=True)
 
 

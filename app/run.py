@@ -66,7 +66,7 @@ def run(request: Request, known: Progress, lean: bool) -> int:
     if not cases:
         return known.exit_code
     with ThreadPoolExecutor(max_workers=2) as pool:  # works while torch is being imported
-        scan = pool.submit(_read, cases[0])
+        scan = pool.submit(_read, cases[0], model.config.reader)
         intact = pool.submit(model.check_weights)
         with torch_import(lean=lean):
             import app.predict  # noqa: F401
@@ -133,7 +133,9 @@ def _segment_all(
         deadline = None
         if request.time_budget is not None:
             deadline = time.perf_counter() + known.began_s + request.time_budget - _now_s()
-        following = pool.submit(_read, cases[number + 1]) if case is not cases[-1] else scan
+        following = scan
+        if case is not cases[-1]:
+            following = pool.submit(_read, cases[number + 1], predictor.config.reader)
         try:
             laps = _segment(predictor, case, scan, deadline)
         except (ImageError, BudgetError) as error:
@@ -195,8 +197,8 @@ def _vram_budget(mib: int | None, device: torch.device) -> int | None:
     return None
 
 
-def _read(case: Case) -> list[Image]:
-    images = [read_image(f) for f in case.files]
+def _read(case: Case, reader: str) -> list[Image]:
+    images = [read_image(f, reader) for f in case.files]
     for file, image in zip(case.files[1:], images[1:], strict=True):
         difference = same_grid(images[0], image)
         if difference:

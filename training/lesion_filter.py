@@ -232,9 +232,11 @@ def judge(
 
 
 def _judged(predictor: Predictor, case: Case) -> list[Judged]:
-    scan = read_image(case.scan)
-    shape = scan.voxels.shape
-    reference = np.zeros(shape, np.uint8) if case.mask is None else read_image(case.mask).voxels
+    reader = predictor.config.reader
+    scan = read_image(case.scan, reader)
+    reference = np.zeros(scan.voxels.shape, np.uint8)
+    if case.mask is not None:
+        reference = read_image(case.mask, reader).voxels
     try:
         logits, prepared = predictor.logits_on_grid([scan])
     except (ValueError, torch.OutOfMemoryError) as error:

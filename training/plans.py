@@ -15,6 +15,7 @@ from app.model import (
     DATA_ORDERS,
     LOGITS_ORDERS,
     NORMALIZATIONS,
+    READERS,
     ModelConfig,
     Network,
     Normalization,
@@ -23,7 +24,6 @@ from app.model import (
 from training.errors import TrainingError
 from training.files import Json, read_json
 
-_READER = "SimpleITKIO"
 _NETWORK_MODULE = "dynamic_network_architectures.architectures"
 _CLASSES = {  # the only operations whose arithmetic the app has
     "conv_op": "torch.nn.modules.conv.Conv3d",
@@ -71,6 +71,7 @@ def model_config(
             dtype=dtype,
             network=network(settings, len(channels), len(labels)),
             members=(),
+            reader=plans.get("image_reader_writer", READERS[0]),
         )
     return config
 
@@ -206,14 +207,14 @@ def _legacy_network(settings: Json, channels: int, heads: int) -> Network:
 
 def _refuse_unsupported(plans: Json, settings: Json) -> None:
     expected = {
-        "image_reader_writer": (plans, _READER),
-        "label_manager": (plans, "LabelManager"),
-        "preprocessor_name": (settings, "DefaultPreprocessor"),
+        "image_reader_writer": (plans, READERS),
+        "label_manager": (plans, ("LabelManager",)),
+        "preprocessor_name": (settings, ("DefaultPreprocessor",)),
     }
     for key, (source, supported) in expected.items():
-        found = source.get(key, supported)
-        if found != supported:
-            raise TrainingError(f"{key} {found} is not supported, only {supported}")
+        found = source.get(key, supported[0])
+        if found not in supported:
+            raise TrainingError(f"{key} {found} is not supported, only {', '.join(supported)}")
     if len(settings["patch_size"]) != 3:
         raise TrainingError("2D configurations are not supported, only 3d_fullres and 3d_lowres")
     if settings.get("previous_stage"):

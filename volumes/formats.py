@@ -1,6 +1,6 @@
 """Every format by the name of a file: read a scan, write a mask on its grid."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,15 +30,18 @@ def suffix_of(path: Path) -> str:
     raise VolumeError(f"not an image file name; expected one of {', '.join(SUFFIXES)}")
 
 
-def read(path: Path) -> tuple[Header, Array, int]:
+def read(
+    path: Path, of_nifti: Callable[[nifti.Header, Array], tuple[Array, int]] = nifti.as_itk
+) -> tuple[Header, Array, int]:
     """Read one volume: its header, its voxels, and how many of those were not finite.
 
     The voxels (z, y, x) are those that ITK gives, contiguous, writable and in native byte order,
-    except that what is not finite is 0 in every format (in ITK in NIfTI alone). Raises VolumeError.
+    except that what is not finite is 0 in every format (in ITK in NIfTI alone). ``of_nifti`` may be
+    `nifti.as_nibabel`. Raises VolumeError.
     """
     header, stored = _FORMATS[suffix_of(path)].read(path)
     if isinstance(header, nifti.Header):
-        return header, *nifti.as_itk(header, stored)
+        return header, *of_nifti(header, stored)
     return header, stored, zero_nonfinite(stored)
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from volumes.streams import (
     zero_nonfinite,
 )
 
-__all__ = ["Header", "as_itk", "header_of", "read", "read_header", "write"]
+__all__ = ["Header", "as_itk", "as_nibabel", "header_of", "read", "read_header", "write"]
 
 _EPSILON = float(np.finfo(np.float64).eps)
 
@@ -70,12 +71,26 @@ def as_itk(header: Header, stored: Array) -> tuple[Array, int]:
         intercept = 0.0
     if abs(slope - 1) <= _EPSILON and abs(intercept) <= _EPSILON:
         return stored, replaced
-    rescaled = np.empty(stored.shape, np.float32)
     through = np.float64 if stored.dtype == np.float64 else np.float32
+    return _rescaled(stored, slope, intercept, through), replaced
+
+
+def as_nibabel(header: Header, stored: Array) -> tuple[Array, int]:
+    """The same as nibabel gives them: in double from the stored values on, by the standard."""
+    replaced = zero_nonfinite(stored)
+    if header.scaling == (1.0, 0.0):
+        return stored, replaced
+    return _rescaled(stored, *header.scaling, np.float64), replaced
+
+
+def _rescaled(
+    stored: Array, slope: float, intercept: float, through: type[np.floating[Any]]
+) -> Array:
+    rescaled = np.empty(stored.shape, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         for target, plane in zip(rescaled, stored, strict=True):
             target[...] = plane.astype(through).astype(np.float64) * slope + intercept
-    return rescaled, replaced
+    return rescaled
 
 
 def write(path: Path, header: Header, dtype: Dtype, planes: Iterable[Array]) -> None:

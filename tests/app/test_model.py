@@ -140,7 +140,7 @@ def test_the_file_can_be_read_by_anyone(folder: Path) -> None:
 
 def test_fields_with_a_default_may_be_left_out(folder: Path) -> None:
     def change(content: Json) -> None:
-        del content["notice"], content["lesion_filter"]
+        del content["notice"], content["lesion_filter"], content["reader"]
         for key in ("mean", "std", "percentile_00_5", "percentile_99_5"):
             del content["normalization"][1][key]
 
@@ -180,7 +180,7 @@ def test_not_a_manifest(content: bytes, expected: str, folder: Path) -> None:
     assert message.endswith("; export the model again")
 
 
-OPTIONAL = ("notice", "lesion_filter")
+OPTIONAL = ("notice", "lesion_filter", "reader")
 REQUIRED = [f.name for f in dataclasses.fields(ModelConfig) if f.name not in OPTIONAL]
 WRONG_KEYS: list[tuple[str, Any, str]] = [
     *(
@@ -230,6 +230,7 @@ CT_RULE = "CTNormalization has mean, std, percentile_00_5, percentile_99_5"
 FILES = "members name files in the model's own folder"
 BROKEN_RULES: list[tuple[str, Any, str]] = [
     ("network/name", "MyUNet", "network.name is one of ('PlainConvUNet', 'ResidualEncoderUNet')"),
+    ("reader", "Tiff3DIO", "reader is one of ('SimpleITKIO', 'NibabelIO'"),
     ("dtype", "bfloat16", "dtype is one of ('float32', 'float16')"),
     ("transpose", [0, 1, 1], "transpose is a permutation of 0, 1, 2"),
     ("transpose", [1, 2, 3], "transpose is a permutation of 0, 1, 2"),

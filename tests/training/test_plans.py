@@ -51,6 +51,7 @@ def test_everything_is_taken_over(tmp_path: Path) -> None:
         dtype="float32",
         network=NETWORK,
         members=(),
+        reader="SimpleITKIO",
     )
     assert all(type(s) is float for s in config.spacing)
 
@@ -162,6 +163,11 @@ LABELS: dict[str, tuple[Json, tuple[Any, Any]]] = {
 def test_labels(name: str) -> None:
     labels, expected = LABELS[name]
     assert label_heads(dataset(labels, regions_class_order=list(PAINTED))) == expected
+
+
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO", "NibabelIOWithReorient"])
+def test_reader(reader: str, tmp_path: Path) -> None:
+    assert read(tmp_path, plans() | {"image_reader_writer": reader}).reader == reader
 
 
 def test_names_of_older_versions(tmp_path: Path) -> None:

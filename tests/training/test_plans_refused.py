@@ -81,8 +81,8 @@ REFUSED: list[tuple[str, Any, str, str]] = [
     (f"{BASE}/patch_size", [32, 32], "2D configurations are not supported", "only 3d_fullres and"),
     (f"{BASE}/previous_stage", "3d_lowres", "cascades are not supported", "follows 3d_lowres"),
     *(
-        ("image_reader_writer", reader, f"image_reader_writer {reader} is", "only SimpleITKIO")
-        for reader in ("NibabelIO", "NibabelIOWithReorient", "NaturalImage2DIO", "Tiff3DIO")
+        ("image_reader_writer", reader, f"image_reader_writer {reader} is", "only SimpleITKIO, Nib")
+        for reader in ("NaturalImage2DIO", "Tiff3DIO")
     ),
     ("label_manager", "MyLabels", "label_manager MyLabels is not", "only LabelManager"),
     (f"{BASE}/preprocessor_name", "Mine", "preprocessor_name Mine is", "only DefaultPreprocessor"),
