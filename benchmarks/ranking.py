@@ -64,6 +64,7 @@ def simulated(teams: int, cases: int, seed: int = 0) -> Outcomes:
         failed=failed,
         missing=np.zeros_like(failed),
         excluded=(),
+        unranked=(),
     )
 
 

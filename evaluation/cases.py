@@ -65,6 +65,11 @@ def find(scans: Path, labels: Path | None = None) -> list[Case]:
     return cases
 
 
+def names(folder: Path) -> list[str]:
+    """Return the names of a folder's cases by its files alone; raises EvaluationError as `find`."""
+    return sorted(_channels(volumes_in(folder)))
+
+
 def _same_size(path: Path, shape: tuple[int, ...], scan: Path, grid: Grid) -> None:
     if shape != grid.shape_zyx:
         raise EvaluationError(

@@ -4,6 +4,7 @@ RESULTS_DIR/TEAM/ is what `run --output` writes, and may hold a submission.json 
 of the team's archive. A refused team has no cases.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from evaluation.challenges import Challenge
 from evaluation.errors import EvaluationError
 from evaluation.record import Record
 from evaluation.store import Store
+from volumes.files import sha256
 
 RANKING = "ranking"  # the one folder of the results that is not a team's
 
@@ -50,6 +52,13 @@ class Team:
     def cases(self) -> list[str]:
         """Return the names of the cases that have a record, in order."""
         return sorted(path.stem for path in (self.store.folder / "cases").glob("*.json"))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of all records: what was made of them is old when this changes."""
+        whole = hashlib.sha256()
+        for case in self.cases():
+            whole.update(f"{case} {sha256(self.store.path(case))}\n".encode())
+        return whole.hexdigest()
 
     def records(self) -> list[Record]:
         """Return all records; raises EvaluationError that names the file of a damaged one."""

@@ -18,6 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", type=Path, help="default: ranking/ in that folder")
     parser.add_argument(
+        "--cases",
+        type=Path,
+        help="folder of NAME_0000.nii.gz or NAME.nii.gz: these are ranked, whatever else there are"
+        " results of",
+    )
+    for option, what in (("--only", "rank these alone"), ("--without", "leave these out")):
+        parser.add_argument(
+            option, nargs="+", default=(), metavar="NAME", help=f"teams or cases: {what}"
+        )
+    parser.add_argument(
         "--missing",
         choices=("failed", "exclude"),
         default="refuse",
@@ -36,10 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Rank the teams, and say how sure the ranking is."""
+    from evaluation.cases import names
     from evaluation.ranking import tables
     from evaluation.ranking.outcomes import collect, without_gpu
     from evaluation.ranking.ranking import rank
     from evaluation.ranking.ranking_file import write_ranking
+    from evaluation.ranking.selection import Selection
     from evaluation.tables.csv_file import write_csv
     from evaluation.teams import RANKING, challenge_of, find_teams
     from volumes.files import write_whole
@@ -50,7 +62,12 @@ def run(given: argparse.Namespace) -> int:
     challenge = given.challenge or challenge_of(teams)
     if given.without_gpu:
         challenge = replace(challenge, ranking=without_gpu(challenge.ranking))
-    outcomes = collect(teams, challenge, given.missing)
+    selection = Selection(
+        None if given.cases is None else frozenset(names(given.cases)),
+        frozenset(given.only),
+        frozenset(given.without),
+    )
+    outcomes = collect(teams, challenge, given.missing, selection)
     ranking = rank(outcomes, challenge.ranking, given.resamples, given.seed)
 
     output = given.output or given.results / RANKING

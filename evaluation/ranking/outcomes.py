@@ -11,9 +11,11 @@ from evaluation.challenges import Challenge
 from evaluation.errors import EvaluationError
 from evaluation.gpu.curve import area_above
 from evaluation.gpu.curve_file import read_curve
-from evaluation.ranking.ranking_file import Excluded
-from evaluation.ranking.rules import RankingRules
+from evaluation.ranking.ranking_file import Excluded, Unranked
+from evaluation.ranking.rules import Metric, RankingRules
+from evaluation.ranking.selection import Selection
 from evaluation.record import AREA_ABOVE, Record, Vram, row
+from evaluation.scoring.assess import Accuracy
 from evaluation.states import State
 from evaluation.teams import Team
 
@@ -27,8 +29,8 @@ SHOWN = 3  # gaps named in a message
 class Outcomes:
     """M metrics of T teams in C cases.
 
-    values: (M, T, C) as measured, NaN where `failed` holds. failed: (T, C), every state but ok, all
-    cases of a refused team, and `missing` ones. missing: (T, C), without a result.
+    values: (M, T, C) as measured, NaN where `failed` holds. failed: (T, C), every state but ok, and
+    `missing` ones. missing: (T, C), without a result.
     """
 
     scoring: str
@@ -38,6 +40,7 @@ class Outcomes:
     failed: NDArray[np.bool_]
     missing: NDArray[np.bool_]
     excluded: tuple[Excluded, ...]
+    unranked: tuple[Unranked, ...]
 
     def in_order(self, order: Sequence[int]) -> "Outcomes":
         """Return the same with the teams in another order."""
@@ -65,7 +68,9 @@ def _is_of_gpu(column: str) -> bool:
     return bool(AREA_ABOVE.fullmatch(column)) or column in Vram.__struct_fields__
 
 
-def collect(teams: Sequence[Team], challenge: Challenge, missing: Missing) -> Outcomes:
+def collect(
+    entrants: Sequence[Team], challenge: Challenge, missing: Missing, selection: Selection
+) -> Outcomes:
     """Read every record and see that they can be ranked together.
 
     missing: what becomes of a case that a team has no result of, though another has: "refuse" it,
@@ -73,18 +78,22 @@ def collect(teams: Sequence[Team], challenge: Challenge, missing: Missing) -> Ou
     case: of a gap that is refused, of records made with other references, scans or scoring, and of
     a metric that was not measured.
     """
+    teams, unranked = selection.of_teams(entrants)
+    read = {team.name: {one.case: one for one in team.records()} for team in teams}
+    recorded = {case for results in read.values() for case in results}
+    selection.check(entrants, recorded)
+    cases, left_out = selection.of_cases(recorded)
     records = {
-        team.name: {} if team.is_refused else {one.case: one for one in team.records()}
-        for team in teams
+        team: {case: one for case, one in results.items() if case in cases}
+        for team, results in read.items()
     }
     _check_scoring(teams, records, challenge)
     _check_files(records)
-    cases = sorted({case for results in records.values() for case in results})
     gaps = [
         Excluded(case, team.name, reason)
         for team in teams
         for case in cases
-        if not team.is_refused and (reason := _gap(records[team.name].get(case)))
+        if (reason := _gap(records[team.name].get(case)))
     ]
     if gaps and missing == "refuse":
         raise EvaluationError(_refusal(gaps, len(cases)))
@@ -108,7 +117,8 @@ def collect(teams: Sequence[Team], challenge: Challenge, missing: Missing) -> Ou
         values=values,
         failed=~good,
         missing=np.array([[(team.name, case) in gap_of for case in kept] for team in teams]),
-        excluded=tuple(gaps) if missing == "exclude" else (),
+        excluded=tuple([*left_out, *gaps] if missing == "exclude" else left_out),
+        unranked=tuple(unranked),
     )
 
 
@@ -177,10 +187,11 @@ def _refusal(gaps: Sequence[Excluded], cases: int) -> str:
 def _measured(team: Team, one: Record, challenge: Challenge) -> list[float]:
     """Return what is ranked of a case that went well; raises EvaluationError for a gap in it."""
     known = row(one, challenge.limits)
-    return [_value(metric.column, known, team, one) for metric in challenge.ranking.metrics]
+    return [_value(metric, known, team, one) for metric in challenge.ranking.metrics]
 
 
-def _value(column: str, known: Mapping[str, object], team: Team, one: Record) -> float:
+def _value(metric: Metric, known: Mapping[str, object], team: Team, one: Record) -> float:
+    column = metric.column
     above = AREA_ABOVE.fullmatch(column)
     if above and known.get(column) is None and one.vram and one.usage:
         curve = read_curve(team.store.curve(one.case))
@@ -192,12 +203,18 @@ def _value(column: str, known: Mapping[str, object], team: Team, one: Record) ->
             f" {', '.join(known)}"
         )
     value = known.get(column)
-    if not isinstance(value, int | float):
-        finding = "was not measured" if value is None else f"is {value!r}, no number"
-        remedy = (
-            "add --without-gpu"
-            if _is_of_gpu(column)
-            else "rank by a --challenge without it, a file of your own"
-        )
-        raise EvaluationError(f"{team.name}, {one.case}: {column} {finding}; {remedy}")
-    return float(value)
+    if isinstance(value, int | float):
+        return float(value)
+    is_undefined = value is None and column in Accuracy.__struct_fields__
+    if is_undefined and metric.undefined is not None:
+        return metric.undefined
+    remedy = "rank by a --challenge without it, a file of your own"
+    if is_undefined:
+        finding = "is undefined, as where neither mask has a lesion"
+        remedy = f"say what it counts there, with `undefined = ...` in the challenge, or {remedy}"
+    elif value is None:
+        finding = "was not measured"
+        remedy = "add --without-gpu" if _is_of_gpu(column) else remedy
+    else:
+        finding = f"is {value!r}, no number"
+    raise EvaluationError(f"{team.name}, {one.case}: {column} {finding}; {remedy}")

@@ -1,5 +1,6 @@
 """One ranking of all teams: by each method, in every resample, and with which differences count."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from evaluation.ranking.places import Floats, places
 from evaluation.ranking.ranking_file import RankedTeam, Ranking, Standing
 from evaluation.ranking.rules import METHODS, Method, Metric, RankingRules
 from evaluation.ranking.signed_rank import holm, one_sided_p
-from evaluation.ranking.stability import kendall_tau, place_counts, resample
+from evaluation.ranking.stability import QUANTILES, kendall_tau, place_counts, resample
 
 
 def rank(outcomes: Outcomes, rules: RankingRules, resamples: int = 1000, seed: int = 0) -> Ranking:
@@ -25,6 +26,7 @@ def rank(outcomes: Outcomes, rules: RankingRules, resamples: int = 1000, seed: i
     losses = _losses(values, rules)
     counts = np.vstack([_once(losses), resample(len(outcomes.cases), resamples, seed)])
     columns = [metric.column for metric in rules.metrics]
+    bounds = _intervals(values, counts[1:])
     p = [holm(one_sided_p(one, _once(losses)))[0] for one in losses]
     return Ranking(
         scoring=outcomes.scoring,
@@ -33,7 +35,8 @@ def rank(outcomes: Outcomes, rules: RankingRules, resamples: int = 1000, seed: i
         seed=seed,
         cases=outcomes.cases,
         excluded=outcomes.excluded,
-        teams=_teams(outcomes, dict(zip(columns, values.mean(axis=2), strict=True))),
+        teams=_teams(outcomes, columns, values.mean(axis=2), bounds),
+        unranked=outcomes.unranked,
         methods={method: _standing(method, losses, counts, rules) for method in METHODS},
         case_ranks=dict(zip(columns, map(_rows, case_ranks(losses)), strict=True)),
         significance=dict(zip(columns, map(_rows, p), strict=True)),
@@ -83,28 +86,39 @@ def _standing(method: Method, losses: Floats, counts: Counts, rules: RankingRule
     of_teams = scores(metric_ranks, weights)
     placed = places(of_teams)
     own, resampled = placed[0], placed[1:]
+    by_metric = [metric.column for metric in rules.metrics], metric_ranks[0]
     taus = kendall_tau(own, resampled)
     return Standing(
         scores=tuple(of_teams[0].tolist()),
         places=tuple(own.tolist()),
-        metric_ranks={
-            metric.column: tuple(ranks.tolist())
-            for metric, ranks in zip(rules.metrics, metric_ranks[0], strict=True)
+        metric_ranks={name: tuple(ranks.tolist()) for name, ranks in zip(*by_metric, strict=True)},
+        metric_places={
+            name: tuple(places(ranks).tolist()) for name, ranks in zip(*by_metric, strict=True)
         },
         place_counts=_rows(place_counts(resampled)),
         taus=tuple(None if np.isnan(tau) else tau for tau in taus.tolist()),
     )
 
 
-def _teams(outcomes: Outcomes, means: dict[str, Floats]) -> tuple[RankedTeam, ...]:
+def _intervals(values: Floats, counts: Counts) -> Floats:
+    """Return between what 95 % of the resamples have the means of values (M, T, C): (2, M, T)."""
+    means = values @ counts.T.astype(np.float64) / values.shape[2]
+    bounds: Floats = np.quantile(means, QUANTILES, axis=2)
+    return bounds
+
+
+def _teams(
+    outcomes: Outcomes, columns: Sequence[str], means: Floats, bounds: Floats
+) -> tuple[RankedTeam, ...]:
+    """Return the teams. means: (M, T). bounds: (2, M, T)."""
     return tuple(
         RankedTeam(
             name=team.name,
-            state="refused" if team.is_refused else "ok",
-            message=team.entry.message if team.entry else "",
+            digest=team.digest(),
             failed=int(outcomes.failed[i].sum()),
             missing=int(outcomes.missing[i].sum()),
-            means={column: float(of_teams[i]) for column, of_teams in means.items()},
+            means=dict(zip(columns, means[:, i].tolist(), strict=True)),
+            intervals=dict(zip(columns, map(tuple, bounds[:, :, i].T.tolist()), strict=True)),
         )
         for i, team in enumerate(outcomes.teams)
     )

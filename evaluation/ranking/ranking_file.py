@@ -21,18 +21,26 @@ from evaluation.ranking.rules import Method, RankingRules
 class RankedTeam(Struct, frozen=True, forbid_unknown_fields=True):
     """One submission over all cases.
 
-    failed: how many of the cases count with the challenge's penalties, `missing` ones among them:
-    those without a result, which count as failed because --missing failed asks for it. A refused
-    team has failed in all. means: of each metric, of what was ranked: penalties in the place of
-    failed cases, tolerances subtracted.
+    digest: of its records, by which a ranking of other records is known. failed: how many of the
+    cases count with the challenge's penalties, `missing` ones among them: those without a result,
+    which count as failed because --missing failed asks for it. means: of each metric, of what was
+    ranked: penalties in the place of failed cases, tolerances subtracted. intervals: between which
+    95 % of the resamples have the mean.
     """
 
     name: str
-    state: Literal["ok", "refused"]
-    message: str
+    digest: str
     failed: int
     missing: int
     means: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+
+
+class Unranked(Struct, frozen=True, forbid_unknown_fields=True):
+    """A team that has no place, and why."""
+
+    name: str
+    reason: str
 
 
 class Standing(Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,6 +52,7 @@ class Standing(Struct, frozen=True, forbid_unknown_fields=True):
     metric_ranks: of each metric one a team, averages where tied (1.5, 1.5, 3):
     rank-then-aggregate, the mean of its ranks case by case; aggregate-then-rank, the rank of its
     mean; test-then-rank, the rank of how many other teams it is significantly better than.
+    metric_places: the places by these alone.
     place_counts: one row a team; column i says in how many resamples it came to place i + 1.
     taus: one a resample, Kendall's tau-b between its places and `places`; None: undefined, because
     all teams share one place.
@@ -52,12 +61,13 @@ class Standing(Struct, frozen=True, forbid_unknown_fields=True):
     scores: tuple[float, ...]
     places: tuple[int, ...]
     metric_ranks: dict[str, tuple[float, ...]]
+    metric_places: dict[str, tuple[int, ...]]
     place_counts: tuple[tuple[int, ...], ...]
     taus: tuple[float | None, ...]
 
 
 class Excluded(Struct, frozen=True, forbid_unknown_fields=True):
-    """A case that was ranked for no team, because this one has no result of it."""
+    """A case that was ranked for no team. team: whose result is missing; empty: nobody's."""
 
     case: str
     team: str
@@ -73,7 +83,7 @@ class Ranking(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     significant where at most `profile.alpha`; 1 on the diagonal.
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     scoring: str
     profile: RankingRules
     resamples: int
@@ -81,6 +91,7 @@ class Ranking(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cases: tuple[str, ...]
     excluded: tuple[Excluded, ...]
     teams: tuple[RankedTeam, ...]
+    unranked: tuple[Unranked, ...]
     methods: dict[Method, Standing]
     case_ranks: dict[str, tuple[tuple[float, ...], ...]]
     significance: dict[str, tuple[tuple[float, ...], ...]]

@@ -15,7 +15,9 @@ class Metric(Struct, frozen=True, forbid_unknown_fields=True):
 
     column: may also be area_above_N_mib_s: memory above N MiB over time. failed: what a failed case
     counts with, before the tolerance: no value counts as worse. weight: of this metric's ranks in
-    the mean over metrics. tolerance: max(0, value - tolerance) is what is ranked.
+    the mean over metrics. tolerance: max(0, value - tolerance) is what is ranked. undefined: what
+    counts where a sound mask has no value, as F1 where neither mask has a lesion; None: there must
+    be one.
     """
 
     column: str
@@ -24,10 +26,12 @@ class Metric(Struct, frozen=True, forbid_unknown_fields=True):
     failed: float
     weight: Positive = 1.0
     tolerance: float = 0.0
+    undefined: float | None = None
 
     def __post_init__(self) -> None:
-        if not all(map(math.isfinite, (self.failed, self.weight, self.tolerance))):
-            raise ValueError("failed, weight and tolerance must be finite")
+        numbers = (self.failed, self.weight, self.tolerance, self.undefined or 0.0)
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError("failed, weight, tolerance and undefined must be finite")
         if self.tolerance < 0 or (self.tolerance > 0 and self.better == "larger"):
             raise ValueError("a tolerance must be above 0, and needs a metric that is better small")
 

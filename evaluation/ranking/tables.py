@@ -1,13 +1,14 @@
 """A ranking for people and other programs: ranking.md, ranking.csv, and what challengeR reads."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
 from evaluation.numbers import counted
 from evaluation.ranking.outcomes import Outcomes
 from evaluation.ranking.ranking import ranked_values
-from evaluation.ranking.ranking_file import RankedTeam, Ranking, Standing
+from evaluation.ranking.ranking_file import RankedTeam, Ranking
 from evaluation.ranking.rules import RankingRules
 from evaluation.ranking.stability import interval
 from evaluation.tables.markup import Table
@@ -22,11 +23,15 @@ METHOD = (
 )
 FAILED = (
     "A failed case counts with the challenge's penalty in every metric, whatever it used before it"
-    " failed; no value counts as worse than that. A refused team has failed in every case."
+    " failed; no value counts as worse than that."
 )
 RESAMPLES = (
     "A resample draws as many cases as there are, with replacement. Kendall's tau (tau-b) compares"
     " its places with those of all cases: 1 is the same order, 0 no relation."
+)
+MEANS = (
+    "In brackets between what 95 % of the resamples have the mean. Penalties stand in the place of"
+    " failed cases, and tolerances are subtracted."
 )
 SIGNIFICANCE = (
     "One-sided Wilcoxon signed rank tests over the cases, Holm-adjusted within a metric over all"
@@ -43,6 +48,9 @@ def markdown(ranking: Ranking) -> str:
         f" {ranking.scoring}, ranked by {profile.name}: {profile.method} of {weights}."
     )
     tables = [_places(ranking), _means(ranking), _stability(ranking), _significance(ranking)]
+    if ranking.unranked:
+        lines = tuple((team.name, team.reason) for team in ranking.unranked)
+        tables.append(Table("Teams without a place.", ("Team", "Reason"), lines))
     if ranking.excluded:
         tables.append(_excluded(ranking))
     numbered = [table_as_markdown(table, number) for number, table in enumerate(tables, 1)]
@@ -62,11 +70,11 @@ def rows(ranking: Ranking) -> list[dict[str, object]]:
             "place_high": bounds[i][1],
             **{f"place_{name}": one.places[i] for name, one in ranking.methods.items()},
             **{f"mean_{column}": value for column, value in team.means.items()},
+            **{f"mean_{column}_low": low for column, (low, _) in team.intervals.items()},
+            **{f"mean_{column}_high": high for column, (_, high) in team.intervals.items()},
             **{f"rank_{column}": ranks[i] for column, ranks in own.metric_ranks.items()},
             "failed": team.failed,
             "missing": team.missing,
-            "state": team.state,
-            "message": team.message,
         }
         for i, team in enumerate(ranking.teams)
     ]
@@ -95,11 +103,11 @@ def _places(ranking: Ranking) -> Table:
     first = [counts[0] / ranking.resamples for counts in own.place_counts]
     columns = [
         ("Team", _names(ranking)),
-        ("Place", _shown(own)),
+        ("Place", _shown(own.places)),
         ("Score", [f"{score:.3f}" for score in own.scores]),
         ("Place in 95 % of resamples", [f"{low} to {high}" for low, high in bounds]),
         ("First in resamples", [f"{share:.1%}" for share in first]),
-        *((f"Place by {name}", _shown(one)) for name, one in others.items()),
+        *((f"Place by {name}", _shown(one.places)) for name, one in others.items()),
         ("Failed cases", list(map(_failures, ranking.teams))),
     ]
     return Table.of_columns("Places.", columns, METHOD, FAILED)
@@ -109,15 +117,13 @@ def _names(ranking: Ranking) -> list[str]:
     return [team.name for team in ranking.teams]
 
 
-def _shown(standing: Standing) -> list[str]:
-    """Return the teams' places, a shared one with =."""
-    count = Counter(standing.places)
-    return [f"{place}=" if count[place] > 1 else str(place) for place in standing.places]
+def _shown(places: Sequence[int]) -> list[str]:
+    """Return places, a shared one with =."""
+    count = Counter(places)
+    return [f"{place}=" if count[place] > 1 else str(place) for place in places]
 
 
 def _failures(team: RankedTeam) -> str:
-    if team.state == "refused":
-        return f"refused: {team.message}"
     return f"{team.failed} ({team.missing} without a result)" if team.missing else str(team.failed)
 
 
@@ -125,11 +131,15 @@ def _means(ranking: Ranking) -> Table:
     own = ranking.methods[ranking.profile.method]
     columns = [("Team", _names(ranking))]
     for metric in ranking.profile.metrics:
-        means = [team.means[metric.column] for team in ranking.teams]
-        pairs = zip(means, own.metric_ranks[metric.column], strict=True)
-        columns.append((metric.name, [f"{mean:.4g} ({rank:.2f})" for mean, rank in pairs]))
-    caption = f"Means over the cases of what was ranked, and ranks ({ranking.profile.method})."
-    return Table.of_columns(caption, columns)
+        of_teams = [
+            (team.means[metric.column], *team.intervals[metric.column]) for team in ranking.teams
+        ]
+        columns.append(
+            (metric.name, [f"{m:.4g} ({low:.4g} to {high:.4g})" for m, low, high in of_teams])
+        )
+        columns.append((f"Place in {metric.name}", _shown(own.metric_places[metric.column])))
+    caption = "Means over the cases of what was ranked, and the places by each alone."
+    return Table.of_columns(caption, columns, MEANS)
 
 
 def _stability(ranking: Ranking) -> Table:
@@ -162,6 +172,6 @@ def _significance(ranking: Ranking) -> Table:
 
 
 def _excluded(ranking: Ranking) -> Table:
-    lines = tuple((gap.case, gap.team, gap.reason) for gap in ranking.excluded)
-    caption = "Cases that were ranked for no team, because one has no result of it."
+    lines = tuple((gap.case, gap.team or "all", gap.reason) for gap in ranking.excluded)
+    caption = "Cases that were ranked for no team, and whose result is missing."
     return Table(caption, ("Case", "Team", "Reason"), lines)

@@ -19,6 +19,7 @@ from evaluation.record import Record, row
 from evaluation.report.curves import packed
 from evaluation.report.metrics import METRICS, brief, distribution
 from evaluation.report.overlays import Overlay, overlays
+from evaluation.scoring.healthy import Healthy
 from evaluation.states import State
 from evaluation.tables.results import measured, values
 from evaluation.teams import Team
@@ -100,6 +101,7 @@ def part(job: tuple[Team, Challenge, int]) -> Part:
         "cases": len(records),
         "states": Counter(one.state.value for one in records),
         "figures": _figures(rows, challenge.limits),
+        "healthy": healthy_figures(rows),
         "contaminated": sum(bool(one.vram and one.vram.contaminated) for one in records),
         "facts": _facts(records),
         "first": min((one.started for one in records), default=None),
@@ -111,6 +113,16 @@ def part(job: tuple[Team, Challenge, int]) -> Part:
 def zipped(content: bytes) -> str:
     """Return what the page's own `unzip` reads."""
     return base64.b64encode(gzip.compress(content, mtime=0)).decode()
+
+
+def healthy_figures(rows: Sequence[dict[str, object]]) -> dict[str, object]:
+    """Return what was found in healthy cases; figures are None where there is none."""
+    healthy = Healthy.of(rows)
+    return {
+        "cases": healthy.cases,
+        "rate": brief(healthy.rate),
+        "ml_per_case": brief(healthy.ml_per_case),
+    }
 
 
 def _figures(rows: Sequence[dict[str, object]], limits: CaseLimits) -> dict[str, dict[str, object]]:

@@ -8,29 +8,21 @@ import msgspec
 import numpy as np
 
 from evaluation.errors import EvaluationError
-from evaluation.ranking.ranking_file import Standing, read_ranking
+from evaluation.ranking.ranking_file import Ranking, Standing, read_ranking
 from evaluation.ranking.stability import interval
 from evaluation.report.metrics import brief
-from evaluation.teams import RANKING
+from evaluation.teams import Team
 
 PODIUM = 3  # places
 
 
-def read_standings(results: Path, teams: Sequence[str]) -> dict[str, Any] | None:
-    """Return the standings of ranking.json, or None where `rank` has not been run.
+def read_standings(path: Path, teams: Sequence[Team]) -> dict[str, Any]:
+    """Return the standings of a ranking.json.
 
-    Teams that are not in it have no place. Raises EvaluationError when it is damaged, or has a
-    team that is not among `teams`.
+    Raises EvaluationError when it is damaged, or was not made of the results of these teams.
     """
-    path = results / RANKING / "ranking.json"
-    if not path.exists():
-        return None
     ranking = read_ranking(path)
-    gone = [team.name for team in ranking.teams if team.name not in teams]
-    if gone:
-        raise EvaluationError(
-            f"{path}: ranks {', '.join(gone)}, of whom there are no results; rank them again"
-        )
+    _check(path, ranking, teams)
     own = ranking.methods[ranking.profile.method]
     return {
         "scoring": ranking.scoring,
@@ -40,6 +32,18 @@ def read_standings(results: Path, teams: Sequence[str]) -> dict[str, Any] | None
         "teams": [team.name for team in ranking.teams],
         "missing": [team.missing for team in ranking.teams],
         "scores": [brief(score) for score in own.scores],
+        "figures": [
+            {
+                column: {
+                    "mean": brief(mean),
+                    "interval": [brief(bound) for bound in team.intervals[column]],
+                    "place": own.metric_places[column][i],
+                }
+                for column, mean in team.means.items()
+            }
+            for i, team in enumerate(ranking.teams)
+        ],
+        "unranked": {team.name: team.reason for team in ranking.unranked},
         "places": {method: one.places for method, one in ranking.methods.items()},
         "resamples": ranking.resamples,
         "place_counts": own.place_counts,
@@ -51,6 +55,23 @@ def read_standings(results: Path, teams: Sequence[str]) -> dict[str, Any] | None
             for column, rows in ranking.significance.items()
         },
     }
+
+
+def _check(path: Path, ranking: Ranking, teams: Sequence[Team]) -> None:
+    """See that a ranking is of these results."""
+    ranked = {team.name: team.digest for team in ranking.teams}
+    known = ranked.keys() | {team.name for team in ranking.unranked}
+    there = {team.name for team in teams}
+    changed = {team.name for team in teams if ranked.get(team.name) not in (None, team.digest())}
+    for names, finding in (
+        (known - there, "of whom there are no results"),
+        (there - known, "who were not there when it was made"),
+        (changed, "whose results have changed since"),
+    ):
+        if names:
+            raise EvaluationError(
+                f"{path}: does not go with {', '.join(sorted(names))}, {finding}; rank them again"
+            )
 
 
 def _taus(standing: Standing) -> dict[str, object] | None:

@@ -9,13 +9,14 @@ const opened = new Map();
 
 // Teams know their places where there is a ranking.
 if (overview.standings) {
-  const { teams, places, scores, profile } = overview.standings;
+  const { teams, places, scores, figures, unranked, profile } = overview.standings;
   const own = places[profile.method];
   for (const team of overview.teams) {
     const at = teams.indexOf(team.name);
+    team.unranked = unranked[team.name];
     if (at < 0) continue;
     const tied = own.filter((place) => place === own[at]).length > 1;
-    Object.assign(team, { place: own[at], score: scores[at], tied });
+    Object.assign(team, { place: own[at], score: scores[at], ranked: figures[at], tied });
   }
 }
 

@@ -3,7 +3,7 @@
 import { el } from "./dom.js";
 import { teamLink } from "./links.js";
 import { sortableTable } from "./table.js";
-import { fixed, metricText, withUnit } from "./words.js";
+import { count, fixed, metricText, percent, withUnit } from "./words.js";
 
 const PLACE = { label: "Place", title: "= is a shared place", numeric: true,
   value: (team) => team.place ?? null,
@@ -12,14 +12,27 @@ const SCORE = { label: "Score", title: "weighted mean of ranks; smaller is bette
   value: (team) => team.score ?? null,
   cell: (team) => fixed(team.score, 2) };
 
+const FAILED = { label: "Failed", title: "cases without a sound mask, of all", numeric: true, value: failed,
+  cell: (team) => (team.cases ? `${failed(team)} of ${team.cases}` : "") };
+const ALARMS = { label: "False alarms", numeric: true,
+  title: "share of healthy cases in which a lesion is found, or that failed; volume found a case",
+  value: (team) => team.healthy.rate,
+  cell: (team) => (team.healthy.rate === null ? "n/a" : [percent(team.healthy.rate),
+    small(` of ${team.healthy.cases}, ${fixed(team.healthy.ml_per_case, 1)} ml`)]) };
+
+// First what is ranked, each with its place; then what else is known.
 export function leaderboard(teams, metrics, standings) {
+  const ranked = standings ? standings.profile.metrics : [];
+  const own = ranked.map((rule) => metrics.find((metric) => metric.column === rule.column) ?? beside(rule));
+  const others = metrics.filter((metric) => !own.includes(metric));
   const columns = [
     ...(standings ? [PLACE] : []),
     { label: "Team", value: (team) => team.name, cell: named },
     ...(standings ? [SCORE] : []),
-    ...metrics.map(figure),
-    { label: "Failed", title: "cases without a sound mask, of all", numeric: true, value: failed,
-      cell: (team) => (team.cases ? `${failed(team)} of ${team.cases}` : "") },
+    ...own.map(figure),
+    FAILED,
+    ...(teams.some((team) => team.healthy.cases) ? [ALARMS] : []),
+    ...others.map(figure),
   ];
   return sortableTable({
     caption: standings ? "Leaderboard" : "Teams, means of all cases",
@@ -32,25 +45,46 @@ export function leaderboard(teams, metrics, standings) {
   });
 }
 
+// A metric that is known of the ranking alone.
+function beside(rule) {
+  return { column: rule.column, label: rule.name, unit: "", factor: 1, decimals: 1, limit: null,
+    is_higher_better: rule.better === "larger",
+    note: `${rule.name}, as it is ranked: a failed case counts with ${rule.failed}` };
+}
+
 function named(team) {
-  if (team.entry?.state !== "refused") return teamLink(team.name);
-  return [teamLink(team.name), " ", el("span", { class: "badge bad" }, "refused")];
+  if (team.entry?.state === "refused") {
+    return [teamLink(team.name), " ", el("span", { class: "badge bad" }, "refused")];
+  }
+  if (!team.unranked) return teamLink(team.name);
+  return [teamLink(team.name), " ", el("span", { class: "badge neutral", title: team.unranked }, "not ranked")];
 }
 
 function figure(metric) {
   return {
     label: withUnit(metric),
-    title: `${metric.note}: mean ± SD`,
+    title: `${metric.note}: mean ± SD; where it is ranked, between what 95 % of the resamples have the mean, `
+      + "and the place",
     numeric: true,
     best: metric.is_higher_better ? "high" : "low",
-    value: (team) => team.figures[metric.column]?.mean ?? null,
+    value: (team) => team.ranked?.[metric.column]?.mean ?? team.figures[metric.column]?.mean ?? null,
     cell: (team) => {
-      const figures = team.figures[metric.column];
-      if (!figures) return "n/a";
-      const spread = figures.sd === null ? "" : ` ± ${metricText(metric, figures.sd)}`;
-      return [metricText(metric, figures.mean), el("span", { class: "spread" }, spread)];
+      const [ranked, figures] = [team.ranked?.[metric.column], team.figures[metric.column]];
+      if (!ranked && !figures) return "n/a";
+      const say = (value) => metricText(metric, value);
+      const missed = figures && figures.n < team.cases ? `, ${figures.n} of ${count(team.cases, "case")}` : "";
+      return [say((ranked ?? figures).mean),
+        ranked ? small(` (${ranked.interval.map(say).join(" to ")})`)
+          : small(`${figures.sd === null ? "" : ` ± ${say(figures.sd)}`}${missed}`),
+        ranked ? [" ", el("span", { class: "place", title: "place by this alone" }, `#${ranked.place}`)] : null,
+        figures?.beyond ? [" ", el("span", { class: "badge bad" }, `${figures.beyond} beyond `
+          + `${fixed(metric.limit * metric.factor, 0)} ${metric.unit}`)] : null];
     },
   };
+}
+
+function small(text) {
+  return el("span", { class: "spread" }, text);
 }
 
 function failed(team) {

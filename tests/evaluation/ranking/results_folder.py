@@ -77,4 +77,5 @@ def outcomes(*tables: Mapping[str, Sequence[float | None]]) -> Outcomes:
         failed=failed,
         missing=np.zeros_like(failed),
         excluded=(),
+        unranked=(),
     )

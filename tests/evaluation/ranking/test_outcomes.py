@@ -15,7 +15,9 @@ from evaluation.conditions import usual
 from evaluation.errors import EvaluationError
 from evaluation.gpu.curve_file import write_curve
 from evaluation.ranking.outcomes import Missing, Outcomes, collect, without_gpu
+from evaluation.ranking.ranking_file import Unranked
 from evaluation.ranking.rules import Metric, RankingRules
+from evaluation.ranking.selection import Selection
 from evaluation.settings import Settings
 from evaluation.states import State
 from evaluation.store import Store
@@ -31,18 +33,28 @@ from tests.evaluation.ranking.results_folder import (
 )
 from tests.evaluation.records import ACCURACY, USAGE, VRAM
 
+EVERYTHING = Selection()
 FAILURES = [state for state in State if state not in (State.OK, State.INFRA_ERROR)]
 
 
 def read(
-    results: Path, missing: Missing = "refuse", by: RankingRules = FLARE24.ranking
+    results: Path,
+    missing: Missing = "refuse",
+    by: RankingRules = FLARE24.ranking,
+    selection: Selection = EVERYTHING,
 ) -> Outcomes:
-    return collect(find_teams(results)[0], structs.replace(FLARE24, ranking=by), missing)
+    challenge = structs.replace(FLARE24, ranking=by)
+    return collect(find_teams(results)[0], challenge, missing, selection)
 
 
-def refusal(results: Path, missing: Missing = "refuse", by: RankingRules = FLARE24.ranking) -> str:
+def refusal(
+    results: Path,
+    missing: Missing = "refuse",
+    by: RankingRules = FLARE24.ranking,
+    selection: Selection = EVERYTHING,
+) -> str:
     with pytest.raises(EvaluationError) as caught:
-        read(results, missing, by)
+        read(results, missing, by, selection)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -75,13 +87,47 @@ def test_every_state_that_is_the_teams_doing_is_a_failure_measured_or_not(
     assert read(tmp_path).failed.tolist() == [[True, False]]
 
 
-def test_a_refused_team_has_failed_in_all_cases(tmp_path: Path) -> None:
+def test_a_refused_team_has_no_place(tmp_path: Path) -> None:
     write_team(tmp_path, "a", [record("x"), record("y")])
     write_submission(tmp_path, "a", "ok")
     write_submission(tmp_path, "b", "refused", "no such image")
     found = read(tmp_path)
-    assert found.failed.tolist() == [[False, False], [True, True]]
-    assert not found.missing.any()
+    assert [team.name for team in found.teams] == ["a"]
+    assert found.unranked == (Unranked("b", "refused: no such image"),)
+    assert not found.failed.any()
+
+
+@pytest.mark.parametrize(
+    ("selection", "teams", "cases", "left"),
+    [
+        (Selection(frozenset("xy")), "abc", "xy", {"z": "not among --cases"}),
+        (Selection(without=frozenset("bz")), "ac", "xy", {"z": "as asked"}),
+        (Selection(only=frozenset("ab")), "ab", "xyz", {}),
+        (Selection(only=frozenset("acx")), "ac", "x", {"y": "as asked", "z": "as asked"}),
+        (Selection(only=frozenset("x"), without=frozenset("a")), "bc", "x", {"y": "as asked"}),
+    ],
+)
+def test_teams_and_cases_are_ranked_as_asked(
+    tmp_path: Path, selection: Selection, teams: str, cases: str, left: dict[str, str]
+) -> None:
+    for name in "abc":
+        write_team(tmp_path, name, [record(case) for case in "xyz"])
+    found = read(tmp_path, selection=selection)
+    assert "".join(team.name for team in found.teams) == teams
+    assert "".join(found.cases) == cases
+    assert {one.case: one.reason for one in found.excluded}.items() >= left.items()
+    assert {one.name for one in found.unranked} == set("abc") - set(teams)
+
+
+def test_a_case_of_the_challenge_without_any_result_is_a_gap(tmp_path: Path) -> None:
+    write_team(tmp_path, "a", [record("x")])
+    assert "a, y: no result" in refusal(tmp_path, selection=Selection(frozenset("xy")))
+
+
+def test_what_is_asked_for_must_be_there(tmp_path: Path) -> None:
+    write_team(tmp_path, "a", [record("x")])
+    said = refusal(tmp_path, selection=Selection(without=frozenset(["teem"])))
+    assert said == "teem: no team and no case of these results; there are a"
 
 
 @pytest.mark.parametrize(
@@ -183,6 +229,16 @@ def test_what_was_not_measured_is_named(tmp_path: Path) -> None:
     expected = "a, y: area_above_4096_mib_s was not measured; add --without-gpu"
     assert expected in refusal(tmp_path)
     assert read(tmp_path, by=without_gpu(FLARE24.ranking)).values.shape == (3, 1, 2)
+
+
+def test_what_is_undefined_is_told_from_what_was_not_measured(tmp_path: Path) -> None:
+    healthy = replace(ACCURACY, lesion_count=0, lesion_f1=None)
+    write_team(tmp_path, "a", [record("x"), replace(record("y"), accuracy=healthy)])
+    f1 = Metric("lesion_f1", "F1", "larger", failed=0.0)
+    said = refusal(tmp_path, by=rules(f1))
+    assert said.startswith("a, y: lesion_f1 is undefined, as where neither mask has a lesion; say")
+    known = read(tmp_path, by=rules(replace(f1, undefined=1.0)))
+    assert known.values.tolist() == [[[0.5, 1.0]]]
 
 
 @pytest.mark.parametrize(

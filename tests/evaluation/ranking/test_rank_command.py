@@ -47,17 +47,17 @@ def test_everything_is_written(results: Path, capsys: pytest.CaptureFixture[str]
     assert f"ranking  {output}" in said
 
     ranking = read_ranking(output / "ranking.json")
-    assert [team.name for team in ranking.teams] == ["good", "twin_", "slow", "bad", "none"]
+    assert [team.name for team in ranking.teams] == ["good", "twin_", "slow", "bad"]
     for standing in ranking.methods.values():
-        assert standing.places == (1, 1, 3, 4, 4)
+        assert standing.places == (1, 1, 3, 4)
     assert ranking.resamples == 50
 
     rows = table(output / "ranking.csv")
-    placed = ["1 good 0", "1 twin_ 0", "3 slow 0", "4 bad 12", "4 none 12"]
+    placed = ["1 good 0", "1 twin_ 0", "3 slow 0", "4 bad 12"]
     assert [f"{row['place']} {row['team']} {row['failed']}" for row in rows] == placed
     assert rows[0]["score"] == "1.625"  # DSC and NSD 1.5, time 1.5, area 2 of 3 alike
     assert float(rows[2]["mean_flare_time_s"]) == 15
-    assert rows[4]["message"] == "image is for arm64"
+    assert (rows[2]["mean_dsc_low"], rows[2]["mean_dsc_high"]) == ("0.5", "0.5")
 
 
 def test_shared_places_failures_and_refusals_are_shown(results: Path) -> None:
@@ -68,9 +68,11 @@ def test_shared_places_failures_and_refusals_are_shown(results: Path) -> None:
     assert any(line.startswith(r"| twin\_ | 1= |") for line in lines)
     slow = next(line for line in lines if line.startswith("| slow |"))
     assert slow.split(" | ")[1] == "3"
-    assert any("refused: image is for arm64" in line for line in lines)
-    # Better than slow, bad and none, worse than nobody; not better than its twin.
-    assert "| good | 3 / 0 | 3 / 0 | 3 / 0 | 2 / 0 |" in lines
+    assert "| none | refused: image is for arm64 |" in lines
+    # Better than slow and bad, worse than nobody; not better than its twin.
+    assert "| good | 2 / 0 | 2 / 0 | 2 / 0 | 1 / 0 |" in lines
+    means = next(line for line in lines if line.startswith("| slow | 0.5 "))
+    assert means.split(" | ")[1:5] == ["0.5 (0.5 to 0.5)", "3", "0.5 (0.5 to 0.5)", "3"]
 
 
 def test_challenger_csv_is_long_and_has_what_is_ranked(results: Path) -> None:
@@ -78,11 +80,11 @@ def test_challenger_csv_is_long_and_has_what_is_ranked(results: Path) -> None:
     rows = table(results / "ranking" / "challenger.csv")
     ranked = ["dsc", "nsd", "flare_time_s", "area_above_4096_mib_s"]
     assert list(rows[0]) == ["task", "case", "algorithm", *ranked]
-    assert len(rows) == len({(row["case"], row["algorithm"]) for row in rows}) == 5 * len(CASES)
+    assert len(rows) == len({(row["case"], row["algorithm"]) for row in rows}) == 4 * len(CASES)
     assert {row["task"] for row in rows} == {"flare24"}
     by_team = {row["algorithm"]: row for row in rows if row["case"] == "case_3"}
     assert by_team["slow"]["flare_time_s"] == "15.0"
-    assert by_team["bad"]["dsc"] == by_team["none"]["dsc"] == "0.0"
+    assert by_team["bad"]["dsc"] == "0.0"
     assert by_team["bad"]["flare_time_s"] == "3555.0"
 
 
@@ -105,7 +107,7 @@ def test_a_gap_is_refused_or_counted_as_asked(
 
     assert main(["rank", str(results), "--missing", "exclude", "--resamples", "2"]) == 0
     report = (results / "ranking" / "ranking.md").read_text()
-    assert "5 teams, 11 cases" in report
+    assert "4 teams, 11 cases" in report
     assert "| case_3 | good | infra_error: the engine is gone |" in report
 
 
@@ -126,6 +128,20 @@ def test_output_challenge_and_seed_are_as_asked(results: Path, tmp_path: Path) -
     assert list(ranking.methods["aggregate-then-rank"].metric_ranks) == ["flare_time_s"]
     report = (tmp_path / "out" / "ranking.md").read_text()
     assert "ranked by mine: aggregate-then-rank of Time (weight 1)" in report
+
+
+def test_a_case_that_left_the_challenge_is_not_ranked(results: Path, tmp_path: Path) -> None:
+    for case in CASES[1:]:
+        (tmp_path / "cases").mkdir(exist_ok=True)
+        (tmp_path / "cases" / f"{case}_0000.nii.gz").touch()
+    words = ["rank", str(results), "--resamples", "2", "--without", "twin_"]
+    assert main([*words, "--cases", str(tmp_path / "cases")]) == 0
+    ranking = read_ranking(results / "ranking" / "ranking.json")
+    assert ranking.cases == tuple(sorted(CASES[1:]))
+    assert [team.name for team in ranking.teams] == ["good", "slow", "bad"]
+    report = (results / "ranking" / "ranking.md").read_text().splitlines()
+    assert "| case_0 | all | not among --cases |" in report
+    assert "| twin\\_ | not ranked, as asked |" in report
 
 
 def test_ranking_again_gives_the_same_files(results: Path, tmp_path: Path) -> None:

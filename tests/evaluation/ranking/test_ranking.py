@@ -14,7 +14,7 @@ from evaluation.ranking.ranking import rank, ranked_values
 from evaluation.ranking.ranking_file import Ranking
 from evaluation.ranking.rules import METHODS, Metric, RankingRules
 from evaluation.store import Store
-from evaluation.teams import Entry, Team
+from evaluation.teams import Team
 from tests.evaluation import challenges
 from tests.evaluation.ranking.results_folder import DSC, TIME, outcomes, rules
 
@@ -97,13 +97,21 @@ def test_times_by_hand(times_s: tuple[float | None, ...], expected: tuple[int, .
     assert places(ranking) == dict(zip("abcd", expected, strict=True))
 
 
-def test_a_refused_team_is_last_and_says_why() -> None:
-    refused = Team("a", Store(BY_HAND.teams[0].store.folder), Entry("a", None, "refused", "no sh"))
-    none = outcomes({"a": [None, None], "b": [0.0, 0.1], "c": [0.9, 0.9]})
-    ranking = rank(replace(none, teams=(refused, *none.teams[1:])), rules(DSC), resamples=10)
-    assert places(ranking) == {"a": 3, "b": 2, "c": 1}
-    last = ranking.teams[2]
-    assert (last.state, last.message, last.failed, last.missing) == ("refused", "no sh", 2, 0)
+def test_a_metric_has_places_and_intervals_of_its_own() -> None:
+    given = outcomes(
+        {"a": [0.9, 0.7], "b": [0.6, 0.6], "c": [None, 0.6]},
+        {"a": [90.0, 50.0], "b": [10.0, 44.0], "c": [None, 40.0]},
+    )
+    ranking = rank(given, rules(DSC, TIME, method="aggregate-then-rank"), resamples=500)
+    own = ranking.methods["aggregate-then-rank"]
+    assert [team.name for team in ranking.teams] == ["a", "b", "c"]
+    assert own.metric_places == {"dsc": (1, 2, 3), "flare_time_s": (2, 1, 3)}
+    a, b, c = ranking.teams
+    assert b.intervals == {"dsc": (0.6, 0.6), "flare_time_s": (0.0, 0.0)}
+    # Of two cases a quarter of the resamples has the one twice, and a quarter the other.
+    assert a.intervals["dsc"] == pytest.approx((0.7, 0.9))
+    assert a.intervals["flare_time_s"] == pytest.approx((5.0, 45.0))
+    assert c.intervals["dsc"] == pytest.approx((0.0, 0.6)), "a failure is drawn like any other"
 
 
 def test_one_team_and_one_case() -> None:

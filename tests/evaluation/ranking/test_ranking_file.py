@@ -29,7 +29,7 @@ def test_a_ranking_comes_back_as_it_was_written(tmp_path: Path) -> None:
 def test_the_file_has_the_documented_fields(tmp_path: Path) -> None:
     write_ranking(tmp_path / "ranking.json", RANKING)
     content = json.loads((tmp_path / "ranking.json").read_text())
-    assert content["format"] == 1
+    assert content["format"] == 2
     assert content["profile"]["metrics"][2]["tolerance"] == 45.0
     assert len(content["methods"]["test-then-rank"]["place_counts"]) == 4
     assert len(content["case_ranks"]["dsc"][0]) == len(content["cases"]) == 12

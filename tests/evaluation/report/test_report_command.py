@@ -35,7 +35,8 @@ def test_a_ranking_of_teams_that_are_gone_is_refused(
     simulate(tmp_path, ["a", "b"], 2, samples=10)
     assert main(["rank", str(tmp_path)]) == 0
     (tmp_path / "b").rename(tmp_path.parent / "gone")
-    assert "ranks b, of whom there are no results; rank them again" in error_of(tmp_path, capsys)
+    said = error_of(tmp_path, capsys)
+    assert "does not go with b, of whom there are no results; rank them again" in said
     (tmp_path / "ranking/ranking.json").write_text(json.dumps({"format": 1}))
     assert "ranking.json: not a ranking of this version" in error_of(tmp_path, capsys)
 

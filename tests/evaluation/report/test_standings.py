@@ -1,16 +1,29 @@
+import hashlib
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
-from evaluation.ranking.ranking_file import RankedTeam, Ranking, Standing, write_ranking
+from evaluation.errors import EvaluationError
+from evaluation.ranking.ranking_file import (
+    RankedTeam,
+    Ranking,
+    Standing,
+    Unranked,
+    write_ranking,
+)
 from evaluation.report.standings import read_standings
+from evaluation.store import Store
+from evaluation.teams import Team
 from tests.evaluation.challenges import FLARE24
+from tests.evaluation.records import RECORD
 
+OF_NO_RECORD = hashlib.sha256().hexdigest()
 STANDING = Standing(
     scores=(1.25, 1.75, 3.0),
     places=(1, 2, 3),
     metric_ranks={},
+    metric_places={},
     place_counts=((90, 10, 0), (10, 88, 2), (0, 2, 98)),
     taus=(1.0, 0.5, None, 0.0),
 )
@@ -21,7 +34,8 @@ RANKING = Ranking(
     seed=0,
     cases=("case_1", "case_2", "case_3"),
     excluded=(),
-    teams=tuple(RankedTeam(name, "ok", "", 0, 0, {}) for name in ("b", "a", "c")),
+    teams=tuple(RankedTeam(name, OF_NO_RECORD, 0, 0, {}, {}) for name in ("b", "a", "c")),
+    unranked=(Unranked("late", "refused: no image"),),
     methods={"rank-then-aggregate": STANDING},
     # b and a tie in the second case, all three in the third.
     case_ranks={"dsc": ((1.0, 1.5, 2.0), (2.0, 1.5, 2.0), (3.0, 3.0, 2.0))},
@@ -30,10 +44,12 @@ RANKING = Ranking(
 
 
 def standings(folder: Path, ranking: Ranking = RANKING) -> dict[str, object]:
-    write_ranking(folder / "ranking" / "ranking.json", ranking)
-    content = read_standings(folder, ["a", "b", "c", "late"])
-    assert content is not None
-    return content
+    write_ranking(folder / "ranking.json", ranking)
+    return read_standings(folder / "ranking.json", teams_of(folder, "a", "b", "c", "late"))
+
+
+def teams_of(folder: Path, *names: str) -> list[Team]:
+    return [Team(name, Store(folder / name), None) for name in names]
 
 
 def test_who_ties_shares_a_place_of_the_podium(tmp_path: Path) -> None:
@@ -60,8 +76,23 @@ def test_teams_stay_in_the_rankings_order(tmp_path: Path) -> None:
     assert content["scores"] == [1.25, 1.75, 3.0]
 
 
-def test_without_a_ranking_there_are_no_standings(tmp_path: Path) -> None:
-    assert read_standings(tmp_path, ["a"]) is None
+@pytest.mark.parametrize(
+    ("names", "finding"),
+    [
+        ("a b c", "does not go with late, of whom there are no results; rank them again"),
+        ("a b c late new", "does not go with new, who were not there when it was made"),
+    ],
+)
+def test_a_ranking_of_other_teams_is_refused(tmp_path: Path, names: str, finding: str) -> None:
+    write_ranking(tmp_path / "ranking.json", RANKING)
+    with pytest.raises(EvaluationError, match=finding):
+        read_standings(tmp_path / "ranking.json", teams_of(tmp_path, *names.split()))
+
+
+def test_a_ranking_of_other_records_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path / "b").save(RECORD)
+    with pytest.raises(EvaluationError, match="go with b, whose results have changed since"):
+        standings(tmp_path)
 
 
 @pytest.mark.parametrize("cases", [(), ("case_1",)])
