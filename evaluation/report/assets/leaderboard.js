@@ -1,5 +1,6 @@
 // All teams, one line each.
 
+import { overview } from "./data.js";
 import { el } from "./dom.js";
 import { teamLink } from "./links.js";
 import { sortableTable } from "./table.js";
@@ -23,7 +24,8 @@ const ALARMS = { label: "False alarms", numeric: true,
 // First what is ranked, each with its place; then what else is known.
 export function leaderboard(teams, metrics, standings) {
   const ranked = standings ? standings.profile.metrics : [];
-  const own = ranked.map((rule) => metrics.find((metric) => metric.column === rule.column) ?? beside(rule));
+  const own = ranked.map((rule) => metrics.find((metric) => metric.column === rule.column && !rule.tolerance)
+    ?? beside(rule));
   const others = metrics.filter((metric) => !own.includes(metric));
   const columns = [
     ...(standings ? [PLACE] : []),
@@ -45,9 +47,9 @@ export function leaderboard(teams, metrics, standings) {
   });
 }
 
-// A metric that is known of the ranking alone.
+// A metric that only the ranking has.
 function beside(rule) {
-  return { column: rule.column, label: rule.name, unit: "", factor: 1, decimals: 1, limit: null,
+  return { column: rule.column, label: rule.name, unit: "", factor: 1, limit: null, ofRanking: true,
     is_higher_better: rule.better === "larger",
     note: `${rule.name}, as it is ranked: a failed case counts with ${rule.failed}` };
 }
@@ -67,24 +69,36 @@ function figure(metric) {
       + "and the place",
     numeric: true,
     best: metric.is_higher_better ? "high" : "low",
-    value: (team) => team.ranked?.[metric.column]?.mean ?? team.figures[metric.column]?.mean ?? null,
+    value: (team) => known(team, metric).find((one) => one)?.mean ?? null,
     cell: (team) => {
-      const [ranked, figures] = [team.ranked?.[metric.column], team.figures[metric.column]];
+      const [ranked, figures] = known(team, metric);
       if (!ranked && !figures) return "n/a";
-      const say = (value) => metricText(metric, value);
-      const missed = figures && figures.n < team.cases ? `, ${figures.n} of ${count(team.cases, "case")}` : "";
-      return [say((ranked ?? figures).mean),
-        ranked ? small(` (${ranked.interval.map(say).join(" to ")})`)
-          : small(`${figures.sd === null ? "" : ` ± ${say(figures.sd)}`}${missed}`),
-        ranked ? [" ", el("span", { class: "place", title: "place by this alone" }, `#${ranked.place}`)] : null,
+      const say = (value) => metricText(metric, value, metric.decimals ?? (value < 1000 ? 1 : 0));
+      const missed = figures && figures.n < team.cases;
+      return el("span", {}, say((ranked ?? figures).mean),
+        ranked ? [" ", el("strong", { title: "place by this alone" }, `#${ranked.place}`),
+          small(` ${ranked.interval.map(say).join(" to ")}`, "below")]
+          : small(figures.sd === null ? "" : ` ± ${say(figures.sd)}`),
+        missed ? small(` ${figures.n} of ${count(team.cases, "case")}`, "below") : null,
         figures?.beyond ? [" ", el("span", { class: "badge bad" }, `${figures.beyond} beyond `
-          + `${fixed(metric.limit * metric.factor, 0)} ${metric.unit}`)] : null];
+          + `${fixed(metric.limit * metric.factor, 0)} ${metric.unit}`)] : null);
     },
   };
 }
 
-function small(text) {
-  return el("span", { class: "spread" }, text);
+// What is ranked of a metric, and what was measured; each may be undefined.
+function known(team, metric) {
+  const figures = metric.ofRanking ? undefined : team.figures[metric.column];
+  const isRanked = metric.ofRanking || !hasTolerance(metric.column);
+  return [isRanked ? team.ranked?.[metric.column] : undefined, figures];
+}
+
+function hasTolerance(column) {
+  return overview.standings?.profile.metrics.some((rule) => rule.column === column && rule.tolerance);
+}
+
+function small(text, place = "") {
+  return el("span", { class: `spread ${place}` }, text);
 }
 
 function failed(team) {

@@ -17,7 +17,8 @@ export function overviewPage() {
       standings ? note(method(standings))
         : note("There is no ranking yet (ranking.json), so these are figures without places."),
       leaderboard(teams, metrics, standings),
-      note("Means ± standard deviation over cases. A case without a sound mask counts with 0 in DSC, "
+      note("Of what is ranked the mean, the place by this alone, and between what 95 % of the resamples have the "
+        + "mean; else mean ± standard deviation over cases. A case without a sound mask counts with 0 in DSC, "
         + "NSD and F1, and as a false alarm if it is healthy; time and memory are those of cases that "
         + "went well. Cases in which the machine failed count nowhere. n/a: not measured, or undefined.")),
     standings ? standingsSections(standings) : null,
