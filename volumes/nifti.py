@@ -97,11 +97,11 @@ def write(path: Path, header: Header, dtype: Dtype, planes: Iterable[Array]) -> 
     """Write voxels of ``dtype`` under the geometry of a header; gzipped if the name ends in .gz.
 
     planes: parts (z, y, x) in order; each is written before the next is asked for. Dimensions,
-    qform, sform, codes, pixdim, units and texts are the header's own bytes; only what describes the
-    voxels (type, scaling, offset, display range, intent) changes. Extensions go. Raises OSError,
-    and what ``planes`` raises; ``path`` is then as it was.
+    qform, sform, codes, pixdim, units and texts are the header's own bytes where the standard
+    allows them; only what describes the voxels (type, scaling, offset, display range, intent)
+    changes. Extensions go. Raises OSError, and what ``planes`` raises; ``path`` is then as it was.
     """
-    layout, fields = header.fields.dtype, header.fields.copy()
+    layout, fields = header.fields.dtype, header.repaired.fields
     fields["sizeof_hdr"] = layout.itemsize
     fields["magic"] = np.void(MAGIC[layout])
     fields["datatype"] = CODES[dtype.newbyteorder("=")]

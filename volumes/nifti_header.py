@@ -109,6 +109,7 @@ _REFUSED_DATATYPES = {
     2304: "RGBA",
 }
 _MM_PER_UNIT = {1: 1e3, 3: 1e-3}  # metre, micron; mm and unknown count as mm
+_LONG = "longer than 1 and is shortened"
 _SKEWED = "direction is not orthonormal"
 _FORM_IS_SET = range(1, 6)  # of qform_code and sform_code
 
@@ -197,12 +198,7 @@ class Header:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a user should know of the header's geometry, one phrase each."""
-        fields = self.fields
-        found = []
-        for axis in range(1, self.ndim + 1):
-            step = fields["pixdim"][axis]
-            if not np.isfinite(step) or step == 0:
-                found.append(f"pixdim[{axis}] is {step:g}, a spacing of 1 is assumed")
+        fields, found = self._repaired()
         if fields["sform_code"] > 0:
             matrix = fields["srow"][:, :3].astype(float)
             lengths = np.linalg.norm(matrix, axis=0)
@@ -216,11 +212,45 @@ class Header:
         return tuple(found)
 
     @property
+    def repaired(self) -> "Header":
+        """The header with its geometry as the standard allows it, so that every reader takes it."""
+        return Header(self._repaired()[0], self.byte_order)
+
+    def _repaired(self) -> tuple[Array, list[str]]:
+        """The fields as the standard allows them, and a phrase on each that had to change.
+
+        They say what ITK makes of the header, except that a matrix that spans no volume is none.
+        """
+        fields, found = self.fields.copy(), []
+        ndim = int(fields["dim"][0])
+        if (fields["dim"][1 : ndim + 1] < 1).any():
+            fields["dim"][1 : ndim + 1] = np.maximum(fields["dim"][1 : ndim + 1], 1)
+            found.append("dimensions of 0 are taken as 1")
+        for axis in range(1, self.ndim + 1):
+            step = fields["pixdim"][axis]
+            if not np.isfinite(step) or step == 0:
+                found.append(f"pixdim[{axis}] is {step:g}, a spacing of 1 is assumed")
+                fields["pixdim"][axis] = 1
+        if fields["pixdim"][0] not in (-1, 0, 1):
+            fields["pixdim"][0] = -1 if fields["pixdim"][0] < 0 else 1
+        if fields["qform_code"] > 0 and (wrong := _shorten(fields["quatern"], fields["qoffset"])):
+            fields["qform_code"] *= wrong == _LONG
+            found.append(f"its quaternion is {wrong}")
+        srow = fields["srow"].astype(float)
+        spans = np.isfinite(srow).all() and np.linalg.det(srow[:, :3]) != 0
+        if fields["sform_code"] > 0 and not spans:
+            fields["sform_code"] = 0
+            found.append("its sform spans no volume and is left out")
+        return fields, found
+
+    @property
     def refused_by_itk(self) -> str | None:
         """Why ITK 5.4, and so nnU-Net, does not read the file, in words; None if it does."""
         if self.fields.dtype == NIFTI2:
             return "NIfTI-2"
-        return next((remark for remark in self.remarks if remark.startswith(_SKEWED)), None)
+        fields = self.fields
+        lone = fields["sform_code"] > 0 and fields["qform_code"] <= 0
+        return _SKEWED if lone and not _orthogonal(fields["srow"][:, :3].astype(float)) else None
 
     def part(self, start_zyx: Sequence[int], shape_zyx: Sequence[int]) -> "Header":
         """The header of a box of so many voxels that starts at a voxel."""
@@ -337,6 +367,18 @@ def header_of(grid: Grid) -> Header:
     fields["sform_code"] = 1
     fields["srow"] = grid.affine[:3]
     return Header(fields, "<")
+
+
+def _shorten(quatern: Array, offset: Array) -> str | None:
+    """Make a quaternion longer than 1 a rotation in place, as ITK does; say what is wrong."""
+    precision = 3 * float(np.finfo(quatern.dtype).eps)
+    length = float(np.linalg.norm(quatern.astype(float)))
+    if not math.isfinite(length) or not np.isfinite(offset).all():
+        return "not finite and is left out"
+    if length * length - 1 < precision:
+        return None
+    quatern /= length
+    return _LONG
 
 
 def _affine(matrix: Array, offset: Array) -> Matrix:
