@@ -16,11 +16,13 @@ from evaluation.batch.messages import Entrant
 from evaluation.contracts import Contract
 from evaluation.gpu.devices import Gpu
 from evaluation.runners import InfrastructureError, InputError, Runner, images
-from evaluation.runners.docker import ENGINE_ERRORS, DockerRunner, connect, reap, reason
+from evaluation.runners.docker import DockerRunner, connect, reap
+from evaluation.runners.engine_errors import engine_errors
 
 # Times the archive's size: the engine unpacks all of it before it unpacks its layers, and gzip
 # makes about half of an image.
 ROOM = 5
+IMAGES = "the engine's images"
 
 
 class LoadedArchive(Struct, forbid_unknown_fields=True):
@@ -144,7 +146,7 @@ class _Archives:
         for path in paths:
             entry = _read(path)
             for name in entry.remove if entry else ():
-                with _answering(), contextlib.suppress(docker.errors.NotFound):
+                with engine_errors(IMAGES), contextlib.suppress(docker.errors.NotFound):
                     self.client.images.remove(name, force=True)
             path.unlink(missing_ok=True)
 
@@ -153,13 +155,13 @@ class _Archives:
 
     def _ids(self) -> dict[str, str]:
         """Return the engine's images: the id of each name, and of each id itself."""
-        with _answering():
+        with engine_errors(IMAGES):
             found = self.client.images.list()
         return {name: image.id for image in found for name in [*image.tags, image.id]}
 
     def _check_room(self, archive: Path) -> None:
         """Raise InfrastructureError where the engine's disk, if it can be seen, has too little."""
-        with _answering():
+        with engine_errors(IMAGES):
             root = Path(self.client.info().get("DockerRootDir") or "")
         needed = ROOM * archive.stat().st_size
         if root.is_absolute() and root.is_dir() and (free := shutil.disk_usage(root).free) < needed:
@@ -175,11 +177,3 @@ def _users(path: Path) -> Path:
 
 def _read(path: Path) -> LoadedArchive | None:
     return json_file.read(path, LoadedArchive, "a note of a loaded archive", "remove it")
-
-
-@contextlib.contextmanager
-def _answering() -> Iterator[None]:
-    try:
-        yield
-    except ENGINE_ERRORS as error:
-        raise InfrastructureError(f"the engine's images: {reason(error)}") from error

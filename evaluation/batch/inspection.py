@@ -2,21 +2,22 @@
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import docker
 import requests
-from docker.models.containers import Container
 
 from evaluation.contracts import Contract
 from evaluation.runners import InfrastructureError, InputError, last_line
-from evaluation.runners.docker import (
-    CASE_LABEL,
+from evaluation.runners.docker import CASE_LABEL, KEPT_LOG, OWNER_LABEL, log_of
+from evaluation.runners.engine_errors import (
     ENGINE_ERRORS,
-    KEPT_LOG,
-    OWNER_LABEL,
-    code_of_unstarted,
-    log_of,
+    REFUSED,
+    Unstarted,
+    attempted,
+    create,
     reason,
+    start,
 )
 from evaluation.runners.owner import token
 
@@ -57,6 +58,8 @@ def inspect(
     if code == MISSING:
         folder = image.attrs["Config"].get("WorkingDir") or "/"
         raise InputError(f"{archive}: no predict.sh in {folder}, the image's WORKDIR")
+    if code == REFUSED:
+        raise InputError(f"{archive}: no container of it can be started: {said}")
     if code != FOUND:
         entry = image.attrs["Config"].get("Entrypoint")
         cause = f"its ENTRYPOINT {entry} does not hand it on" if entry else "it needs /bin/bash"
@@ -66,22 +69,25 @@ def inspect(
 
 def _probe(client: docker.DockerClient, image_id: str) -> tuple[int, str]:
     """Run the probe in a container; return its exit code, and what else it said."""
-    container: Container = client.containers.create(
-        image_id,
-        ["/bin/bash", "-c", PROBE],
-        labels={OWNER_LABEL: token(), CASE_LABEL: "probe"},
-        network_mode="none",
-        cap_drop=["ALL"],
-        security_opt=["no-new-privileges"],
-        mem_limit="2g",
-        pids_limit=256,
-        log_config=KEPT_LOG,
-    )
+    options = {
+        "labels": {OWNER_LABEL: token(), CASE_LABEL: "probe"},
+        "network_mode": "none",
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "mem_limit": "2g",
+        "pids_limit": 256,
+        "log_config": KEPT_LOG,
+    }
     try:
-        try:
-            container.start()
-        except docker.errors.APIError as error:
-            return code_of_unstarted(container, error), reason(error)
+        return attempted(lambda: _probed(client, image_id, options), client, options)
+    except Unstarted as unstarted:
+        return unstarted.code, str(unstarted)
+
+
+def _probed(client: docker.DockerClient, image_id: str, options: dict[str, Any]) -> tuple[int, str]:
+    container = create(client, image_id, ["/bin/bash", "-c", PROBE], options)
+    try:
+        start(container)
         try:
             code = int(container.wait(timeout=PROBE_S)["StatusCode"])
         except requests.exceptions.RequestException:

@@ -7,14 +7,12 @@ import contextlib
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import docker
-import requests
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig, Mount
 from msgspec import structs
@@ -31,10 +29,18 @@ from evaluation.runners import (
     cgroup,
     end_of,
     owner,
-    printable,
     supervise,
 )
 from evaluation.runners.cgroup import Reading
+from evaluation.runners.engine_errors import (
+    ENGINE_ERRORS,
+    Unstarted,
+    attempted,
+    create,
+    engine_errors,
+    reason,
+    start,
+)
 from evaluation.runners.processes import SAMPLED, Tree, descendants
 
 OWNER_LABEL, CASE_LABEL = "flare.owner", "flare.case"
@@ -42,13 +48,6 @@ ENGINE_TIMEOUT_S = 60.0  # for one answer; an engine that is silent for longer h
 LOG_LINES = 5000
 KEPT_LOG = LogConfig(type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "2"})
 CLOCK_TOLERANCE_S = 0.02
-ENGINE_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
-# A command that cannot be executed, or that the image does not have: Docker gives the exit code,
-# Podman says it.
-NOT_STARTED = {
-    126: "OCI permission denied",
-    127: "OCI runtime attempted to invoke a command that was not found",
-}
 
 
 def connect() -> docker.DockerClient:
@@ -66,7 +65,7 @@ def connect() -> docker.DockerClient:
 
 def hands_in_gpus(client: docker.DockerClient) -> bool:
     """Say whether NVIDIA's container toolkit is set up, as far as the engine or the PATH shows."""
-    with _engine_errors("the engine does not say what it can do"):
+    with engine_errors("the engine does not say what it can do"):
         runtimes = client.info().get("Runtimes") or {}
     return "nvidia" in runtimes or shutil.which("nvidia-container-cli") is not None
 
@@ -74,7 +73,7 @@ def hands_in_gpus(client: docker.DockerClient) -> bool:
 def reap(client: docker.DockerClient) -> int:
     """Remove the containers of harnesses that have ended; return how many there were."""
     removed = 0
-    with _engine_errors("containers of an earlier run cannot be removed"):
+    with engine_errors("containers of an earlier run cannot be removed"):
         for container in client.containers.list(
             all=True, filters={"label": OWNER_LABEL}, ignore_removed=True
         ):
@@ -128,17 +127,12 @@ class DockerRunner:
 
     def run(self, job: Job) -> Outcome:
         """See `Runner.run`."""
-        created_s = time.monotonic()
-        with _engine_errors(f"{job.name}: the container cannot be made"):
-            container = self._create(job)
-        self._last = container.id
+        options, created_s = self._options(job), time.monotonic()
         try:
-            with _engine_errors(f"{job.name}: the engine failed"):
-                return self._supervised(job, container, created_s)
-        finally:
-            # Also when something was raised: nothing may be left. A second removal does no harm.
-            with contextlib.suppress(*ENGINE_ERRORS):
-                container.remove(force=True, v=True)
+            with engine_errors(f"{job.name}: the engine failed"):
+                return attempted(lambda: self._run(job, options), self.client, options)
+        except Unstarted as unstarted:
+            return _not_started(unstarted, created_s)
 
     def owns(self, cgroup: str, session: int | None) -> bool:
         """See `Runner.owns`: the paths of a container's control groups hold its id."""
@@ -154,17 +148,17 @@ class DockerRunner:
         """Close the connection."""
         self.client.close()
 
-    def _create(self, job: Job) -> Container:
+    def _run(self, job: Job, options: dict[str, Any]) -> Outcome:
+        created_s = time.monotonic()
         command = self.contract.command
+        container = create(self.client, self.image.id, list(command) if command else None, options)
+        self._last = container.id
         try:
-            return self.client.containers.create(
-                self.image.id, list(command) if command else None, **self._options(job)
-            )
-        except docker.errors.APIError as error:
-            if not error.is_client_error():
-                raise
-            # What is asked for is at fault, and would be so again.
-            raise InputError(f"{self.name}: the engine refuses it: {reason(error)}") from error
+            return self._supervised(job, container, created_s)
+        finally:
+            # Also when something was raised: nothing may be left. A second removal does no harm.
+            with contextlib.suppress(*ENGINE_ERRORS):
+                container.remove(force=True, v=True)
 
     def _options(self, job: Job) -> dict[str, Any]:
         limits = self.limits
@@ -202,11 +196,7 @@ class DockerRunner:
     def _supervised(self, job: Job, container: Container, created_s: float) -> Outcome:
         """Start the container, watch it, and remove it."""
         start_called_s, to_monotonic = time.monotonic(), time.monotonic() - time.time()
-        try:
-            container.start()
-        except docker.errors.APIError as error:
-            code = code_of_unstarted(container, error)
-            return _not_started(container, code, created_s, start_called_s, reason(error))
+        start(container)
         started_s = time.monotonic()
         waiter = _Waiter(container)
         container.reload()
@@ -271,7 +261,7 @@ class DockerRunner:
 
 def _engine(client: docker.DockerClient) -> str:
     """Return the engine's name and version."""
-    with _engine_errors("the engine does not say its version"):
+    with engine_errors("the engine does not say its version"):
         version = client.version()
     components = [part["Name"] for part in version.get("Components") or []]
     return f"{components[0] if components else 'Engine'} {version['Version']}"
@@ -282,7 +272,7 @@ def _not_enforced(client: docker.DockerClient) -> list[str]:
 
     It says nothing of it when a container is made, and that it can limit when it is asked.
     """
-    with _engine_errors("the engine does not say what it can do"):
+    with engine_errors("the engine does not say what it can do"):
         info = client.info()
     rootless = info.get("Rootless") or "name=rootless" in (info.get("SecurityOptions") or [])
     unlimited = str(info.get("CgroupVersion")) != "2" or info.get("CgroupDriver") == "none"
@@ -329,48 +319,17 @@ class _Waiter:
             raise self._error
 
 
-def code_of_unstarted(container: Container, error: docker.errors.APIError) -> int:
-    """Return the exit code of a container whose command could not be started, by the image's fault.
-
-    Raises the error again where that is the engine's.
-    """
-    container.reload()
-    code = int(container.attrs["State"]["ExitCode"])
-    if code in NOT_STARTED:
-        return code
-    for meant, said in NOT_STARTED.items():
-        if said in str(error):
-            return meant
-    raise error
-
-
-def _not_started(
-    container: Container, code: int, created_s: float, start_s: float, reason: str
-) -> Outcome:
-    container.remove(force=True, v=True)
+def _not_started(unstarted: Unstarted, created_s: float) -> Outcome:
+    ended_s = time.monotonic()
     return Outcome(
         created_s=created_s,
-        started_s=start_s,
-        finished_s=start_s,
-        removed_s=time.monotonic(),
-        exit_code=code,
+        started_s=ended_s,
+        finished_s=ended_s,
+        removed_s=ended_s,
+        exit_code=unstarted.code,
         stopped=None,
-        log=f"the container cannot be started: {reason}",
+        log=f"the container cannot be started: {unstarted}",
     )
-
-
-@contextlib.contextmanager
-def _engine_errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except ENGINE_ERRORS as error:
-        raise InfrastructureError(f"{what}: {reason(error)}") from error
-
-
-def reason(error: Exception) -> str:
-    """Return what the engine, or the connection to it, said, as one line."""
-    text = error.explanation if isinstance(error, docker.errors.APIError) else str(error)
-    return printable(" ".join(str(text).split()))
 
 
 def _stamp(text: str, to_monotonic: float, earliest_s: float, latest_s: float) -> float:

@@ -16,7 +16,7 @@ from isal import igzip_threaded
 
 from evaluation.errors import EvaluationError
 from evaluation.runners import InfrastructureError, InputError, last_line
-from evaluation.runners.docker import ENGINE_ERRORS, reason
+from evaluation.runners.engine_errors import ENGINE_ERRORS, reason
 from volumes.streams import BAD_DATA
 
 FULL = "no space left on device"

@@ -10,9 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
-import docker
 import pytest
 from msgspec.structs import replace
 
@@ -22,6 +20,7 @@ from evaluation.runners import (
     MEMORY,
     TIMEOUT,
     WITHOUT_SANDBOX,
+    InfrastructureError,
     InputError,
     Job,
     Limits,
@@ -32,7 +31,7 @@ from evaluation.runners import (
     owner,
 )
 from evaluation.runners.cgroup import Group
-from evaluation.runners.docker import DockerRunner, code_of_unstarted, connect
+from evaluation.runners.docker import OWNER_LABEL, DockerRunner, connect
 from evaluation.runners.process import GROUP_PREFIX, OWNER_VARIABLE, ProcessRunner, _Tail
 from evaluation.runners.processes import with_variable
 from evaluation.staging import stage
@@ -332,11 +331,42 @@ def test_an_image_without_the_contracts_shell_has_failed_itself(tmp_path: Path) 
     assert "no such file" in outcome.log.lower()
 
 
-def test_another_reason_not_to_start_is_the_engines() -> None:
-    unstarted = SimpleNamespace(attrs={"State": {"ExitCode": 0}}, reload=lambda: None)
-    error = docker.errors.APIError("500 Server Error", explanation="cannot mount the layers")
-    with pytest.raises(docker.errors.APIError, match="cannot mount"):
-        code_of_unstarted(unstarted, error)
+FAULTS = {
+    "user": "USER nobody-here\n",
+    "group": "USER 0:nobodies-here\n",
+    "number": "USER 99999999999\n",
+    "volume": "VOLUME /proc\n",
+    "links to inputs": "RUN ln -s b /workspace/inputs && ln -s inputs /workspace/b\n",
+    "links to /tmp": "RUN rm -r /tmp && ln -s tmp /tmp\n",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_the_image_has_wrong_is_not_the_engines_failure(
+    base: str, tmp_path: Path, fault: str
+) -> None:
+    image = engine.build_text(f"FROM {base}\n{FAULTS[fault]}")
+    try:
+        outcome = Scripts("container", image.name, tmp_path).run("true")
+    finally:
+        engine.remove_image(image)
+    assert (outcome.exit_code, outcome.stopped, outcome.runtime_s) == (125, None, 0)
+    assert outcome.log.startswith("the container cannot be started: ")
+    left = engine.docker("ps", "--all", "--quiet", "--filter", f"label={OWNER_LABEL}").stdout
+    assert left == ""
+
+
+# Podman does not say that it has no such GPU.
+@pytest.mark.parametrize("base", engine.ENGINES[:1], indirect=True)
+def test_what_no_image_could_be_started_with_is_the_engines_failure(
+    base: str, tmp_path: Path
+) -> None:
+    scripts = Scripts("container", base, tmp_path)
+    runner = DockerRunner(connect(), base, SMALL, "GPU-that-is-not-there", FLARE24.contract)
+    job = Job("a", scripts.work("true"), 10.0, lambda: None)
+    with pytest.raises(InfrastructureError, match="the engine does not start the container: "):
+        runner.run(job)
+    runner.close()
 
 
 @pytest.mark.usefixtures("base")
@@ -349,7 +379,7 @@ def test_an_image_that_is_not_there_is_named() -> None:
 @pytest.mark.parametrize("base", engine.ENGINES[:1], indirect=True)
 def test_what_an_engine_refuses_is_not_the_machines_failure(base: str, tmp_path: Path) -> None:
     scripts = Scripts("container", base, tmp_path)
-    with pytest.raises(InputError, match="the engine refuses it"):
+    with pytest.raises(InputError, match="the engine does not start the container"):
         scripts.run("true", replace(SMALL, memory_mib=1, shm_mib=1))
 
 
