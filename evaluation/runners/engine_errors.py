@@ -106,6 +106,7 @@ def _starts_another(client: docker.DockerClient, options: dict[str, Any]) -> boo
             return False
         try:
             start(container)
+            container.wait()
         except Unstarted:
             return False
         finally:

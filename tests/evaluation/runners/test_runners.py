@@ -31,7 +31,7 @@ from evaluation.runners import (
     owner,
 )
 from evaluation.runners.cgroup import Group
-from evaluation.runners.docker import OWNER_LABEL, DockerRunner, connect
+from evaluation.runners.docker import DockerRunner, connect
 from evaluation.runners.process import GROUP_PREFIX, OWNER_VARIABLE, ProcessRunner, _Tail
 from evaluation.runners.processes import with_variable
 from evaluation.staging import stage
@@ -348,11 +348,11 @@ def test_what_the_image_has_wrong_is_not_the_engines_failure(
     image = engine.build_text(f"FROM {base}\n{FAULTS[fault]}")
     try:
         outcome = Scripts("container", image.name, tmp_path).run("true")
+        left = engine.docker("ps", "--all", "--quiet", "--filter", f"ancestor={image.id}").stdout
     finally:
         engine.remove_image(image)
     assert (outcome.exit_code, outcome.stopped, outcome.runtime_s) == (125, None, 0)
     assert outcome.log.startswith("the container cannot be started: ")
-    left = engine.docker("ps", "--all", "--quiet", "--filter", f"label={OWNER_LABEL}").stdout
     assert left == ""
 
 
