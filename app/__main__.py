@@ -47,8 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--version", action="version", version=f"%(prog)s {VERSION}")
-    add("--input", type=Path, required=True, help="a scan, or a folder of scans")
+    add("--input", type=Path, required=True, help="a scan, or a folder of scans or of DICOM")
     add("--output", type=Path, required=True, help="the mask, or a folder for the masks")
+    add("--series", metavar="UID", help="which to take, where a folder of DICOM holds several")
     add(
         "--model",
         metavar="NAME|DIR",

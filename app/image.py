@@ -24,6 +24,7 @@ from volumes.streams import zero_nonfinite
 Array: TypeAlias = npt.NDArray[Any]
 
 SUFFIXES = formats.SUFFIXES
+DICOM_SUFFIX = ".dcm"
 
 
 class ImageError(UserError):
@@ -37,7 +38,8 @@ class Image:
     voxels: (z, y, x), native byte order: the stored integers where the file asks for no rescale,
     else float32; all finite. spacing_zyx: mm, positive. header: the file's own, for its mask.
     notes: what was unusual about the file, for the log, without its name. orientation: how the
-    voxels were turned by the reader; the mask is turned back.
+    voxels were turned by the reader; the mask is turned back. slices: of a DICOM series the file of
+    each plane as it is stored.
     """
 
     voxels: Array
@@ -45,18 +47,29 @@ class Image:
     header: formats.Header
     notes: tuple[str, ...]
     orientation: Orientation = AS_STORED
+    slices: tuple[Path, ...] = ()
 
 
 def suffix_of(path: Path) -> str:
-    """The entry of SUFFIXES that path ends in, whatever the case. Raises ImageError if none."""
+    """The entry of SUFFIXES that path ends in, whatever the case, or that of DICOM.
+
+    Raises ImageError if it is none.
+    """
+    if path.suffix.lower() == DICOM_SUFFIX:
+        return DICOM_SUFFIX
     try:
         return formats.suffix_of(path)
     except VolumeError as error:
         raise ImageError(f"{path}: {error}") from None
 
 
-def read_image(path: str | os.PathLike[str], reader: str = READERS[0]) -> Image:
+def read_image(
+    path: str | os.PathLike[str], reader: str = READERS[0], series: str | None = None
+) -> Image:
     """Read one scan of one volume, as one of nnU-Net's readers does.
+
+    It is a file, or a folder with a DICOM series, which is read as the NIfTI that ITK makes of it.
+    series: its UID, where the folder has several.
 
     With SimpleITKIO voxels and spacing equal those of SimpleITK.ReadImage after a cast to float32,
     except: a NIfTI file whose direction ITK refuses is read with the spacing of pixdim; voxels that
@@ -66,6 +79,18 @@ def read_image(path: str | os.PathLike[str], reader: str = READERS[0]) -> Image:
     Raises ImageError for whatever cannot be read.
     """
     path = Path(path)
+    if path.is_dir():
+        from app.dicom.volume import read_series
+
+        image = read_series(path, series)
+    elif series is None:
+        image = _read_file(path, reader)
+    else:
+        raise ImageError(f"{path}: a file has no series to choose from; leave out --series")
+    return image if reader != "NibabelIOWithReorient" else _turned(path, image)
+
+
+def _read_file(path: Path, reader: str) -> Image:
     try:
         of_nifti = nifti.as_itk if reader == READERS[0] else nifti.as_nibabel
         header, voxels, replaced = formats.read(path, of_nifti)
@@ -85,8 +110,7 @@ def read_image(path: str | os.PathLike[str], reader: str = READERS[0]) -> Image:
     if replaced:
         notes += (f"{replaced} voxels are not finite, set to 0",)
     z, y, x = spacing
-    image = Image(voxels, (z, y, x), header, notes)
-    return image if reader != "NibabelIOWithReorient" else _turned(path, image)
+    return Image(voxels, (z, y, x), header, notes)
 
 
 def _turned(path: Path, image: Image) -> Image:

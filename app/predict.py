@@ -21,7 +21,8 @@ from app.attempt import Attempt, Means
 from app.clock import StageClock
 from app.configuration import Configuration
 from app.deadline import Deadline, TooSlow, Work
-from app.image import Image, write_planes, writing_probabilities
+from app.dicom.segmentation import write_segmentation
+from app.image import DICOM_SUFFIX, Image, suffix_of, write_planes, writing_probabilities
 from app.labels import Probabilities, label_dtype, label_rule, numpy_dtype
 from app.listener import SILENT, Listener
 from app.loading import compute_dtype, find_device
@@ -134,6 +135,13 @@ class Predictor:
         ImageError; no partial file is left.
         """
         dtype, clock = numpy_dtype(label_dtype(self.config)), StageClock()
+        scan = channels[0]
+
+        def mask(planes: Iterator[Labels]) -> None:
+            if suffix_of(output) == DICOM_SUFFIX:
+                write_segmentation(output, planes, scan, self.config)
+            else:
+                write_planes(output, planes, dtype, scan)
 
         def write(parts: Iterator[Part]) -> None:
             # What is left of writing: the stages before it do most of the waiting.
@@ -141,12 +149,9 @@ class Predictor:
                 kept = None
                 if self.options.probabilities:
                     classes = len(self.config.labels)
-                    beside = writing_probabilities(output, classes, channels[0])
+                    beside = writing_probabilities(output, classes, scan)
                     kept = files.enter_context(beside)
-                write_behind(
-                    parts,
-                    lambda made: write_planes(output, _labels(made, kept), dtype, channels[0]),
-                )
+                write_behind(parts, lambda made: mask(_labels(made, kept)))
 
         self._attempts(channels, write, listener, deadline, clock)
         return clock.laps

@@ -44,6 +44,7 @@ class Request:
     vram_budget: int | None
     crop_to_body: bool
     time_budget: float | None
+    series: str | None
 
 
 def run(request: Request, known: Progress, lean: bool) -> int:
@@ -66,7 +67,7 @@ def run(request: Request, known: Progress, lean: bool) -> int:
     if not cases:
         return known.exit_code
     with ThreadPoolExecutor(max_workers=2) as pool:  # works while torch is being imported
-        scan = pool.submit(_read, cases[0], model.config.reader)
+        scan = pool.submit(_read, cases[0], model.config.reader, request.series)
         intact = pool.submit(model.check_weights)
         with torch_import(lean=lean):
             import app.predict  # noqa: F401
@@ -135,7 +136,8 @@ def _segment_all(
             deadline = time.perf_counter() + known.began_s + request.time_budget - _now_s()
         following = scan
         if case is not cases[-1]:
-            following = pool.submit(_read, cases[number + 1], predictor.config.reader)
+            reader = predictor.config.reader
+            following = pool.submit(_read, cases[number + 1], reader, request.series)
         try:
             laps = _segment(predictor, case, scan, deadline)
         except (ImageError, BudgetError) as error:
@@ -197,8 +199,8 @@ def _vram_budget(mib: int | None, device: torch.device) -> int | None:
     return None
 
 
-def _read(case: Case, reader: str) -> list[Image]:
-    images = [read_image(f, reader) for f in case.files]
+def _read(case: Case, reader: str, series: str | None) -> list[Image]:
+    images = [read_image(f, reader, series) for f in case.files]
     for file, image in zip(case.files[1:], images[1:], strict=True):
         difference = same_grid(images[0], image)
         if difference:

@@ -145,6 +145,8 @@ def names(requirements: list[str]) -> set[str]:
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_asks_for_what_it_imports(room: str) -> None:
     asked = PROJECT["dependencies"] + PROJECT["optional-dependencies"].get(room, [])
+    if room == "app":  # imported for DICOM alone
+        asked += PROJECT["optional-dependencies"]["dicom"]
     if room == "training":  # on top of the app; its own in nnU-Net's environment
         asked += PROJECT["optional-dependencies"]["app"]
         asked += (ROOT / "training" / "requirements.txt").read_text().splitlines()

@@ -155,7 +155,7 @@ def test_output_of_one_file(file: str, output: str, mask: str, tmp_path: Path) -
     assert case.output == tmp_path / mask
 
 
-@pytest.mark.parametrize(("file", "output"), [("X.dcm", "out"), ("X.nii.gz", "mask.png")])
+@pytest.mark.parametrize(("file", "output"), [("X.png", "out"), ("X.nii.gz", "mask.png")])
 def test_another_name_is_refused_before_anything_is_read(
     file: str, output: str, tmp_path: Path
 ) -> None:

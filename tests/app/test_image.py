@@ -161,7 +161,7 @@ def cut(path: Path) -> Path:
 
 REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "missing": (lambda d: d / "case.nii.gz", "no such file"),
-    "folder": (lambda d: folder(d / "case.nii.gz"), "not a regular file"),
+    "folder": (lambda d: folder(d / "case.nii.gz"), "holds no slice of a CT"),
     "suffix": (lambda d: write(d / "case.dcm", b""), "expected one of .nii.gz, .nii, .mha,"),
     "cut gzip": (lambda d: cut(save(d / "case.nii.gz", ct())), "gzip stream ends early"),
     "cut": (lambda d: cut(save(d / "case.nii", ct())), "truncated"),
