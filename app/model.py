@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import reprlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,9 @@ RESAMPLERS = ("default", "torch")
 DATA_ORDERS = (1, 3)  # of the spline
 LOGITS_ORDERS = (1,)  # only of a linear mix of neighbours can most of the scan be left out
 DTYPES = ("float32", "float16")
+MOST_STAGES, MOST_FEATURES, MOST_BLOCKS, MOST_KERNEL = 16, 2**14, 64, 64
+MOST_PATCH_VOXELS = 2**26
+LEAST_SPACING, MOST_SPACING = 0.001, 1000.0  # mm
 
 
 class ModelError(UserError):
@@ -226,7 +230,7 @@ def _parse(manifest: Path, kind: Any, value: Any, where: str) -> Any:
 
     def fail(expected: str) -> ModelError:
         return ModelError(
-            f"{manifest}: '{where}' should be {expected}, found {value!r:.80}; "
+            f"{manifest}: '{where}' should be {expected}, found {reprlib.repr(value)}; "
             "export the model again"
         )
 
@@ -268,15 +272,62 @@ def _parse(manifest: Path, kind: Any, value: Any, where: str) -> Any:
 
 def _check(manifest: Path, config: ModelConfig) -> None:
     """Checks that types cannot express."""
+    # The other rules take those of sizes for granted.
+    rule = broken_size_rule(config) or _first_broken(_rules(config))
+    if rule is not None:
+        raise ModelError(f"{manifest}: breaks the rule that {rule}; export the model again")
+
+
+def broken_size_rule(config: ModelConfig) -> str | None:
+    """The first rule on sizes that a model breaks, in words; None if it keeps them all."""
+    return _first_broken(_size_rules(config))
+
+
+def _first_broken(rules: list[tuple[bool, str]]) -> str | None:
+    return next((rule for holds, rule in rules if not holds), None)
+
+
+def _size_rules(config: ModelConfig) -> list[tuple[bool, str]]:
+    """What keeps time and memory bounded, far above what is trained."""
     network, stages = config.network, len(config.network.features)
-    channels = len(config.channels)
+    per_stage = (network.kernel_sizes, network.strides, network.encoder_blocks)
+    sizes = {
+        "network.features": (network.features, MOST_FEATURES),
+        "network.kernel_sizes": (sum(network.kernel_sizes, ()), MOST_KERNEL),
+        "network.strides": (sum(network.strides, ()), MOST_KERNEL),
+        "network.encoder_blocks": (network.encoder_blocks, MOST_BLOCKS),
+        "network.decoder_convs": (network.decoder_convs, MOST_BLOCKS),
+        "patch_size": (config.patch_size, MOST_PATCH_VOXELS),
+    }
+    return [
+        (1 <= stages <= MOST_STAGES, f"network.features has 1 to {MOST_STAGES} stages"),
+        (
+            all(len(x) == stages for x in per_stage),
+            "kernel_sizes, strides, encoder_blocks have one entry per stage",
+        ),
+        (len(network.decoder_convs) == stages - 1, "decoder_convs has one entry less than stages"),
+        *(
+            (all(1 <= value <= most for value in values), f"{what} are from 1 to {most}")
+            for what, (values, most) in sizes.items()
+        ),
+        (
+            math.prod(config.patch_size) <= MOST_PATCH_VOXELS,
+            f"patch_size is {MOST_PATCH_VOXELS} voxels at most",
+        ),
+        (
+            all(LEAST_SPACING <= step <= MOST_SPACING for step in config.spacing),
+            f"spacing is from {LEAST_SPACING} to {MOST_SPACING} mm",
+        ),
+    ]
+
+
+def _rules(config: ModelConfig) -> list[tuple[bool, str]]:
+    network, channels = config.network, len(config.channels)
     rules: list[tuple[bool, str]] = [
         (config.reader in READERS, f"reader is one of {READERS}"),
         (network.name in NETWORKS, f"network.name is one of {NETWORKS}"),
         (config.dtype in DTYPES, f"dtype is one of {DTYPES}"),
         (sorted(config.transpose) == [0, 1, 2], "transpose is a permutation of 0, 1, 2"),
-        (min(config.spacing) > 0, "spacing is positive"),
-        (min(config.patch_size) > 0, "patch_size is positive"),
         (len(config.normalization) == channels, "normalization has one entry per channel"),
         (network.input_channels == channels, "network.input_channels equals the channels"),
         (network.heads == len(config.labels), "labels has one entry per head"),
@@ -285,14 +336,6 @@ def _check(manifest: Path, config: ModelConfig) -> None:
             "region_values has one entry per head",
         ),
         (set(config.mirror_axes) <= {0, 1, 2}, "mirror_axes are among 0, 1, 2"),
-        (
-            all(
-                len(x) == stages
-                for x in (network.kernel_sizes, network.strides, network.encoder_blocks)
-            ),
-            "kernel_sizes, strides, encoder_blocks have one entry per stage",
-        ),
-        (len(network.decoder_convs) == stages - 1, "decoder_convs has one entry less than stages"),
         (
             all(
                 p % math.prod(s) == 0
@@ -337,6 +380,4 @@ def _check(manifest: Path, config: ModelConfig) -> None:
             (kept.min_volume_ml >= 0, "lesion_filter.min_volume_ml is 0 or more"),
             (0 <= kept.min_probability < 1, "lesion_filter.min_probability is 0 or more, below 1"),
         ]
-    for holds, rule in rules:
-        if not holds:
-            raise ModelError(f"{manifest}: breaks the rule that {rule}; export the model again")
+    return rules

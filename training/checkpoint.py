@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from torch import Tensor
 from app.model import Network
 from app.networks import build_network
 from training.errors import TrainingError
+from volumes.files import reading
 
 
 class _Unused:
@@ -65,6 +68,7 @@ class Checkpoint:
 def load_checkpoint(file: Path) -> Checkpoint:
     """Read a checkpoint; raises TrainingError if it is missing, damaged or holds foreign code."""
     try:
+        _refuse_bomb(file)
         with torch.serialization.safe_globals([(_Unused, name) for name in _UNUSED]):
             content = torch.load(file, map_location="cpu", weights_only=True)
         epoch = content.get("current_epoch")
@@ -76,6 +80,8 @@ def load_checkpoint(file: Path) -> Checkpoint:
             mirror_axes=tuple(content.get("inference_allowed_mirroring_axes") or ()),
             epoch=epoch if isinstance(epoch, int) else None,
         )
+    except TrainingError:
+        raise
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it would run {found[1]}" if found else "it is damaged"
@@ -87,6 +93,20 @@ def load_checkpoint(file: Path) -> Checkpoint:
     except Exception as error:  # damaged bytes make PyTorch raise almost anything
         reason = " ".join(str(error).split())[:200]
         raise TrainingError(f"{file}: cannot be read ({reason}); copy it again") from None
+
+
+def _refuse_bomb(file: Path) -> None:
+    """Raise TrainingError for what torch would wait for, or unpack, without end."""
+    with reading(file) as stream:
+        if zipfile.is_zipfile(stream):
+            size = stream.seek(0, os.SEEK_END)
+            with zipfile.ZipFile(stream) as packed:
+                unpacked = sum(one.file_size for one in packed.infolist())
+            if unpacked > size:  # torch packs nothing
+                raise TrainingError(
+                    f"{file}: its parts unpack to {unpacked} bytes, it has {size}; "
+                    "save it again with nnU-Net's own trainer"
+                )
 
 
 def inference_weights(checkpoint: Checkpoint, network: Network) -> dict[str, Tensor]:

@@ -14,12 +14,14 @@ from typing import Any
 from app.model import (
     DATA_ORDERS,
     LOGITS_ORDERS,
+    MOST_STAGES,
     NORMALIZATIONS,
     READERS,
     ModelConfig,
     Network,
     Normalization,
     Resampling,
+    broken_size_rule,
 )
 from training.errors import TrainingError
 from training.files import Json, read_json
@@ -73,6 +75,8 @@ def model_config(
             members=(),
             reader=plans.get("image_reader_writer", READERS[0]),
         )
+        if rule := broken_size_rule(config):  # before a network of such a size is built
+            raise TrainingError(f"gives a model that breaks the rule that {rule}")
     return config
 
 
@@ -87,6 +91,8 @@ def _naming(file: Path) -> Iterator[None]:
         raise TrainingError(f"{file}: has no {error}; is it from nnU-Net v2?") from None
     except (ArithmeticError, AttributeError, IndexError, TypeError, ValueError) as error:
         raise TrainingError(f"{file}: is malformed ({error}); is it from nnU-Net v2?") from None
+    except RecursionError:
+        raise TrainingError(f"{file}: is nested too deeply; is it from nnU-Net v2?") from None
 
 
 def resolve_configuration(plans: Json, name: str) -> Json:
@@ -189,7 +195,7 @@ def _legacy_network(settings: Json, channels: int, heads: int) -> Network:
         raise TrainingError(f"network class {name} is not supported, only {', '.join(_BLOCKS)}")
     blocks = settings["n_conv_per_stage_encoder"]
     base, most = settings["UNet_base_num_features"], settings["unet_max_num_features"]
-    stages = len(blocks)
+    stages = len(_per_stage(blocks, len(blocks)))
     return Network(
         name=name,
         input_channels=channels,
@@ -271,6 +277,8 @@ def _resampling(settings: Json, key: str) -> Resampling:
 
 
 def _per_stage(value: Any, stages: int) -> tuple[Any, ...]:
+    if stages > MOST_STAGES:
+        raise TrainingError(f"{stages} stages are not supported, {MOST_STAGES} at most")
     entries = [value] * stages if isinstance(value, int) else value
     if len(entries) != stages:
         raise TrainingError(f"expected one entry for each of {stages} stages, found {value}")

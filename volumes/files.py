@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 # A name cut short, a digest of all of it, and the process that writes: no longer than any name.
 _PART = re.compile(r"\..*\.[0-9a-f]{8}\.\d+\.unfinished", re.DOTALL)
 _SHOWN = 40  # characters
+_JSON_BYTES = 2**23  # in memory it may become twenty times as much
 
 
 @contextmanager
@@ -81,15 +85,37 @@ def write_whole(path: Path, content: str | bytes) -> None:
         part.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
+class NotRegularError(OSError):
+    """A pipe, a device or a folder, which one may wait for without end."""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[BufferedReader]:
+    """Open a regular file; raises NotRegularError, and OSError for what cannot be opened."""
+    # Opening a pipe would wait for somebody to write to it.
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise NotRegularError(errno.EINVAL, "not a regular file", str(path))
+        with os.fdopen(file, "rb", closefd=False) as stream:
+            yield stream
+    finally:
+        os.close(file)
+
+
 def read_json(path: Path) -> Any:
     """Return what a file of JSON holds; raises OSError, or ValueError if it is none."""
+    with reading(path) as file:
+        content = file.read(_JSON_BYTES + 1)
+    if len(content) > _JSON_BYTES:
+        raise ValueError(f"larger than {_JSON_BYTES} bytes")
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(content)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content in hexadecimal; raises OSError."""
-    with path.open("rb") as file:
+    with reading(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,6 @@
 """The bytes of a scan or mask: opened safely, unpacked with their checksum, put into an array."""
 
 import math
-import os
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -14,6 +12,7 @@ import numpy.typing as npt
 from isal import igzip_lib, isal_zlib
 
 from volumes.errors import VolumeError
+from volumes.files import NotRegularError, reading
 
 Array: TypeAlias = npt.NDArray[Any]
 Dtype: TypeAlias = np.dtype[Any]
@@ -48,15 +47,10 @@ class Stream(Protocol):
 def opened(path: Path) -> Iterator[BufferedReader]:
     """Open a regular file; raises VolumeError for what cannot be opened, or read in the block."""
     try:
-        # Opening a pipe would wait for somebody to write to it.
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise VolumeError("not a regular file; copy what it holds into one")
-            with os.fdopen(file, "rb", closefd=False) as stream:
-                yield stream
-        finally:
-            os.close(file)
+        with reading(path) as file:
+            yield file
+    except NotRegularError:
+        raise VolumeError("not a regular file; copy what it holds into one") from None
     except FileNotFoundError:
         raise VolumeError("no such file; check its name") from None
     except OSError as error:

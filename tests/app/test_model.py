@@ -229,14 +229,19 @@ PER_STAGE = "kernel_sizes, strides, encoder_blocks have one entry per stage"
 CT_RULE = "CTNormalization has mean, std, percentile_00_5, percentile_99_5"
 FILES = "members name files in the model's own folder"
 BROKEN_RULES: list[tuple[str, Any, str]] = [
+    ("network/features/0", 10**9, "network.features are from 1 to 16384"),
+    ("network/encoder_blocks/0", 10**9, "network.encoder_blocks are from 1 to 64"),
+    ("network/features", [8] * 10**5, "network.features has 1 to 16 stages"),
+    ("network/strides/0/0", 0, "network.strides are from 1 to 64"),
+    ("patch_size", [1024] * 3, "patch_size is 67108864 voxels at most"),
     ("network/name", "MyUNet", "network.name is one of ('PlainConvUNet', 'ResidualEncoderUNet')"),
     ("reader", "Tiff3DIO", "reader is one of ('SimpleITKIO', 'NibabelIO'"),
     ("dtype", "bfloat16", "dtype is one of ('float32', 'float16')"),
     ("transpose", [0, 1, 1], "transpose is a permutation of 0, 1, 2"),
     ("transpose", [1, 2, 3], "transpose is a permutation of 0, 1, 2"),
-    ("spacing", [1.0, 0.0, 1.0], "spacing is positive"),
-    ("spacing", [1.0, 1.0, -1.0], "spacing is positive"),
-    ("patch_size", [16, 0, 32], "patch_size is positive"),
+    ("spacing", [1.0, 0.0, 1.0], "spacing is from 0.001 to 1000.0 mm"),
+    ("spacing", [1.0, 1.0, -1.0], "spacing is from 0.001 to 1000.0 mm"),
+    ("patch_size", [16, 0, 32], "patch_size are from 1 to 67108864"),
     ("patch_size", [16, 33, 32], "patch_size is divisible by the product of the strides"),
     ("normalization", [], "normalization has one entry per channel"),
     ("channels", ["CT"], "normalization has one entry per channel"),

@@ -4,6 +4,7 @@ import builtins
 import os
 import pickle
 import re
+import zipfile
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
@@ -300,3 +301,11 @@ def test_batch_norm_is_refused() -> None:
     weights["encoder.stages.0.0.convs.0.norm.running_mean"] = torch.zeros(6)
     with pytest.raises(TrainingError, match=r"has unexpected .*running_mean"):
         inference_weights(loaded(weights), NETWORK)
+
+
+def test_what_never_ends_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "not a regular file" in refusal(tmp_path / "pipe")
+    with zipfile.ZipFile(tmp_path / FINAL, "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("archive/data/0", bytes(2**24))
+    assert "its parts unpack to 16777216 bytes" in refusal(tmp_path / FINAL)

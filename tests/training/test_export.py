@@ -251,7 +251,10 @@ def test_a_model_that_the_app_would_refuse_names_the_trained_folder(
     folder = tmp_path / "odd"
     write_trained(folder, plans(spacing=(0.0, 1.0, 1.0)))
     message = refusal([folder], output)
-    assert message == f"{folder}: gives a model that breaks the rule that spacing is positive"
+    assert message == (
+        f"{folder / 'plans.json'}: gives a model that breaks the rule that spacing is from 0.001 to"
+        " 1000.0 mm"
+    )
     assert not output.exists()
 
 

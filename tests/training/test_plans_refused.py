@@ -126,6 +126,10 @@ REFUSED: list[tuple[str, Any, str, str]] = [
         for name in ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage")
     ),
     (f"{ARCH}/n_conv_per_stage_decoder", [2] * 3, "expected one entry for each of 2", "[2, 2, 2]"),
+    (f"{ARCH}/n_stages", 10**9, "1000000000 stages", "16 at most"),
+    (f"{ARCH}/features_per_stage", 10**9, "network.features are from", "1 to 16384"),
+    (f"{ARCH}/n_conv_per_stage", 10**9, "network.encoder_blocks are from", "1 to 64"),
+    (f"{BASE}/patch_size", [1e9] * 3, "patch_size are from", "1 to 67108864"),
     (f"{ARCH}/strides", [[1, 1], [2, 2], [2, 2]], "expected three values", "found [1, 1]"),
     ("transpose_forward", [0, 1], "expected three values", "found [0, 1]"),
     (f"{BASE}/spacing", [1.0, "x", 1.0], "is malformed", "'x'"),

@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.nnunet_models import ROOT
-from volumes.files import replacing, sha256, write_whole
+from volumes.files import read_json, replacing, sha256, write_whole
 
 
 @pytest.mark.parametrize(
@@ -139,3 +140,22 @@ def test_the_part_lies_beside_the_file_and_looks_like_none(tmp_path: Path) -> No
 def test_the_digest_is_that_of_the_content(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert sha256(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_no_more_json_is_read_than_becomes_some_memory(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_bytes(b"[" + b"[]," * (2**23 // 3) + b"[]]")
+    with pytest.raises(ValueError, match="larger than 8388608 bytes"):
+        read_json(file)
+    file.write_bytes(b"[" * 10**6)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_json(file)
+
+
+@pytest.mark.parametrize("read", [read_json, sha256])
+def test_nobody_waits_for_a_pipe(read: Callable[[Path], object], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        read(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        read(Path("/dev/zero"))
