@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from msgspec import structs
 
-from evaluation import host, settings
+from evaluation import host, scratch, settings
 from evaluation.apart import Apart, CallFailed, Check
 from evaluation.cases import Case
 from evaluation.challenges import CaseLimits
@@ -27,7 +27,7 @@ from evaluation.store import Store
 from evaluation.submission import Submission
 from evaluation.tables import results as tables
 from evaluation.tables.csv_file import write_csv
-from evaluation.trial import MeasuredRunner, remove
+from evaluation.trial import MeasuredRunner
 from volumes.files import sha256, write_whole
 
 ATTEMPTS = 3  # at a case that fails through no fault of the submission
@@ -63,14 +63,15 @@ def evaluate(plan: Plan, out: TextIO) -> list[Record]:
         made_with = settings.settings_of(described, conditions, gpu.uuid if gpu else None)
         settings.check(store, made_with, resume=plan.resume)
         check_files(store, plan.cases, challenge.scoring)
-        remove(store.work)  # what a run that was killed has left of a case
-        store.work.mkdir(parents=True, exist_ok=True)
         settings.save(store, made_with)
         progress = Progress(out, len(plan.cases))
         for case in plan.cases:
             for remark in case.remarks:
                 progress.say(f"notice: {remark}")
-        with MeasuredRunner(runner, conditions, store.work, gpu, progress.tick) as measured:
+        with (
+            scratch.folder(scratch.private()) as folder,
+            MeasuredRunner(runner, conditions, folder, gpu, progress.tick) as measured,
+        ):
             environment = described | {"gpu": gpu and vars(gpu)} | host.facts()
             with contextlib.closing(Apart()) as apart:
                 records = _Run(measured, plan.cases, store, environment, progress, apart).all()

@@ -17,7 +17,7 @@ class Usage(Struct, frozen=True, forbid_unknown_fields=True):
     """What a run used besides the GPU. None: not measured."""
 
     runtime_s: float  # from the engine's StartedAt to its FinishedAt
-    wall_s: float  # from before the container is made to after it is removed
+    wall_s: float  # from before the container is made to after it is removed, its log aside
     flare_time_s: float  # as the organisers count: wall time around the whole `docker run`
     exit_code: int | None  # None: the harness stopped it
     cpu_s: float | None

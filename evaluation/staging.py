@@ -30,7 +30,7 @@ SHOWN = 3  # names in a message
 
 
 def stage(case: Case, work: Path, contract: Contract) -> None:
-    """Make work/inputs with a copy of the scan, and work/outputs, which anyone may write to.
+    """Make work/inputs with a copy of the scan, and work/outputs, which its container may write to.
 
     Raises EvaluationError when a scan that must be converted is damaged.
     """
@@ -44,7 +44,7 @@ def stage(case: Case, work: Path, contract: Contract) -> None:
             # A copy, not a link: what can write to inputs/ must not reach the organisers' own file.
             shutil.copyfile(scan, inputs / scan.name)
     # None of it may depend on the umask: the image may have a user of its own.
-    for path in (work, inputs, *inputs.rglob("*")):
+    for path in (inputs, *inputs.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     outputs.chmod(0o777)
 
@@ -70,7 +70,7 @@ def collect(case: Case, outputs: Path, mask: Path, contract: Contract) -> tuple[
     has our owner and mode, and is on the disk before anything is said of it.
     """
     converted = contract.mask.endswith(".mha")
-    taken = mask.with_name(f"{mask.name}.mha") if converted else mask
+    taken = outputs.with_name(f"{mask.name}.mha") if converted else mask
     try:
         source, remark = _find(case, outputs, contract)
         _copy(source, taken, f"{source.name} in {_shown(source.parent, outputs)}")

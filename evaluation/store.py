@@ -5,7 +5,6 @@ half-written. Measuring and scoring write it one after the other: a case that wa
 measured again because its scoring was interrupted.
 """
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from evaluation import json_file
 from evaluation.errors import EvaluationError
 from evaluation.record import AREA_ABOVE, Record
 from evaluation.scoring.assess import OF_FAILED
+from evaluation.scratch import lock
 from evaluation.states import State
 
 
@@ -22,7 +22,8 @@ class Store:
     """The output folder of a run; one harness at a time.
 
     cases/ holds the records, predictions/ the masks, curves/ the GPU's samples, logs/ what the
-    submission printed, plots/ and overlays/ pictures made of these.
+    submission printed, plots/ and overlays/ pictures made of these. .work/ holds the locks of a
+    batch's workers.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,14 +34,13 @@ class Store:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other harnesses out; raises EvaluationError when one is at work here."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise EvaluationError(
-                    f"{self.folder}: another evaluation writes there; choose another --output"
-                ) from error
+
+        def refuse() -> None:
+            raise EvaluationError(
+                f"{self.folder}: another evaluation writes there; choose another --output"
+            )
+
+        with lock(self.folder / ".lock", refuse):
             yield
 
     def mask(self, case: str) -> Path:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from evaluation.gpu.processes import contamination, foreign
 from evaluation.gpu.sampler import GpuLost, Sampler
 from evaluation.record import Record, Usage, Vram
 from evaluation.runners import InfrastructureError, Job, Outcome, Runner
+from evaluation.scratch import remove
 from evaluation.staging import collect, stage
 from evaluation.states import State, of_outcome
 from volumes.files import sha256
@@ -37,7 +37,7 @@ FILES = 1000  # that a submission may leave in outputs/
 TERMINATED = 128 + signal.SIGTERM
 SIGNAL_S = 1.0  # for a signal to reach every process that it was sent to
 LOG_LINES = 50  # in a case's JSON; logs/ has more
-FREE_MIB = 512  # must stay free where the results go
+FREE_MIB = 512  # must stay free where the results go, and where a case lies while it runs
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ class MeasuredRunner:
     gpu: Gpu | None = None
     tick: Callable[[], None] = lambda: None
     _sampler: Sampler | None = None
+    _failed: bool = False  # the last run, through no fault of the submission
     _quiet_s: float = 0.0  # since when the GPU is sampled and nothing of ours is on it
 
     def __enter__(self) -> Self:
@@ -103,20 +104,25 @@ class MeasuredRunner:
 
     def run(self, case: Case, mask: Path) -> Trial:
         """Run the submission on one case; its mask, if it ends well, is copied to `mask`."""
+        mask.parent.mkdir(parents=True, exist_ok=True)
         mask.unlink(missing_ok=True)
-        with _folder(self.folder, case.name) as work:
+        with _folder(self.folder) as work:
             contract = self.conditions.challenge.contract
             stage(case, work, contract)
             try:
+                if self._failed:
+                    self.runner.reap()
+                    self._failed = False
                 self._wait_for_quiet()
-                check_disk(self.folder)
+                check_disk(self.folder, mask.parent)
                 timeout_s = self.conditions.timeout_s
                 outcome = self.runner.run(Job(case.name, work, timeout_s, self._watch(work)))
                 self._check_signals(outcome)
-                check_disk(self.folder)  # or what failed did so for want of space
+                check_disk(self.folder, mask.parent)  # or what failed did so for want of space
                 vram, curve = self._vram(outcome)
             except (GpuLost, InfrastructureError) as error:
                 self._stop_sampling()  # the next run starts anew
+                self._failed = True
                 return Trial(State.INFRA_ERROR, str(error))
             state, message = of_outcome(outcome, self.conditions.limits, timeout_s)
             if state is not State.OK:
@@ -190,7 +196,7 @@ class MeasuredRunner:
         until_s = self._quiet_s = time.monotonic()
         curve = sampler.curve(before_s - BASELINE_S, until_s)
         usage = asdict(measure(curve, start_s, finish_s, before))
-        flare_max, flare_area = flare_numbers(curve, before_s, outcome.removed_s)
+        flare_max, flare_area = flare_numbers(curve, before_s, before_s + outcome.wall_s)
         seen = sampler.processes(before_s - BASELINE_S, until_s)
         others = foreign(seen, lambda one: self.runner.owns(one.cgroup or "", one.session))
         accounted = [p.accounted_mib for p in seen if p.accounted_mib is not None]
@@ -210,13 +216,14 @@ class MeasuredRunner:
         return vram, curve
 
 
-def check_disk(folder: Path) -> None:
+def check_disk(*folders: Path) -> None:
     """Raise InfrastructureError when there is too little room for what a case writes."""
-    free_mib = shutil.disk_usage(folder).free / 2**20
-    if free_mib < FREE_MIB:
-        raise InfrastructureError(
-            f"{folder}: {free_mib:.0f} MiB are free, less than {FREE_MIB}; make room"
-        )
+    for folder in folders:
+        free_mib = shutil.disk_usage(folder).free / 2**20
+        if free_mib < FREE_MIB:
+            raise InfrastructureError(
+                f"{folder}: {free_mib:.0f} MiB are free, less than {FREE_MIB}; make room"
+            )
 
 
 def _usage(outcome: Outcome) -> Usage:
@@ -232,18 +239,16 @@ def _usage(outcome: Outcome) -> Usage:
 
 
 @contextlib.contextmanager
-def _folder(parent: Path, name: str) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=parent))
+def _folder(parent: Path) -> Iterator[Path]:
+    """Yield a folder that no other user can enter, and whose name says nothing of the case.
+
+    A container may leave programs in outputs/ that run as root for whoever starts them.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="case-", dir=parent))
     try:
         yield folder
     finally:
         remove(folder)
-
-
-def remove(folder: Path) -> None:
-    """Remove a folder, as far as that is possible: a container may leave what only root can."""
-    # Not shutil.rmtree: a submission may nest folders deeper than Python's functions may.
-    subprocess.run(["rm", "-rf", "--", folder], stderr=subprocess.DEVNULL, check=False)
 
 
 def _excess(outputs: Path, limit_mib: int) -> str | None:

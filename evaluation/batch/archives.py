@@ -11,13 +11,14 @@ from msgspec import Struct
 
 from evaluation import json_file
 from evaluation.batch.inspection import inspect
-from evaluation.batch.machine import Check, Machine, is_free, lock
+from evaluation.batch.machine import Machine
 from evaluation.batch.messages import Entrant
 from evaluation.contracts import Contract
 from evaluation.gpu.devices import Gpu
 from evaluation.runners import InfrastructureError, InputError, Runner, images
 from evaluation.runners.docker import DockerRunner, connect, reap
 from evaluation.runners.engine_errors import engine_errors
+from evaluation.scratch import Check, is_free, lock
 
 # Times the archive's size: the engine unpacks all of it before it unpacks its layers, and gzip
 # makes about half of an image.

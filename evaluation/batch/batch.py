@@ -14,10 +14,10 @@ from evaluation.batch.dispatch import Dispatch
 from evaluation.batch.messages import Entrant
 from evaluation.cases import Case
 from evaluation.record import Record
+from evaluation.scratch import remove
 from evaluation.states import State
 from evaluation.store import Store
 from evaluation.tables.markup import markdown_table
-from evaluation.trial import remove
 
 SHOWN = 3  # cases in a line
 

@@ -6,46 +6,13 @@ beside the other.
 """
 
 import contextlib
-import fcntl
-import os
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self, TextIO
+from typing import Self
 
-from evaluation.errors import EvaluationError
-from evaluation.trial import remove
-
-POLL_S = 0.05
-
-Check = Callable[[], None]  # called while a lock is waited for; raises to give up
-
-
-@contextlib.contextmanager
-def lock(path: Path, check: Check = lambda: None, *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock on a file, which is made if it is not there; wait for it as long as need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        while not _taken(file, shared=shared):
-            check()
-            time.sleep(POLL_S)
-        yield
-
-
-def is_free(path: Path) -> bool:
-    """Return whether there is no lock on this file, not even a shared one."""
-    with path.open("a") as file:
-        return _taken(file, shared=False)
-
-
-def _taken(file: TextIO, *, shared: bool) -> bool:
-    try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+from evaluation import scratch
+from evaluation.scratch import Check, is_free, lock
 
 
 @dataclass(frozen=True)
@@ -82,14 +49,8 @@ class Machine:
     @contextlib.contextmanager
     def device(self, name: str, check: Check) -> Iterator[Path]:
         """Have a GPU to oneself; yields an empty folder for what exists during a run only."""
-        with lock(self.folder / f"{name}.lock", check):
-            scratch = self.folder / name
-            remove(scratch)  # what a worker that was killed has left
-            scratch.mkdir()
-            try:
-                yield scratch
-            finally:
-                remove(scratch)
+        with lock(self.folder / f"{name}.lock", check), scratch.folder(self.folder) as folder:
+            yield folder
 
     @contextlib.contextmanager
     def _kind(self, ours: str, theirs: str, check: Check) -> Iterator[None]:
@@ -106,12 +67,5 @@ class Machine:
 
 
 def here() -> Machine:
-    """Return this machine, as this user's workers share it.
-
-    Raises EvaluationError when the folder is another user's.
-    """
-    folder = Path(tempfile.gettempdir()) / f"flare-batch-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise EvaluationError(f"{folder}: belongs to another user; set TMPDIR to another place")
-    return Machine(folder)
+    """Return this machine, as this user's workers share it; raises EvaluationError."""
+    return Machine(scratch.private())

@@ -10,13 +10,14 @@ from distributed import Worker, WorkerPlugin
 from evaluation import harness, host, json_file, settings
 from evaluation.apart import Apart, CallFailed
 from evaluation.batch import archives
-from evaluation.batch.machine import Machine, lock
+from evaluation.batch.machine import Machine
 from evaluation.batch.messages import Answer, Done, Entrant, Failed, Lost, Refused
 from evaluation.cases import Case
 from evaluation.errors import EvaluationError
 from evaluation.gpu.devices import Gpu
 from evaluation.record import Record
 from evaluation.runners import InputError
+from evaluation.scratch import lock
 from evaluation.states import State
 from evaluation.store import Store
 from evaluation.teams import Entry

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import sys
-import tempfile
 from pathlib import Path
 
 from evaluation.cli import options
@@ -25,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Measure, and say so; return 0 when the submission makes its limits."""
+    from evaluation import scratch
     from evaluation.bench import bench
     from evaluation.cases import find
     from evaluation.gpu import devices
@@ -36,8 +36,7 @@ def run(given: argparse.Namespace) -> int:
     gpu = devices.find(given.gpu)
     with (
         contextlib.closing(submission.runner(conditions, gpu)) as runner,
-        # A container may leave what this user cannot remove.
-        tempfile.TemporaryDirectory(prefix="flare-bench-", ignore_cleanup_errors=True) as work,
-        MeasuredRunner(runner, conditions, Path(work), gpu) as measured,
+        scratch.folder(scratch.private()) as folder,
+        MeasuredRunner(runner, conditions, folder, gpu) as measured,
     ):
         return 0 if bench(measured, cases, given.repeat, sys.stdout) else 1

@@ -67,6 +67,7 @@ class Outcome(Reading):
     started_s: float  # its first process started
     finished_s: float  # its first process ended
     removed_s: float  # after the container was removed
+    log_s: float = 0.0  # of these, in which its log was fetched
     exit_code: int | None  # None: the harness ended it, see `stopped`
     stopped: str | None  # TIMEOUT, MEMORY, or the reason that `watch` gave
     measured_by: str = UNMEASURED
@@ -79,8 +80,8 @@ class Outcome(Reading):
 
     @property
     def wall_s(self) -> float:
-        """From before the container is made to after it is removed."""
-        return self.removed_s - self.created_s
+        """From before the container is made to after it is removed, fetching its log aside."""
+        return self.removed_s - self.created_s - self.log_s
 
 
 class Runner(Protocol):

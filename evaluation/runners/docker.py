@@ -71,13 +71,16 @@ def hands_in_gpus(client: docker.DockerClient) -> bool:
 
 
 def reap(client: docker.DockerClient) -> int:
-    """Remove the containers of harnesses that have ended; return how many there were."""
-    removed = 0
+    """Remove the containers of harnesses that have ended; return how many there were.
+
+    Also those of this process, which runs none now: an engine that failed may have kept one.
+    """
+    removed, ours = 0, owner.token()
     with engine_errors("containers of an earlier run cannot be removed"):
         for container in client.containers.list(
             all=True, filters={"label": OWNER_LABEL}, ignore_removed=True
         ):
-            if owner.is_dead(container.labels[OWNER_LABEL]):
+            if (label := container.labels[OWNER_LABEL]) == ours or owner.is_dead(label):
                 with contextlib.suppress(docker.errors.NotFound):
                     container.remove(force=True, v=True)
                 removed += 1
@@ -212,7 +215,8 @@ class DockerRunner:
         state = container.attrs["State"]
         if state.get("OOMKilled"):
             reading = replace(reading, oom_kills=max(1, reading.oom_kills))
-        log = log_of(container)
+        asked_s = time.monotonic()
+        log, log_s = log_of(container), time.monotonic() - asked_s
         container.remove(force=True, v=True)
         began, finished = started_s, ended_s
         # The engine's stamps are of the wall clock: if that was set meanwhile, ours have to do.
@@ -224,6 +228,7 @@ class DockerRunner:
             started_s=began,
             finished_s=finished,
             removed_s=time.monotonic(),
+            log_s=log_s,
             exit_code=None if stopped else int(state["ExitCode"]),
             stopped=stopped,
             **vars(reading),

@@ -45,6 +45,8 @@ def create(
     client: docker.DockerClient, image_id: str, command: list[str] | None, options: dict[str, Any]
 ) -> Container:
     """Make a container; raises Unstarted."""
+    # The proxy of Docker's own command, perhaps with a password, is none of a stranger's business.
+    options = options | {"use_config_proxy": False}
     try:
         return client.containers.create(image_id, command, **options)
     except docker.errors.ImageNotFound:

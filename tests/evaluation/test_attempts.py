@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,11 @@ from tests.evaluation.scripted import Act, Scenario, Scripted, write_mask
 from tests.submissions import SHAPE, save, write_cases
 
 BROKEN = InfrastructureError("the engine is gone")
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 class Evaluation:
@@ -49,7 +56,7 @@ class Evaluation:
         finally:
             self.ran = "".join(runner.jobs)
             assert runner.closed
-            assert list((self.output / ".work").iterdir()) == []
+            assert list(self.folder.glob("flare-*/run-*")) == []
 
     def table(self) -> dict[str, str]:
         """The cases of results.csv with their states, which tables.md must have too."""
@@ -236,10 +243,11 @@ def test_a_reference_that_was_spoilt_is_found_before_a_failed_case_is_run_again(
 
 def test_what_a_killed_run_left_of_a_case_is_cleared_away(tmp_path: Path) -> None:
     evaluation = Evaluation(tmp_path, "a")
-    left = evaluation.output / ".work" / "a-killed"
-    save(left / "outputs" / "a.nii.gz", np.zeros(SHAPE, np.uint8))
+    work = tmp_path / f"flare-{os.getuid()}" / "run-killed"
+    work.parent.mkdir(mode=0o700)
+    save(work / "case-a" / "outputs" / "a.nii.gz", np.zeros(SHAPE, np.uint8))
     assert evaluation.run()["a"].state is State.OK
-    assert not left.exists()
+    assert not work.exists()
 
 
 def test_a_reference_that_has_changed_is_scored_against_anew_without_a_run(tmp_path: Path) -> None:

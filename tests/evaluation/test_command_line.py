@@ -290,7 +290,7 @@ def start(place: Place, options: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*HEEDING, sys.executable, "-m", "evaluation", "run", *command, *options],
         cwd=place.folder / "submission",
-        env={**os.environ, "PYTHONPATH": str(engine.ROOT)},
+        env={**os.environ, "PYTHONPATH": str(engine.ROOT), "TMPDIR": str(place.folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -299,11 +299,11 @@ def start(place: Place, options: list[str]) -> subprocess.Popen[str]:
 
 
 def left_running(place: Place) -> list[str]:
-    """The processes that run in the output folder of this test."""
+    """The processes of submissions that this test has started."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if str((process / "cwd").readlink()).startswith(str(place.output)):
+            if str((process / "cwd").readlink()).startswith(str(place.folder / "flare-")):
                 found.append((process / "cmdline").read_text())
         except OSError:
             continue
@@ -317,7 +317,7 @@ def test_ctrl_c_keeps_what_was_measured_and_the_run_can_be_resumed(
 ) -> None:
     run = start(place, interrupted)
     for _ in range(6000):
-        if list((place.output / ".work").glob("slow-*")) or run.poll() is not None:
+        if list(place.folder.glob("flare-*/*/*/inputs/slow*")) or run.poll() is not None:
             break
         time.sleep(0.01)
     time.sleep(1.5)  # the submission has started by now
@@ -327,7 +327,7 @@ def test_ctrl_c_keeps_what_was_measured_and_the_run_can_be_resumed(
     assert said == "interrupted; what `run` has measured is kept, see --resume\n"
     assert states(place.output) == {"a": "ok", "b": "ok"}
     assert "Summary of 2 cases." in (place.output / "tables.md").read_text()
-    assert list((place.output / ".work").iterdir()) == []
+    assert list(place.folder.glob("flare-*/run-*")) == []
     assert left_running(place) == []
     if interrupted[0] == "--image":
         of_image = ["ps", "--all", "--quiet", "--filter", f"ancestor={interrupted[1]}"]

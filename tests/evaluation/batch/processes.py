@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from evaluation.batch import archives
-from evaluation.batch.machine import Check, Machine
+from evaluation.batch.machine import Machine
 from evaluation.batch.messages import Entrant
 from evaluation.gpu.devices import Gpu
 from evaluation.runners import InputError, Runner
 from evaluation.runners.process import ProcessRunner
+from evaluation.scratch import Check
 
 
 @contextmanager

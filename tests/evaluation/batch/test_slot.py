@@ -132,13 +132,13 @@ def test_a_worker_that_is_told_to_stop_ends_its_submission(setting: Setting) -> 
         target=lambda: answers.append(slot.measure(setting.team, setting.cases[0], 1))
     )
     worker.start()
-    while not list((setting.machine.folder / "slot-0").glob("a-*/inputs/*")):
+    while not list(setting.machine.folder.glob("run-*/case-*/inputs/*")):
         time.sleep(0.02)
     slot.stop()
     worker.join(10)
     assert answers == [Lost()]
     assert setting.store.load("a") is None
-    assert not (setting.machine.folder / "slot-0").exists()
+    assert list(setting.machine.folder.glob("run-*")) == []
     setting.write(GOOD)
     assert isinstance(slot.measure(setting.team, setting.cases[0], 1), Done)
     slot.release()
@@ -151,7 +151,7 @@ def test_a_job_s_end_that_its_submission_hears_first_is_not_the_submission_s_fai
     slot = setting.slot()
 
     def end() -> None:
-        while not list((setting.machine.folder / "slot-0").glob("a-*/outputs/heard")):
+        while not list(setting.machine.folder.glob("run-*/case-*/outputs/heard")):
             time.sleep(0.001)
         time.sleep(0.3)
         slot.end()

@@ -1,0 +1,73 @@
+"""What of the organisers' machine reaches a container, and what of a container its figures."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from docker.models.containers import Container
+
+from evaluation.batch.inspection import inspect
+from evaluation.runners import docker as runner_module
+from evaluation.runners.docker import connect, log_of
+from tests import engine
+from tests.evaluation.challenges import FLARE24
+from tests.evaluation.runners.test_runners import Scripts, base, images
+
+__all__ = ["base", "images"]  # fixtures
+
+pytestmark = pytest.mark.engine
+
+PROXY = "http://organiser:secret@proxy.example:3128"
+
+
+@pytest.fixture
+def proxied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The organisers' own settings of Docker's client, which it would hand to each container."""
+    default = {"httpProxy": PROXY, "httpsProxy": PROXY}
+    (tmp_path / "client").mkdir()
+    content = json.dumps({"proxies": {"default": default}})
+    (tmp_path / "client" / "config.json").write_text(content)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "client"))
+
+
+@pytest.mark.usefixtures("proxied")
+def test_the_organisers_proxy_stays_outside(base: str, tmp_path: Path) -> None:
+    client = connect()
+    seen = client.containers.run(base, ["env"], remove=True).decode()
+    assert "secret" in seen  # so would it be
+    outcome = Scripts("container", base, tmp_path).run("env")
+    assert "PATH=" in outcome.log
+    assert "proxy" not in outcome.log.lower()
+
+
+@pytest.mark.usefixtures("proxied")
+def test_the_organisers_proxy_stays_outside_of_an_inspection(tmp_path: Path) -> None:
+    """Its shell is the image's own, too."""
+    image = engine.build_text(
+        "ARG BASE_IMAGE=debian:bookworm-slim\nFROM ${BASE_IMAGE}\nWORKDIR /workspace\n"
+        "RUN touch predict.sh\n"
+        'ENTRYPOINT ["sh", "-c", "env | grep -i secret && exit 44; exit 42"]\n'
+    )
+    client = connect()
+    try:
+        archive = tmp_path / "team.tar.gz"
+        inspect(client, archive, f"{image.name}:latest", 4096, FLARE24.contract)
+    finally:
+        client.close()
+        engine.remove_image(image)
+
+
+def test_fetching_the_log_is_not_the_submissions_time(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(container: Container) -> str:
+        time.sleep(1.5)
+        return log_of(container)
+
+    monkeypatch.setattr(runner_module, "log_of", slow)
+    outcome = Scripts("container", base, tmp_path).run("echo said")
+    assert outcome.log == "said\n"
+    assert outcome.runtime_s < outcome.wall_s <= outcome.removed_s - outcome.created_s - 1.5
