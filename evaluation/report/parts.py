@@ -8,14 +8,13 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-
-from msgspec import to_builtins
 
 from evaluation.challenges import CaseLimits, Challenge
 from evaluation.gpu.curve_file import read_curve
 from evaluation.record import Record, row
+from evaluation.report.audience import Audience
 from evaluation.report.curves import packed
 from evaluation.report.metrics import METRICS, brief, distribution
 from evaluation.report.overlays import Overlay, overlays
@@ -76,38 +75,64 @@ class Part:
     overlays: list[Overlay]
 
 
-def part(job: tuple[Team, Challenge, int]) -> Part:
-    """Pack a team, its curves into so many intervals each."""
-    team, challenge, columns = job
-    records = team.records()
+def part(job: tuple[Team, Challenge, int, Audience]) -> Part:
+    """Pack a team, its curves into so many intervals each, for those who read it."""
+    team, challenge, intervals, audience = job
+    # In the order of their numbers: that of their names would tell which is which.
+    records = sorted(team.records(), key=lambda one: audience.case(one.case))
     rows = [row(one, challenge.limits) for one in records]
+    columns = audience.columns or COLUMNS
+    draws_curves = {"runtime_s", "baseline_mib"} <= {*columns}
     details = {
-        "columns": {name: [brief(one.get(name)) for one in rows] for name in COLUMNS},
+        "columns": {
+            name: [_shown(name, one.get(name), audience) for one in rows] for name in columns
+        },
         "logs": {
-            one.case: "\n".join(one.log)[-LOG_CHARACTERS:]
+            audience.case(one.case): audience.text("\n".join(one.log)[-LOG_CHARACTERS:])
             for one in records
-            if one.state is not State.OK
+            if one.state is not State.OK and "logs" in audience.shown
         },
         "curves": {
-            one.case: packed(read_curve(team.store.curve(one.case)), columns)
+            audience.case(one.case): packed(read_curve(team.store.curve(one.case)), intervals)
             for one in records
-            if one.vram is not None
+            if one.vram is not None and draws_curves
         },
     }
+    drawn = overlays(team.store, records) if "pictures" in audience.shown else []
     summary = {
         "name": team.name,
-        "entry": to_builtins(team.entry),
+        "shown": sorted(audience.shown),
+        "entry": _entry(team, audience),
         "lesion_label": (team.challenge() or challenge).scoring.lesion_label,
         "cases": len(records),
         "states": Counter(one.state.value for one in records),
         "figures": _figures(rows, challenge.limits),
         "healthy": healthy_figures(rows),
         "contaminated": sum(bool(one.vram and one.vram.contaminated) for one in records),
-        "facts": _facts(records),
+        "facts": _facts(records) if "machines" in audience.shown else {},
         "first": min((one.started for one in records), default=None),
         "last": max((one.started for one in records), default=None),
     }
-    return Part(summary, zipped(json.dumps(details).encode()), overlays(team.store, records))
+    named = [replace(one, case=audience.case(one.case)) for one in drawn]
+    return Part(summary, zipped(json.dumps(details).encode()), named)
+
+
+def _shown(column: str, value: object, audience: Audience) -> object:
+    if column == "case":
+        return audience.case(str(value))
+    return audience.message(str(value)) if column == "message" else brief(value)
+
+
+def _entry(team: Team, audience: Audience) -> dict[str, str] | None:
+    """Return what became of a team's archive."""
+    if team.entry is None:
+        return None
+    archive = team.entry.archive if "machines" in audience.shown else ""
+    return {
+        "state": team.entry.state,
+        "archive": archive,
+        "message": audience.message(team.entry.message),
+    }
 
 
 def zipped(content: bytes) -> str:

@@ -10,14 +10,15 @@ import numpy as np
 from evaluation.errors import EvaluationError
 from evaluation.ranking.ranking_file import Ranking, Standing, read_ranking
 from evaluation.ranking.stability import interval
+from evaluation.report.audience import Audience
 from evaluation.report.metrics import brief
 from evaluation.teams import Team
 
 PODIUM = 3  # places
 
 
-def read_standings(path: Path, teams: Sequence[Team]) -> dict[str, Any]:
-    """Return the standings of a ranking.json.
+def read_standings(path: Path, teams: Sequence[Team], audience: Audience) -> dict[str, Any]:
+    """Return the standings of a ranking.json, for those who read it.
 
     Raises EvaluationError when it is damaged, or was not made of the results of these teams.
     """
@@ -28,7 +29,14 @@ def read_standings(path: Path, teams: Sequence[Team]) -> dict[str, Any]:
         "scoring": ranking.scoring,
         "profile": msgspec.to_builtins(ranking.profile),
         "cases": len(ranking.cases),
-        "excluded": msgspec.to_builtins(ranking.excluded),
+        "excluded": [
+            {
+                "case": audience.case(one.case),
+                "team": one.team,
+                "reason": audience.message(one.reason),
+            }
+            for one in ranking.excluded
+        ],
         "teams": [team.name for team in ranking.teams],
         "missing": [team.missing for team in ranking.teams],
         "scores": [brief(score) for score in own.scores],
@@ -43,7 +51,7 @@ def read_standings(path: Path, teams: Sequence[Team]) -> dict[str, Any]:
             }
             for i, team in enumerate(ranking.teams)
         ],
-        "unranked": {team.name: team.reason for team in ranking.unranked},
+        "unranked": {team.name: audience.message(team.reason) for team in ranking.unranked},
         "places": {method: one.places for method, one in ranking.methods.items()},
         "resamples": ranking.resamples,
         "place_counts": own.place_counts,

@@ -25,9 +25,10 @@ export async function casePage(index, name) {
     row.contaminated ? el("p", { class: "warning" }, `GPU not alone: ${row.contaminated}`) : null,
     facts(row),
     neighbours(team, rows, at),
-    section("Scan, mask and reference", viewer(team.name, row.case, team.lesion_label)),
+    team.shown.includes("case-names") && team.shown.includes("pictures")
+      ? section("Scan, mask and reference", viewer(team.name, row.case, team.lesion_label)) : null,
     shown.length ? section("Overlay", shown.map(([one, i]) => overlay(team, index, i, one))) : null,
-    row.status === "ok" ? null : section("End of the log", logText(logs[row.case])),
+    row.status === "ok" || !team.shown.includes("logs") ? null : section("End of the log", logText(logs[row.case])),
     curves[row.case] ? section("GPU memory over time", caseCurve(curves[row.case], row)) : null,
     overview.teams.length > 1 ? section("This case, all teams", await others(name)) : null,
   ];
@@ -36,14 +37,17 @@ export async function casePage(index, name) {
 function facts(row) {
   const pairs = [
     ...metrics.map((metric) => [metric.label,
-      `${metricText(metric, row[metric.column])} ${row[metric.column] === null ? "" : metric.unit}`]),
-    ["Lesions", `${fixed(row.lesion_count, 0)} in the reference`],
-    ["Volume", `${fixed(row.predicted_ml, 2)} ml predicted, ${fixed(row.reference_ml, 2)} ml reference`],
-    ["Runtime", `${fixed(row.runtime_s, 2)} s from start to finish`],
-    ["Scan", `${row.size_x} × ${row.size_y} × ${row.size_z} voxels`],
-    ["Organisers' GPU", `${fixed(row.flare_max_gpu_mb, 0)} MB, ${fixed(row.flare_auc_gpu_time, 0)} MB·s`],
-    ["Attempts", fixed(row.attempts, 0)],
-  ];
+      `${metricText(metric, row[metric.column])} ${row[metric.column] === null ? "" : metric.unit}`,
+      metric.column]),
+    ["Lesions", `${fixed(row.lesion_count, 0)} in the reference`, "lesion_count"],
+    ["Volume", `${fixed(row.predicted_ml, 2)} ml predicted, ${fixed(row.reference_ml, 2)} ml reference`,
+      "predicted_ml", "reference_ml"],
+    ["Runtime", `${fixed(row.runtime_s, 2)} s from start to finish`, "runtime_s"],
+    ["Scan", `${row.size_x} × ${row.size_y} × ${row.size_z} voxels`, "size_x", "size_y", "size_z"],
+    ["Organisers' GPU", `${fixed(row.flare_max_gpu_mb, 0)} MB, ${fixed(row.flare_auc_gpu_time, 0)} MB·s`,
+      "flare_max_gpu_mb", "flare_auc_gpu_time"],
+    ["Attempts", fixed(row.attempts, 0), "attempts"],
+  ].filter(([, , ...columns]) => columns.every((name) => name in row));
   return el("dl", { class: "facts" }, pairs.map(([label, text]) =>
     el("div", {}, el("dt", {}, label), el("dd", {}, text))));
 }
@@ -59,5 +63,6 @@ async function others(name) {
   const rows = (await allRows()).filter((row) => row.case === name);
   const teams = overview.teams.map((team) => team.name);
   return caseTable({ caption: `${name}, one row a team`, rows, teams, of: name,
-    sort: { column: 2, descending: metrics[0]?.is_higher_better } });
+    sort: metrics[0] && metrics[0].column in rows[0]
+      ? { column: 2, descending: metrics[0].is_higher_better } : null });
 }

@@ -28,6 +28,7 @@ export function caseTable({ caption, rows, teams = null, of = null, sort = null 
       test: (row, value) => row.team === value,
     });
   }
+  const has = (name) => rows.length > 0 && name in rows[0]; // a page may have been made without it
   return sortableTable({
     caption,
     columns: [
@@ -36,18 +37,17 @@ export function caseTable({ caption, rows, teams = null, of = null, sort = null 
       ...(teams && !of
         ? [{ label: "Team", value: (row) => row.team, cell: (row) => teamLink(row.team) }] : []),
       { label: "State", value: (row) => stateName(row.status), cell: (row) => badge(row.status) },
-      ...metrics.map(measured),
-      { label: "Lesions", title: "in the reference", numeric: true, value: (row) => row.lesion_count,
-        cell: (row) => fixed(row.lesion_count, 0) },
-      ...VOLUMES.map(([name, label, title]) => ({ label, title, numeric: true,
+      ...metrics.filter((metric) => has(metric.column)).map(measured),
+      ...(has("lesion_count") ? [{ label: "Lesions", title: "in the reference", numeric: true,
+        value: (row) => row.lesion_count, cell: (row) => fixed(row.lesion_count, 0) }] : []),
+      ...VOLUMES.filter(([name]) => has(name)).map(([name, label, title]) => ({ label, title, numeric: true,
         value: (row) => row[name], cell: (row) => fixed(row[name], 2) })),
-      { label: "Remark", value: (row) => row.message || row.contaminated || null,
-        cell: (row) => remark(row) },
+      ...(rows.some(remark) ? [{ label: "Remark", value: (row) => remark(row) || null, cell: remark }] : []),
     ],
     rows,
     noun: teams ? "row" : "case",
     filters,
-    search: (row) => `${row.case}\n${row.team}\n${row.status}\n${row.message}`,
+    search: (row) => `${row.case}\n${row.team}\n${row.status}\n${remark(row)}`,
     sort,
   });
 }

@@ -13,6 +13,7 @@ export function overviewPage() {
   return [
     el("h1", {}, overview.title),
     el("p", { class: "lead" }, summary(teams)),
+    note(forWhom(overview.audience)),
     section("Leaderboard",
       standings ? note(method(standings))
         : note("There is no ranking yet (ranking.json), so these are figures without places."),
@@ -24,6 +25,13 @@ export function overviewPage() {
     standings ? standingsSections(standings) : null,
     metrics.length ? section("Spread over cases", boxPlots(teams, metrics)) : null,
   ];
+}
+
+function forWhom({ team, public: isPublic }) {
+  if (isPublic) return "For the public: cases are numbered.";
+  if (team) return `For ${team}: cases are numbered, and why its own failed is said.`;
+  return "For the organisers: this file has the names, pictures and references of test cases, logs and machines. "
+    + "`report --public` and `report --team NAME` make files without them.";
 }
 
 function summary(teams) {

@@ -37,7 +37,8 @@ function entry(team) {
   if (team.entry?.archive) parts.push(`Handed in as ${team.entry.archive}.`);
   if (team.first) parts.push(`Run ${period(team.first, team.last)}.`);
   const refused = team.entry?.state === "refused"
-    ? el("p", { class: "warning" }, el("strong", {}, "Refused: "), team.entry.message) : null;
+    ? el("p", { class: "warning" }, el("strong", {}, "Refused"), team.entry.message && `: ${team.entry.message}`)
+    : null;
   return [parts.length ? el("p", { class: "lead" }, parts.join(" ")) : null, refused];
 }
 
@@ -82,7 +83,7 @@ function log(row, text, team) {
     el("summary", {}, badge(row.status), " ", el("span", { class: "name" }, row.case), " ",
       el("span", { class: "said" }, row.message || stateName(row.status))),
     el("p", {}, caseLink(team.name, row.case)),
-    logText(text));
+    team.shown.includes("logs") ? logText(text) : null);
 }
 
 export function logText(text) {

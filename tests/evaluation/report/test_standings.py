@@ -12,6 +12,7 @@ from evaluation.ranking.ranking_file import (
     Unranked,
     write_ranking,
 )
+from evaluation.report.audience import organisers
 from evaluation.report.standings import read_standings
 from evaluation.store import Store
 from evaluation.teams import Team
@@ -45,7 +46,9 @@ RANKING = Ranking(
 
 def standings(folder: Path, ranking: Ranking = RANKING) -> dict[str, object]:
     write_ranking(folder / "ranking.json", ranking)
-    return read_standings(folder / "ranking.json", teams_of(folder, "a", "b", "c", "late"))
+    return read_standings(
+        folder / "ranking.json", teams_of(folder, "a", "b", "c", "late"), organisers()
+    )
 
 
 def teams_of(folder: Path, *names: str) -> list[Team]:
@@ -86,7 +89,7 @@ def test_teams_stay_in_the_rankings_order(tmp_path: Path) -> None:
 def test_a_ranking_of_other_teams_is_refused(tmp_path: Path, names: str, finding: str) -> None:
     write_ranking(tmp_path / "ranking.json", RANKING)
     with pytest.raises(EvaluationError, match=finding):
-        read_standings(tmp_path / "ranking.json", teams_of(tmp_path, *names.split()))
+        read_standings(tmp_path / "ranking.json", teams_of(tmp_path, *names.split()), organisers())
 
 
 def test_a_ranking_of_other_records_is_refused(tmp_path: Path) -> None:

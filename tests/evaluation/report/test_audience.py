@@ -1,0 +1,153 @@
+"""What a page for the public or for a team must not have, wherever in the file it might be."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import re
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from playwright.sync_api import expect
+
+from evaluation.__main__ import main
+from evaluation.report.audience import PUBLIC_COLUMNS, readers
+from evaluation.report.metrics import METRICS
+from evaluation.states import State
+from evaluation.store import Store
+from evaluation.teams import find_teams
+from tests.evaluation.records import RECORD
+from tests.evaluation.report.conftest import Reader
+from tests.evaluation.report.simulated import TRACEBACK, simulate, write_pictures, write_refused
+
+CASES = [f"FLARE_Ts_{i:04d}" for i in range(1, 9)]
+SAID = "/srv/hidden/FLARE_Ts_0003_0000.nii.gz: holds no voxel"
+OF_MACHINES = ("sha256:4f1c0e2b9d0a", "EPYC", "NVIDIA A100", "/srv")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three teams; a case of alpha and one of beta fail with a path, a name and a log."""
+    folder = tmp_path_factory.mktemp("audience") / "results"
+    simulate(folder, ["alpha", "beta", "gamma"], len(CASES), samples=20)
+    for team, case in (("alpha", CASES[2]), ("beta", CASES[5])):
+        store = Store(folder / team)
+        one = store.load(case)
+        assert one is not None
+        log = (f"{team} reads {case}", *TRACEBACK)
+        store.save(replace(one, state=State.NONZERO_EXIT, message=f"{team}: {SAID}", log=log))
+    write_pictures(folder / "alpha", 3)
+    write_refused(folder / "late", "/srv/in/late.tar.gz: holds late:latest for arm64")
+    assert main(["rank", str(folder), "--resamples", "10", "--missing", "failed"]) == 0
+    return folder
+
+
+def text_of(page: Path) -> str:
+    """All that a page holds, what it unpacks when it is asked among it."""
+    html = page.read_text()
+    assert html.rstrip().endswith("</html>")
+    blocks = re.findall(r'<script type="text/plain" id="team-\d+">(.*?)</script>', html)
+    assert len(blocks) == 4
+    return html + "".join(gzip.decompress(base64.b64decode(block)).decode() for block in blocks)
+
+
+def made(results: Path, *options: str) -> str:
+    page = results.parent / "page.html"
+    assert main(["report", str(results), "--output", str(page), *options]) == 0
+    return text_of(page)
+
+
+def found(text: str) -> set[str]:
+    secrets = [*CASES, *TRACEBACK, "alpha reads", "beta reads", *OF_MACHINES, "holds no voxel"]
+    shown = {secret for secret in secrets if secret in text}
+    return shown | ({"pictures"} if 'id="overlay-' in text else set())
+
+
+def test_the_organisers_see_everything(results: Path) -> None:
+    assert found(made(results)) >= {
+        *CASES,
+        TRACEBACK[1],
+        *OF_MACHINES,
+        "holds no voxel",
+        "pictures",
+    }
+
+
+def test_the_public_sees_nothing_of_cases_logs_machines_and_paths(results: Path) -> None:
+    text = made(results, "--public")
+    assert not found(text)
+    assert '"1", "2", "3", "4", "5", "6", "7", "8"' in text, "cases by number, in this order"
+    assert "arm64" not in text
+
+
+def test_a_team_sees_why_its_own_cases_failed(results: Path) -> None:
+    text = made(results, "--team", "beta")
+    assert found(text) == {"holds no voxel"}
+    (said,) = re.findall(r'"(\w+: [^"]*holds no voxel)"', text)
+    assert re.fullmatch(r"beta: \d_0000\.nii\.gz: holds no voxel", said)
+
+
+@pytest.mark.parametrize(
+    ("what", "shown"),
+    [
+        ("case-names", set(CASES)),
+        ("logs", {"alpha reads", "beta reads", *TRACEBACK}),
+        ("pictures", {"pictures"}),
+        ("machines", {*OF_MACHINES} - {"/srv"}),
+        ("messages", {"holds no voxel"}),
+    ],
+)
+def test_what_is_asked_for_is_shown_and_nothing_else(
+    results: Path, what: str, shown: set[str]
+) -> None:
+    assert found(made(results, "--public", "--show", what)) == shown
+
+
+def test_columns_are_chosen(results: Path) -> None:
+    text = made(results, "--public", "--columns", "status", "lesion_count")
+    assert '"lesion_count": [' in text
+    assert '"flare_time_s": [' not in text.partition("</html>")[2]
+
+
+def test_numbers_do_not_follow_the_names() -> None:
+    records = [replace(RECORD, case=f"c{i}", reference_sha256=f"{9 - i}") for i in range(10)]
+    audience = readers(records, (), ())
+    assert [audience.case(f"c{i}") for i in range(3)] == ["10", "09", "08"]
+
+
+def test_the_usual_columns_have_every_metric() -> None:
+    assert {metric.column for metric in METRICS} <= {*PUBLIC_COLUMNS}
+
+
+@pytest.mark.parametrize(
+    ("options", "finding"),
+    [
+        ("--team nobody", "no such team; there are alpha, beta, gamma, late"),
+        ("--show logs", "--show and --columns go with --public or --team"),
+        ("--public --columns dice", "--columns dice: there are case, status, dsc"),
+    ],
+)
+def test_misuse_is_one_line(
+    results: Path, capsys: pytest.CaptureFixture[str], options: str, finding: str
+) -> None:
+    assert main(["report", str(results), *options.split()]) == 1
+    said = capsys.readouterr().err
+    assert finding in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_public_page_reads_well(reader: Reader, results: Path) -> None:
+    assert main(["report", str(results), "--public"]) == 0
+    page = reader.open(results / "public.html")
+    expect(page.locator("main")).to_contain_text("For the public: cases are numbered.")
+    page = reader.open(results / "public.html", "#/team/beta")
+    expect(page.locator("main")).not_to_contain_text("It printed nothing")
+    expect(page.locator("path.curve")).to_have_count(len(find_teams(results)[0][1].cases()))
+    page = reader.open(results / "public.html", "#/team/beta/3")
+    expect(page.locator("h1")).to_contain_text("3")
+    heads = page.locator("h2").all_inner_texts()
+    assert heads == ["GPU memory over time", "This case, all teams"]
+    assert main(["report", str(results), "--public", "--columns", "status"]) == 0
+    for address in ("#/", "#/cases", "#/team/alpha", "#/team/alpha/3"):
+        reader.open(results / "public.html", address)
