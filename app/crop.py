@@ -16,16 +16,19 @@ _AIR_HU = -500  # halfway between the air of a room and water; skin, fat and the
 
 def nonzero_box(volumes: Sequence[Voxels]) -> Box:
     """Bounding box of the voxels that are not zero in any channel; all of it if every one is."""
-    return _box(volumes[0].shape, lambda i: np.logical_or.reduce([v[i] != 0 for v in volumes]))
+    return box_where(volumes[0].shape, lambda i: np.logical_or.reduce([v[i] != 0 for v in volumes]))
 
 
 def body_box(volume: Voxels) -> Box:
     """Bounding box of what is not air in a CT (HU), the couch included; all of it if all is air."""
-    return _box(volume.shape, lambda i: volume[i] > _AIR_HU)
+    return box_where(volume.shape, lambda i: volume[i] > _AIR_HU)
 
 
-def _box(shape: Sequence[int], inside: Callable[[int], NDArray[np.bool_]]) -> Box:
-    """Bounding box of ``inside``, which gives one section (of the first axis) at a time."""
+def box_where(shape: Sequence[int], inside: Callable[[int], NDArray[np.bool_]]) -> Box:
+    """Bounding box of ``inside``, which gives one section (of the first axis) at a time.
+
+    All of it where nothing is inside.
+    """
     depth, *plane = shape
     rows, columns = (np.zeros(n, bool) for n in plane)
 

@@ -114,6 +114,22 @@ class LesionFilter:
 
 
 @dataclass(frozen=True)
+class Postprocessing:
+    """What nnU-Net's apply_postprocessing does to a mask.
+
+    Of each group of label values, one group after the other, only the largest component stays.
+    ``source``: the file that says so.
+    """
+
+    keep_largest: tuple[tuple[int, ...], ...]
+    source: str
+
+    def __str__(self) -> str:
+        groups = (" and ".join(map(str, group)) for group in self.keep_largest)
+        return f"only the largest component of label {', then of '.join(groups)} ({self.source})"
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The content of ``model.json``."""
 
@@ -138,6 +154,7 @@ class ModelConfig:
     notice: str | None = None  # said to whoever runs the model
     lesion_filter: LesionFilter | None = None
     reader: str = READERS[0]  # nnU-Net's image_reader_writer, whose axes are the scan's
+    postprocessing: Postprocessing | None = None
 
 
 @dataclass(frozen=True)
@@ -379,5 +396,10 @@ def _rules(config: ModelConfig) -> list[tuple[bool, str]]:
             ),
             (kept.min_volume_ml >= 0, "lesion_filter.min_volume_ml is 0 or more"),
             (0 <= kept.min_probability < 1, "lesion_filter.min_probability is 0 or more, below 1"),
+        ]
+    if config.postprocessing is not None:
+        groups = config.postprocessing.keep_largest
+        rules += [
+            (all(min(group, default=0) > 0 for group in groups), "keep_largest names labels from 1")
         ]
     return rules

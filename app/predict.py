@@ -37,6 +37,8 @@ from app.write_behind import write_behind
 
 # Does something with the parts of a scan, along its first axis, as they are made.
 Sink = Callable[[Iterator[Part]], None]
+# Takes the probabilities of a part.
+Keep = Callable[[Probabilities], None]
 
 
 @dataclass(frozen=True)
@@ -114,16 +116,13 @@ class Predictor:
         starts again. Raises ValueError with one line for the user, BudgetError if the GPU has no
         room for one window, torch.OutOfMemoryError if the smallest plan fails.
         """
-        labels = np.empty(channels[0].voxels.shape, numpy_dtype(label_dtype(self.config)))
+        made: list[Labels] = []
 
         def collect(parts: Iterator[Part]) -> None:
-            done = 0
-            for part in parts:
-                labels[done : done + len(part.labels)] = part.labels
-                done += len(part.labels)
+            made.append(self._whole(_labels(parts, None), channels[0].voxels.shape))
 
         self._attempts(channels, collect, listener, deadline, StageClock())
-        return labels
+        return made[0]
 
     @torch.inference_mode()
     def write(
@@ -137,11 +136,13 @@ class Predictor:
         dtype, clock = numpy_dtype(label_dtype(self.config)), StageClock()
         scan = channels[0]
 
-        def mask(planes: Iterator[Labels]) -> None:
+        def mask(labels: Iterator[Labels]) -> None:
+            if self.config.postprocessing is not None:
+                labels = iter([self._whole(labels, scan.voxels.shape)])
             if suffix_of(output) == DICOM_SUFFIX:
-                write_segmentation(output, planes, scan, self.config)
+                write_segmentation(output, labels, scan, self.config)
             else:
-                write_planes(output, planes, dtype, scan)
+                write_planes(output, labels, dtype, scan)
 
         def write(parts: Iterator[Part]) -> None:
             # What is left of writing: the stages before it do most of the waiting.
@@ -170,7 +171,8 @@ class Predictor:
     def labels(self, logits: Tensor, scan: Prepared) -> Labels:
         """The labels (z, y, x) of the scan that logits (head, z, y, x) from its grid come to."""
         slabs = iter([logits.to(self.options.device)])
-        return np.concatenate(list(stream.label_slabs(slabs, scan, self.config, self.rule)))
+        parts = stream.label_slabs(slabs, scan, self.config, self.rule)
+        return self._whole(parts, [scan.grid.shape[i] for i in np.argsort(self.config.transpose)])
 
     def plan(self, channels: Sequence[Image]) -> Plan:
         """How much of this scan's way will be on the device at a time; makes the GPU's context.
@@ -251,6 +253,20 @@ class Predictor:
             made = mean([stream.probability_parts(scan, of, means)])
         return decided(made, label_rule(self.config), label_dtype(self.config), keep=True)
 
+    def _whole(self, parts: Iterator[Labels], shape: Sequence[int]) -> Labels:
+        """The labels (z, y, x) of all parts, after nnU-Net's postprocessing."""
+        labels: Labels = np.empty(shape, numpy_dtype(label_dtype(self.config)))
+        done = 0
+        for part in parts:
+            labels[done : done + len(part)] = part
+            done += len(part)
+        if self.config.postprocessing is not None:
+            # Imported where it is used: it brings a library of its own.
+            from app.largest_component import keep_largest
+
+            keep_largest(labels, self.config.postprocessing.keep_largest)
+        return labels
+
     def _means(
         self, scan: Prepared, attempt: Attempt, clock: StageClock, listener: Listener
     ) -> Means:
@@ -282,9 +298,7 @@ class Predictor:
         )
 
 
-def _labels(
-    parts: Iterator[Part], keep: Callable[[Probabilities], None] | None
-) -> Iterator[Labels]:
+def _labels(parts: Iterator[Part], keep: Keep | None) -> Iterator[Labels]:
     """The labels of the parts, whose probabilities go to ``keep``."""
     for part in parts:
         if keep is not None and part.probabilities is not None:

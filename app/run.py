@@ -225,6 +225,8 @@ def _announce(request: Request, model: Model, device: torch.device, dtype: str) 
             f"model {config.name}: no lesions below {kept.min_volume_ml:g} ml or a probability of "
             f"{kept.min_probability:g}"
         )
+    if config.postprocessing is not None:
+        print(f"model {config.name}: {config.postprocessing} stays, as nnU-Net's postprocessing")
     if request.tta and not config.mirror_axes:
         warn(f"model {config.name}: trained without mirroring, --tta does nothing")
     say(

@@ -6,7 +6,9 @@
   ``configuration``, ``folds``, ``seed``, ``mirror_axes``) to ``folder``; or
 - ``predict``: lets nnU-Net's predictor segment ``files`` (one per channel) with ``folders`` (one
   ensemble) and writes the mask to ``mask`` and, when asked, the logits to ``logits`` and beside the
-  mask the ``probabilities``.
+  mask the ``probabilities``; or
+- ``postprocess``: writes a postprocessing.pkl of ``groups`` (each a label, or a list of labels, or
+  {"region": labels}) to ``pkl`` and does what it says to each of ``masks``, a list of (in, out).
 """
 
 import json
@@ -15,10 +17,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from batchgenerators.utilities.file_and_folder_operations import load_pickle, save_pickle
 from dynamic_network_architectures import architectures
 from dynamic_network_architectures.architectures import unet
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.inference import predict_from_raw_data
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.postprocessing.remove_connected_components import (
+    load_postprocess_save,
+    remove_all_but_largest_component_from_segmentation,
+)
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -101,6 +109,22 @@ def predict(job):
     )
 
 
+def postprocess(job):
+    """nnU-Net's own postprocessing, from the file as nnU-Net writes and reads it."""
+
+    def labels(group):
+        if isinstance(group, dict):
+            return tuple(group["region"])
+        return [np.int64(v) for v in group] if isinstance(group, list) else np.int64(group)
+
+    functions = [remove_all_but_largest_component_from_segmentation] * len(job["groups"])
+    arguments = [{"labels_or_regions": labels(group)} for group in job["groups"]]
+    save_pickle((functions, arguments), job["pkl"])
+    functions, arguments = load_pickle(job["pkl"])
+    for source, target in job["masks"]:
+        load_postprocess_save(source, target, SimpleITKIO(), functions, arguments)
+
+
 if __name__ == "__main__":
     for job in json.loads(Path(sys.argv[1]).read_text()):
-        {"build": build, "predict": predict}[job["do"]](job)
+        {"build": build, "predict": predict, "postprocess": postprocess}[job["do"]](job)

@@ -7,17 +7,20 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from app.model import DTYPES, Member, ModelConfig, ModelError, save_manifest
+from app.model import DTYPES, Member, ModelConfig, ModelError, load_model, save_manifest
+from training.archive import unpacked
 from training.checkpoint import Checkpoint, inference_weights, load_checkpoint
 from training.command_line import parser
 from training.errors import TrainingError
 from training.plans import model_config
+from training.postprocessing import NONE, postprocessing_of
 from training.trained import find_checkpoints
 from volumes.command import exit_code
 from volumes.files import sha256
@@ -42,11 +45,13 @@ def export(
     checkpoint: str = "checkpoint_final.pth",
     dtype: str = "float32",
     notice: str | None = None,
+    postprocessing: str | None = None,
 ) -> list[str]:
     """Write the ensemble of all folds of all ``folders`` to ``output``; returns warnings.
 
-    Members must share everything but their weights, since their logits are averaged. Raises
-    TrainingError; ``output`` appears complete or not at all.
+    Members must share everything but their weights, since their logits are averaged.
+    ``postprocessing``: see `postprocessing_of`. Raises TrainingError; ``output`` appears whole or
+    not at all.
     """
     if output.exists():
         raise TrainingError(f"{output}: exists; remove it or choose another name")
@@ -54,9 +59,9 @@ def export(
     for number, file in enumerate(files):
         if file.resolve() in (other.resolve() for other in files[:number]):
             raise TrainingError(f"{file}: is given twice; each member of an ensemble counts once")
+    done_after, warnings = postprocessing_of(folders, files, postprocessing)
     config: ModelConfig | None = None
     members: list[Member] = []
-    warnings: list[str] = []
     unfinished = output.with_name(f".{output.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -66,7 +71,7 @@ def export(
             here = model_config(
                 folder, trained.configuration, trained.trainer, trained.mirror_axes, dtype
             )
-            config = config or dataclasses.replace(here, name=output.name, notice=notice)
+            config = config or here
             _refuse_difference(config, here, file)
             if not _KNOWN_TRAINER.fullmatch(trained.trainer):
                 warnings.append(
@@ -74,13 +79,17 @@ def export(
                     "plans, but check that it changes neither data nor inference"
                 )
             weights = unfinished / f"member_{len(members)}.safetensors"
-            _save_weights(trained, config, weights)
-            source = f"{folder.resolve().name}/{file.parent.name}/{checkpoint}"
-            source += "" if trained.epoch is None else f", epoch {trained.epoch}"
-            members.append(Member(weights.name, sha256(weights), source))
+            members.append(_save_member(trained, config, weights))
         assert config is not None
         try:
-            save_manifest(unfinished, dataclasses.replace(config, members=tuple(members)))
+            whole = dataclasses.replace(
+                config,
+                name=output.name,
+                members=tuple(members),
+                notice=notice,
+                postprocessing=done_after,
+            )
+            save_manifest(unfinished, whole)
         except ModelError as error:
             rule = str(error).partition(": ")[2].rpartition(";")[0]
             raise TrainingError(f"{folders[0]}: gives a model that {rule}") from None
@@ -100,7 +109,7 @@ def _refuse_difference(config: ModelConfig, other: ModelConfig, file: Path) -> N
             )
 
 
-def _save_weights(trained: Checkpoint, config: ModelConfig, file: Path) -> None:
+def _save_member(trained: Checkpoint, config: ModelConfig, file: Path) -> Member:
     dtype = getattr(torch, config.dtype)
     weights = {k: v.to(dtype) for k, v in inference_weights(trained, config.network).items()}
     for name, tensor in weights.items():
@@ -114,32 +123,51 @@ def _save_weights(trained: Checkpoint, config: ModelConfig, file: Path) -> None:
     except SafetensorError as error:
         raise TrainingError(f"{file}: cannot be written ({error}); make room there") from None
     file.chmod(0o644)  # safetensors leaves it to its owner; a container may run as anyone
+    *_, folder, fold, checkpoint = trained.file.resolve().parts
+    source = f"{folder}/{fold}/{checkpoint}"
+    source += "" if trained.epoch is None else f", epoch {trained.epoch}"
+    return Member(file.name, sha256(file), source)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = parser("export", __doc__)
     add = options.add_argument
-    add("folder", type=Path, metavar="TRAINED_FOLDER", help="holds plans.json and fold_X")
+    add(
+        "folder",
+        type=Path,
+        metavar="TRAINED_FOLDER",
+        help="holds plans.json and fold_X; or ZIP[/FOLDER] of nnUNetv2_export_model_to_zip",
+    )
     add("--output", type=Path, required=True, help="new folder, by custom weights/NAME")
     add("--folds", nargs="+", help="such as 0 1, or all (default: every fold there is)")
     add("--checkpoint", default="checkpoint_final.pth")
     add("--add", type=Path, nargs="+", default=[], metavar="TRAINED_FOLDER", help="more members")
     add("--dtype", choices=DTYPES, default=DTYPES[0], help="float16 halves the file")
+    add(
+        "--postprocessing",
+        metavar=f"FILE|{NONE}",
+        help="nnU-Net's postprocessing.pkl or .json (default: that of the exported folds)",
+    )
     add("--notice", help="said to whoever runs the model, for example what it is not good for")
     args = options.parse_args(arguments)
 
     def do() -> None:
-        warnings = export(
-            [args.folder, *args.add],
-            args.output,
-            args.folds,
-            args.checkpoint,
-            args.dtype,
-            args.notice,
-        )
+        with ExitStack() as archives:
+            warnings = export(
+                [archives.enter_context(unpacked(path)) for path in (args.folder, *args.add)],
+                args.output,
+                args.folds,
+                args.checkpoint,
+                args.dtype,
+                args.notice,
+                args.postprocessing,
+            )
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
+        postprocessing = load_model(args.output).config.postprocessing
+        if postprocessing is not None:
+            print(f"{args.output}: {postprocessing} stays in its masks, as in nnU-Net")
         print(f"{args.output}: {', '.join(sorted(f.name for f in args.output.iterdir()))}")
 
     return exit_code(do)

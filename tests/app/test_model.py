@@ -140,7 +140,8 @@ def test_the_file_can_be_read_by_anyone(folder: Path) -> None:
 
 def test_fields_with_a_default_may_be_left_out(folder: Path) -> None:
     def change(content: Json) -> None:
-        del content["notice"], content["lesion_filter"], content["reader"]
+        del content["notice"], content["lesion_filter"]
+        del content["reader"], content["postprocessing"]
         for key in ("mean", "std", "percentile_00_5", "percentile_99_5"):
             del content["normalization"][1][key]
 
@@ -180,7 +181,7 @@ def test_not_a_manifest(content: bytes, expected: str, folder: Path) -> None:
     assert message.endswith("; export the model again")
 
 
-OPTIONAL = ("notice", "lesion_filter", "reader")
+OPTIONAL = ("notice", "lesion_filter", "reader", "postprocessing")
 REQUIRED = [f.name for f in dataclasses.fields(ModelConfig) if f.name not in OPTIONAL]
 WRONG_KEYS: list[tuple[str, Any, str]] = [
     *(
@@ -236,6 +237,12 @@ BROKEN_RULES: list[tuple[str, Any, str]] = [
     ("patch_size", [1024] * 3, "patch_size is 67108864 voxels at most"),
     ("network/name", "MyUNet", "network.name is one of ('PlainConvUNet', 'ResidualEncoderUNet')"),
     ("reader", "Tiff3DIO", "reader is one of ('SimpleITKIO', 'NibabelIO'"),
+    (
+        "postprocessing",
+        {"keep_largest": [[1], [1, 0]], "source": "x"},
+        "keep_largest names labels from 1",
+    ),
+    ("postprocessing", {"keep_largest": [[]], "source": "x"}, "keep_largest names labels from 1"),
     ("dtype", "bfloat16", "dtype is one of ('float32', 'float16')"),
     ("transpose", [0, 1, 1], "transpose is a permutation of 0, 1, 2"),
     ("transpose", [1, 2, 3], "transpose is a permutation of 0, 1, 2"),
