@@ -62,7 +62,7 @@ app/lean/left_out.json: .venv/installed
 SBOM = runs/sbom
 LICENCES = $(SBOM)/licences.md
 IN_IMAGE = var/lib/dpkg $$(ls -d usr/share/doc/*/copyright) opt/venv/lib/python3*/site-packages/*.dist-info
-sbom: install
+sbom: .venv/installed
 	rm -rf $(SBOM) && mkdir -p $(SBOM)/root
 	docker run --rm --network none $(or $(IMAGE),$(error IMAGE is the name of an image)) \
 	    sh -c 'cd / && tar c $(IN_IMAGE)' | tar x -C $(SBOM)/root

@@ -64,7 +64,11 @@ def _parser() -> argparse.ArgumentParser:
         "--vram-budget", type=_positive_mib, metavar="MIB", help="on a GPU, context included (4096)"
     )
     add("--crop-to-body", action="store_true", help="spare the air around it (CT); masks differ")
+    add("--skip-existing", action="store_true", help="leave cases whose mask is there, and whole")
     add("--time-budget", type=_seconds, metavar="S", help=_TIME_BUDGET_HELP)
+    said = parser.add_mutually_exclusive_group().add_argument
+    said("--quiet", action="store_true", help="nothing but warnings and errors, on stderr")
+    said("--verbose", action="store_true", help="also what was read of model and scans")
     return parser
 
 

@@ -5,7 +5,7 @@ that everything behind it computes what nnU-Net computes.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from app.model import READERS
 from volumes import formats, nifti, npz
 from volumes.errors import UserError, VolumeError
-from volumes.grid import same_spacing
+from volumes.grid import grid_difference, same_spacing
 from volumes.orientation import AS_STORED, Orientation, nearest_ras
 from volumes.streams import zero_nonfinite
 
@@ -48,6 +48,10 @@ class Image:
     notes: tuple[str, ...]
     orientation: Orientation = AS_STORED
     slices: tuple[Path, ...] = ()
+
+    def __str__(self) -> str:
+        spacing = by(self.spacing_zyx)
+        return f"{self.voxels.dtype}, {by(self.voxels.shape)} voxels of {spacing} mm (z, y, x)"
 
 
 def suffix_of(path: Path) -> str:
@@ -130,6 +134,35 @@ def _turned(path: Path, image: Image) -> Image:
     return replace(image, voxels=voxels, spacing_zyx=(z, y, x), orientation=orientation)
 
 
+def read_channels(files: Sequence[Path], reader: str, series: str | None) -> list[Image]:
+    """Read the channels of one scan, which share one grid; raises ImageError."""
+    images = [read_image(f, reader, series) for f in files]
+    for file, image in zip(files[1:], images[1:], strict=True):
+        difference = same_grid(images[0], image)
+        if difference:
+            raise ImageError(f"{file}: {difference} than {files[0].name}; resample it first")
+    return images
+
+
+def is_mask_of(mask: Path, scan: Path, series: str | None) -> bool:
+    """Whether there is a label map, undamaged to its last byte, on the grid of a scan.
+
+    ``series`` as for `read_image`. Of a DICOM-SEG that is not known.
+    """
+    try:
+        header, voxels, _ = formats.read(mask)
+        is_series = scan.is_dir()
+        grid = read_image(scan, series=series).header.grid if is_series else formats.read_grid(scan)
+    except (VolumeError, ImageError):
+        return False
+    return voxels.dtype.kind == "u" and grid_difference(grid, header.grid) is None
+
+
+def probabilities_of(mask: Path) -> Path:
+    """The file of the probabilities that a mask was made of, beside it; raises ImageError."""
+    return mask.with_name(f"{mask.name[: -len(suffix_of(mask))]}.npz")
+
+
 def write_planes(
     path: str | os.PathLike[str], planes: Iterator[Array], dtype: npt.DTypeLike, like: Image
 ) -> None:
@@ -159,7 +192,7 @@ def writing_probabilities(
     They become nnU-Net's file beside the mask, ``probabilities`` in X.npz, in half precision: there
     whole, when the block ends, or not at all. Raises ImageError.
     """
-    path = mask.with_name(f"{mask.name[: -len(suffix_of(mask))]}.npz")
+    path = probabilities_of(mask)
     shape = classes, *like.voxels.shape
     try:
         with npz.writing(path, "probabilities", shape, np.dtype(np.float16)) as add:
@@ -181,11 +214,12 @@ def same_grid(a: Image, b: Image) -> str | None:
     Shape and spacing must agree, to the precision of a NIfTI header.
     """
     if a.voxels.shape != b.voxels.shape:
-        return f"different shape ({_by(b.voxels.shape)}, not {_by(a.voxels.shape)})"
+        return f"different shape ({by(b.voxels.shape)}, not {by(a.voxels.shape)})"
     if not same_spacing(a.spacing_zyx, b.spacing_zyx):
-        return f"different spacing ({_by(b.spacing_zyx)} mm, not {_by(a.spacing_zyx)} mm)"
+        return f"different spacing ({by(b.spacing_zyx)} mm, not {by(a.spacing_zyx)} mm)"
     return None
 
 
-def _by(zyx: tuple[float, ...]) -> str:
+def by(zyx: tuple[float, ...]) -> str:
+    """Lengths or numbers along the axes in words."""
     return " x ".join(f"{value:.6g}" for value in zyx)

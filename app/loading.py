@@ -15,7 +15,12 @@ from app.networks import UNet, build_network, drop_cancelled_biases, fold_two_cl
 
 
 def find_device(name: str) -> torch.device:
-    """``cuda``, ``cpu``, or for ``auto`` a GPU if one is usable; ModelError if cuda is not."""
+    """``cuda``, ``cpu``, or for ``auto`` a GPU if one is usable; ModelError if cuda is not.
+
+    Raises ValueError for another name.
+    """
+    if name not in ("auto", "cuda", "cpu"):
+        raise ValueError(f"device {name!r} is none of auto, cuda, cpu")
     if torch.cuda.is_available() and name != "cpu":
         return torch.device("cuda")
     if name == "cuda":

@@ -7,6 +7,7 @@ again with less memory or larger steps where an attempt fails for want of memory
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -22,18 +23,27 @@ from app.clock import StageClock
 from app.configuration import Configuration
 from app.deadline import Deadline, TooSlow, Work
 from app.dicom.segmentation import write_segmentation
-from app.image import DICOM_SUFFIX, Image, suffix_of, write_planes, writing_probabilities
+from app.image import (
+    DICOM_SUFFIX,
+    Image,
+    ImageError,
+    read_channels,
+    suffix_of,
+    write_planes,
+    writing_probabilities,
+)
 from app.labels import Probabilities, label_dtype, label_rule, numpy_dtype
 from app.listener import SILENT, Listener
-from app.loading import compute_dtype, find_device
-from app.memory.budget import DEFAULT_BUDGET_MIB, MIB, Plan, make_plan
+from app.loading import compute_dtype
+from app.memory.budget import MIB, Plan, make_plan
 from app.memory.buffers import stream_buffers, whole_buffers
-from app.model import Model, ModelError, load_model
+from app.model import Model, ModelError
 from app.on_device import OnDevice
 from app.preprocess import Prepared, prepare
 from app.probabilities import Part, decided, mean
 from app.restore import Labels
 from app.write_behind import write_behind
+from volumes.formats import Volume
 
 # Does something with the parts of a scan, along its first axis, as they are made.
 Sink = Callable[[Iterator[Part]], None]
@@ -60,17 +70,11 @@ class Options:
     body: bool = False
     probabilities: bool = False
 
-
-def load(folder: Path, device: str = "auto") -> Predictor:
-    """The model of a folder, its weights checked, as the command line runs it by default.
-
-    ``device``: auto, cuda or cpu. Raises ModelError, and BudgetError as `Predictor` does.
-    """
-    model = load_model(folder)
-    model.check_weights()
-    found = find_device(device)
-    budget_mib = DEFAULT_BUDGET_MIB if found.type == "cuda" else None
-    return Predictor(model, Options(found, vram_budget_mib=budget_mib))
+    def __post_init__(self) -> None:
+        if not 0 < self.step_size <= 1:
+            raise ValueError(f"step_size {self.step_size} should be more than 0 and at most 1")
+        if self.exact and self.body:
+            raise ValueError("without the air the windows lie elsewhere, and exact masks differ")
 
 
 class Predictor:
@@ -101,6 +105,36 @@ class Predictor:
             options.device,
             options.vram_budget_mib,
         )
+
+    def predict(
+        self,
+        scan: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        listener: Listener = SILENT,
+        series: str | None = None,
+    ) -> Volume:
+        """The mask of a scan: its file, or a sequence of files, one for each channel, in order.
+
+        Also a folder with a CT series in DICOM; ``series`` is its UID, where there are several.
+
+        The labels (z, y, x), uint8 or uint16, on the grid of the scan, or of its first channel;
+        `Volume.write` writes the file that the command line writes. ``listener.warn`` is told what
+        is unusual about a file. Raises ImageError for files that cannot be segmented, and what
+        `segment` raises.
+        """
+        files = [Path(scan)] if isinstance(scan, (str, os.PathLike)) else [Path(f) for f in scan]
+        channels = self.config.channels
+        if len(files) != len(channels):
+            given = ", ".join(map(str, files)) or "no file"
+            raise ImageError(
+                f"{given}: the model takes one file for each channel ({', '.join(channels)})"
+            )
+        images = read_channels(files, self.config.reader, series)
+        for file, image in zip(files, images, strict=True):
+            for note in image.notes:
+                listener.warn(f"{file}: {note}")
+        labels, first = self.segment(images, listener), images[0]
+        stored = first.orientation.stored(iter([labels]), first.header.shape_zyx, labels.dtype)
+        return Volume(next(stored), first.header)
 
     @torch.inference_mode()
     def segment(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.cases import Case, find_cases
-from app.image import Image, ImageError, read_image, same_grid
+from app.image import Image, ImageError, by, is_mask_of, probabilities_of, read_channels
 from app.lean.start import Progress, reconsider, torch_import
 from app.listener import Listener
 from app.model import Model, ModelError, find_model, load_model
@@ -45,6 +46,19 @@ class Request:
     crop_to_body: bool
     time_budget: float | None
     series: str | None
+    skip_existing: bool
+    quiet: bool
+    verbose: bool
+
+    def say(self, line: str) -> None:
+        """On stdout, unless it should be quiet."""
+        if not self.quiet:
+            say(line)
+
+    def detail(self, line: str) -> None:
+        """On stdout, if it should be verbose."""
+        if self.verbose:
+            say(line)
 
 
 def run(request: Request, known: Progress, lean: bool) -> int:
@@ -64,10 +78,13 @@ def run(request: Request, known: Progress, lean: bool) -> int:
     for refused in errors if not known.again else ():
         fail(refused)
     cases = _from(known.under_way, cases)
+    if request.skip_existing:
+        cases = [case for case in cases if not _is_done(case, request)]
     if not cases:
         return known.exit_code
     with ThreadPoolExecutor(max_workers=2) as pool:  # works while torch is being imported
-        scan = pool.submit(_read, cases[0], model.config.reader, request.series)
+        files, reader = cases[0].files, model.config.reader
+        scan = pool.submit(read_channels, files, reader, request.series)
         intact = pool.submit(model.check_weights)
         with torch_import(lean=lean):
             import app.predict  # noqa: F401
@@ -83,10 +100,23 @@ def _from(mask: str, cases: list[Case]) -> list[Case]:
     return cases[found[0] :] if found else cases
 
 
+def _is_done(case: Case, request: Request) -> bool:
+    """Whether all that was asked for of a case is there, and whole; if so, that is said."""
+    files = [case.output]
+    if request.probabilities:
+        files.append(probabilities_of(case.output))
+        if not zipfile.is_zipfile(files[1]):
+            return False
+    done = is_mask_of(case.output, case.files[0], request.series)
+    if done:
+        request.say(f"{case.name}: done before -> {' and '.join(map(str, files))}")
+    return done
+
+
 def _loaded(request: Request, model: Model, intact: Future[None]) -> Predictor | None:
     """The model ready to predict; None if it cannot be, which is said."""
     from app.loading import find_device
-    from app.memory.budget import BudgetError
+    from app.memory.budget import BudgetError, budget_on
     from app.predict import Options, Predictor
 
     try:
@@ -94,12 +124,14 @@ def _loaded(request: Request, model: Model, intact: Future[None]) -> Predictor |
         device = find_device(request.device)
         if request.device == "auto" and device.type == "cpu":
             warn("no usable NVIDIA GPU found, running on the CPU, which is much slower")
+        if request.vram_budget is not None and device.type == "cpu":
+            warn("--vram-budget does nothing on the CPU")
         options = Options(
             device,
             request.exact,
             request.step_size,
             request.tta,
-            _vram_budget(request.vram_budget, device),
+            budget_on(device, request.vram_budget),
             request.crop_to_body,
             request.probabilities,
         )
@@ -136,10 +168,10 @@ def _segment_all(
             deadline = time.perf_counter() + known.began_s + request.time_budget - _now_s()
         following = scan
         if case is not cases[-1]:
-            reader = predictor.config.reader
-            following = pool.submit(_read, cases[number + 1], reader, request.series)
+            files, reader = cases[number + 1].files, predictor.config.reader
+            following = pool.submit(read_channels, files, reader, request.series)
         try:
-            laps = _segment(predictor, case, scan, deadline)
+            laps = _segment(request, predictor, case, scan, deadline)
         except (ImageError, BudgetError) as error:
             known.exit_code = fail(error)
         except Exception as error:
@@ -147,15 +179,19 @@ def _segment_all(
             known.exit_code = fail(f"{case.files[0]}: {_reason(error)}")
         else:
             stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in laps.items())
-            say(f"{case.name}: {stages}, total {sum(laps.values()):.2f} s -> {case.output}")
+            request.say(f"{case.name}: {stages}, total {sum(laps.values()):.2f} s -> {case.output}")
         scan = following
 
 
 def _segment(
-    predictor: Predictor, case: Case, scan: Future[list[Image]], deadline: float | None
+    request: Request,
+    predictor: Predictor,
+    case: Case,
+    scan: Future[list[Image]],
+    deadline: float | None,
 ) -> dict[str, float]:
     """Write the mask of one case; returns the seconds that each stage took."""
-    start, counter = time.perf_counter(), _WindowCounter()
+    start, counter = time.perf_counter(), _WindowCounter(quiet=request.quiet)
     images = scan.result()
     waited_s = time.perf_counter() - start
 
@@ -165,11 +201,16 @@ def _segment(
 
     for note in [n for image in images for n in image.notes]:
         warn_of_scan(note)
-    listener = Listener(counter.show, lambda plan: say(f"{case.name}: {plan}"), warn_of_scan)
+    for file, image in zip(case.files, images, strict=True):
+        request.detail(f"{case.name}: {file} is {image}")
+    listener = Listener(
+        counter.show, lambda plan: request.say(f"{case.name}: {plan}"), warn_of_scan
+    )
     try:
         laps = predictor.write(images, case.output, listener, deadline)
         if deadline is not None and time.perf_counter() > deadline:
             warn_of_scan(f"done {time.perf_counter() - deadline:.1f} s after the time budget")
+        request.detail(f"{case.name}: {counter.windows} windows")
         return {"read": waited_s, **laps}
     finally:
         counter.clear()
@@ -188,26 +229,6 @@ def _make_writable(folder: Path) -> None:
         )
 
 
-def _vram_budget(mib: int | None, device: torch.device) -> int | None:
-    """The default on CUDA; None on a CPU, where there is none to keep to."""
-    from app.memory.budget import DEFAULT_BUDGET_MIB
-
-    if device.type == "cuda":
-        return mib or DEFAULT_BUDGET_MIB
-    if mib is not None:
-        warn("--vram-budget does nothing on the CPU")
-    return None
-
-
-def _read(case: Case, reader: str, series: str | None) -> list[Image]:
-    images = [read_image(f, reader, series) for f in case.files]
-    for file, image in zip(case.files[1:], images[1:], strict=True):
-        difference = same_grid(images[0], image)
-        if difference:
-            raise ImageError(f"{file}: {difference} than {case.files[0].name}; resample it first")
-    return images
-
-
 def _announce(request: Request, model: Model, device: torch.device, dtype: str) -> None:
     config = model.config
     if config.notice:
@@ -221,7 +242,7 @@ def _announce(request: Request, model: Model, device: torch.device, dtype: str) 
         warn(f"model {config.name}: --exact is nnU-Net's mask, without the model's lesion filter")
     elif config.lesion_filter is not None:
         kept = config.lesion_filter
-        say(
+        request.say(
             f"model {config.name}: no lesions below {kept.min_volume_ml:g} ml or a probability of "
             f"{kept.min_probability:g}"
         )
@@ -229,10 +250,15 @@ def _announce(request: Request, model: Model, device: torch.device, dtype: str) 
         print(f"model {config.name}: {config.postprocessing} stays, as nnU-Net's postprocessing")
     if request.tta and not config.mirror_axes:
         warn(f"model {config.name}: trained without mirroring, --tta does nothing")
-    say(
+    request.say(
         f"model {config.name}: {config.network.name}, {len(config.members)} member(s), "
         f"{'exact, ' if request.exact else ''}{dtype} on {device}, "
         f"ready {_now_s() - _process_start_s():.2f} s after process start"
+    )
+    request.detail(
+        f"model {config.name}: {model.folder}, channels {', '.join(config.channels)}, labels "
+        f"{', '.join(config.labels)}, patches of {by(config.patch_size)} voxels at "
+        f"{by(config.spacing)} mm"
     )
 
 
@@ -254,10 +280,12 @@ def _reason(error: Exception) -> str:
 class _WindowCounter:
     """One line that is overwritten, on a terminal only."""
 
-    def __init__(self) -> None:
-        self._on = sys.stderr.isatty()
+    def __init__(self, quiet: bool) -> None:
+        self._on = sys.stderr.isatty() and not quiet
+        self.windows = 0  # of the last way through the scan
 
     def show(self, done: int, of: int) -> None:
+        self.windows = of
         if self._on:
             print(f"{ERASE_LINE}window {done} of {of}", end="", file=sys.stderr, flush=True)
 

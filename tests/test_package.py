@@ -126,7 +126,9 @@ def test_the_harness_runs_scores_and_reports(
 
 
 @pytest.mark.slow
-def test_the_app_segments_with_a_model_given_by_path(call: Command, tmp_path: Path) -> None:
+def test_the_app_segments_on_the_command_line_and_from_python(
+    call: Command, tmp_path: Path
+) -> None:
     """With torch from this environment: to install it again would fetch gigabytes."""
     scan, mask = tmp_path / "scan.nii.gz", tmp_path / "mask.nii.gz"
     save(scan, np.where(lesion(), 50, -1000).astype(np.int16))
@@ -135,6 +137,14 @@ def test_the_app_segments_with_a_model_given_by_path(call: Command, tmp_path: Pa
     call("flare-segment", *files, "--model", ROOT / "weights" / "cpu-small", **torch)
     grids = [nibabel.Nifti1Image.from_filename(file).affine for file in (mask, scan)]
     np.testing.assert_array_equal(*grids)
+    model = ROOT / "weights" / "cpu-small"
+    code = (
+        f"from app import load; found = load({str(model)!r}, 'cpu').predict({str(scan)!r}); "
+        f"found.write({str(tmp_path / 'api.nii.gz')!r}); print(*found.voxels_zyx.shape)"
+    )
+    shape = call("python", "-P", "-c", code, **torch).split()
+    assert tuple(map(int, shape)) == lesion().shape[::-1]
+    assert (tmp_path / "api.nii.gz").read_bytes() == mask.read_bytes()
 
 
 def names(requirements: list[str]) -> set[str]:

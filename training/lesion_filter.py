@@ -28,12 +28,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from app import load
 from app.image import read_image
 from app.lesion_filter import find as find_lesions
 from app.lesion_filter import take_out, voxel_ml
 from app.memory.budget import BudgetError
 from app.model import MANIFEST, LesionFilter, ModelConfig, load_model, save_manifest
-from app.predict import Predictor, load
+from app.predict import Predictor
 from app.preprocess import Prepared
 from evaluation import challenges
 from evaluation.scoring.classes import score
@@ -187,7 +188,7 @@ def choose(folder: Path, cases: Sequence[Case], source: str, device: str = "auto
     _refuse_model(folder / MANIFEST, config)
     _refuse_cases(cases)
     try:
-        predictor = load(folder, device)
+        predictor = load(folder.resolve(), device)
     except BudgetError as error:
         raise TrainingError(str(error)) from None
     by_case = []

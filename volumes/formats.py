@@ -1,17 +1,20 @@
 """Every format by the name of a file: read a scan, write a mask on its grid."""
 
+import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from volumes import metaimage, nifti, nrrd
 from volumes.errors import VolumeError
+from volumes.grid import Grid
 from volumes.streams import Array, Dtype, zero_nonfinite
 
 Header: TypeAlias = nifti.Header | metaimage.Header | nrrd.Header
 
 
-_FORMATS: dict[str, Any] = {  # modules that have Header, read, header_of and write
+_FORMATS: dict[str, Any] = {  # modules with Header, read_header, read, header_of, write
     ".nii.gz": nifti,
     ".nii": nifti,
     ".mha": metaimage,
@@ -45,6 +48,12 @@ def read(
     return header, stored, zero_nonfinite(stored)
 
 
+def read_grid(path: Path) -> Grid:
+    """Read where the voxels of a file lie, and none of them; raises VolumeError."""
+    header: Header = _FORMATS[suffix_of(path)].read_header(path)
+    return header.grid
+
+
 def write(path: Path, like: Header, dtype: Dtype, planes: Iterable[Array]) -> None:
     """Write voxels of ``dtype`` on the grid of a file that was read, in the format of the name.
 
@@ -55,3 +64,20 @@ def write(path: Path, like: Header, dtype: Dtype, planes: Iterable[Array]) -> No
     form = _FORMATS[suffix_of(path)]
     header = like if isinstance(like, form.Header) else form.header_of(like.grid)
     form.write(path, header, dtype, planes)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Voxels (z, y, x) on the grid of a file that was read: a mask of a scan."""
+
+    voxels_zyx: Array
+    header: Header
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels lie."""
+        return self.header.grid
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write a file, as `write` does: in the format of its name, there whole or not at all."""
+        write(Path(path), self.header, self.voxels_zyx.dtype, [self.voxels_zyx])

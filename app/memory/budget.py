@@ -44,6 +44,11 @@ class BudgetError(UserError):
     """One line for the user: what is needed, what is allowed, what to do."""
 
 
+def budget_on(device: torch.device, mib: int | None) -> int | None:
+    """What a plan has to keep to: ``mib``, or the default; None on a CPU, where there is none."""
+    return (mib or DEFAULT_BUDGET_MIB) if device.type == "cuda" else None
+
+
 @dataclass(frozen=True)
 class Needs:
     """Bytes of what does not depend on the scan.

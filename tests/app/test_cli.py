@@ -149,6 +149,62 @@ def test_channels_on_different_grids(
     assert names(tmp_path / "out") == []
 
 
+@pytest.mark.parametrize("harm", ["none", "cut", "other", "float", "probabilities", "cut npz"])
+def test_what_is_there_and_whole_is_skipped(
+    harm: str, model: Path, tmp_path: Path, run: Run
+) -> None:
+    for number, name in enumerate("ab"):
+        scan(tmp_path / "in" / f"{name}.nii.gz", number)
+    options = ("--skip-existing", "--probabilities") if "p" in harm else ("--skip-existing",)
+    assert run(model, tmp_path / "in", tmp_path / "out", *options)[0] == 0
+    there, npz = tmp_path / "out" / "a.nii.gz", tmp_path / "out" / "a.npz"
+    before = there.read_bytes()
+    match harm:
+        case "cut":
+            there.write_bytes(before[:-5])
+        case "other":
+            write_scan(there, np.zeros((10, 24, 21), np.uint8), SPACING)
+        case "float":
+            scan(there)
+        case "probabilities":
+            npz.unlink()
+        case "cut npz":
+            npz.write_bytes(npz.read_bytes()[:-9])
+    stamps = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").iterdir()}
+    code, out, err = run(model, tmp_path / "in", tmp_path / "out", *options)
+    assert (code, err) == (0, [])
+    again = {file.name for file, stamp in stamps.items() if file.stat().st_mtime_ns != stamp}
+    assert [line for line in out if line.startswith("b: done before -> ")]
+    assert bool(again) == (harm != "none")
+    assert not any(name.startswith("b") for name in again)
+    assert len(out) == (2 if harm == "none" else 3)
+    assert there.read_bytes() == before
+    assert npz.exists() == ("p" in harm)
+
+
+def test_quiet_says_only_what_is_wrong(model: Path, tmp_path: Path, run: Run) -> None:
+    scan(tmp_path / "in" / "a.nii.gz")
+    (tmp_path / "in" / "b.nii.gz").write_bytes(b"")
+    code, out, err = run(model, tmp_path / "in", tmp_path / "out", "--quiet")
+    assert (code, out, len(err)) == (1, [], 1)
+    again = ("--quiet", "--skip-existing")
+    assert run(model, tmp_path / "in" / "a.nii.gz", tmp_path / "out", *again) == (0, [], [])
+
+
+def test_verbose_says_what_was_read(model: Path, tmp_path: Path, run: Run) -> None:
+    source = scan(tmp_path / "a.nii.gz")
+    code, out, err = run(model, source, tmp_path / "out", "--verbose")
+    assert (code, err) == (0, [])
+    usual = run(model, source, tmp_path / "out")[1]
+    assert len(out) == len(usual) + 3
+    assert out[1] == (
+        f"model tiny: {model}, channels CT, labels background, lesion, "
+        "patches of 8 x 16 x 16 voxels at 3 x 1.5 x 1.5 mm"
+    )
+    assert out[2] == f"a: {source} is int16, 10 x 24 x 22 voxels of 4 x 1.2 x 1.3 mm (z, y, x)"
+    assert re.fullmatch(r"a: \d+ windows", out[3])
+
+
 @pytest.mark.parametrize("output", ["notes", "notes/masks", "notes/mask.nii.gz"])
 def test_an_output_that_cannot_be_written(
     output: str, model: Path, tmp_path: Path, run: Run
