@@ -66,7 +66,8 @@ def read_elements(file: Path, keywords: tuple[str, ...] | None) -> Dataset:
     with opened(file) as stream:
         if not _is_signed(stream):
             raise VolumeError(
-                f"is called {DICOM_SUFFIX} and is not DICOM; export it again, or remove it"
+                f"is called {DICOM_SUFFIX}, without the signature of DICOM; export it again, or"
+                " remove it"
             )
         stream.seek(0)
         with parsing():

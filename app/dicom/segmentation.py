@@ -38,7 +38,9 @@ def write_segmentation(
     stored = like.orientation.stored(planes, like.header.shape_zyx, np.dtype(np.uint16))
     mask = np.concatenate(list(stored))
     segments = _segments(config)
-    numbers = np.zeros(max(segments) + 1, np.uint16)  # a segment's are 1, 2, 3 …
+    numbers = np.zeros(
+        max(segments) + 1, np.min_scalar_type(len(segments))
+    )  # a segment's are 1, 2, 3 …
     numbers[list(segments)] = np.arange(1, len(segments) + 1)
     with parsing():
         result = Segmentation(

@@ -62,15 +62,10 @@ class Slice:
 
 def is_slice(header: Dataset) -> bool:
     """Whether it is a CT's, and no localiser; raises VolumeError where it says nothing of it."""
-    kind = header.get("SOPClassUID")
+    kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
     if not kind:
         raise VolumeError(f"does not say what it is (SOPClassUID); {WRITE_AGAIN}")
-    if kind in _ENHANCED:
-        raise VolumeError(
-            f"{_ENHANCED[kind]} (several slices in one file) is not read; convert it to NIfTI, or"
-            " to one slice a file"
-        )
-    if kind != _CT or "LOCALIZER" in (header.get("ImageType") or ()):
+    if kind not in (_CT, *_ENHANCED) or "LOCALIZER" in (header.get("ImageType") or ()):
         return False
     if not header.get("SeriesInstanceUID"):
         raise VolumeError(f"has no SeriesInstanceUID, which every slice needs; {WRITE_AGAIN}")
@@ -79,6 +74,12 @@ def is_slice(header: Dataset) -> bool:
 
 def slice_of(file: Path, header: Dataset) -> Slice:
     """What a header says of its slice; raises VolumeError for what no slice of a CT can be."""
+    kind = header.get("SOPClassUID")
+    if kind in _ENHANCED:
+        raise VolumeError(
+            f"{_ENHANCED[kind]} (several slices in one file) is not read; convert it to NIfTI, or"
+            " to one slice a file"
+        )
     position = np.array(_numbers(header, "ImagePositionPatient", 3))
     axes = np.reshape(_numbers(header, "ImageOrientationPatient", 6), (2, 3))
     spacing_y, spacing_x = _numbers(header, "PixelSpacing", 2)
@@ -124,7 +125,7 @@ def _check_size(file: Path, header: Dataset, rows: int, columns: int, allocated:
 def _is_compressed(header: Dataset) -> bool:
     """Whether its pixels are; raises VolumeError where no decoder for them is installed."""
     from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import AllTransferSyntaxes
+    from pydicom.uid import AllTransferSyntaxes, JPEGExtended12Bit
 
     syntax = header.file_meta.get("TransferSyntaxUID", "")
     if syntax not in AllTransferSyntaxes:
@@ -136,7 +137,10 @@ def _is_compressed(header: Dataset) -> bool:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         raise VolumeError(f"{what}, which pydicom cannot decode; export it uncompressed") from None
-    if not decoder.is_available:
+    plugins = set(decoder.available_plugins)
+    if syntax == JPEGExtended12Bit and header.get("BitsAllocated") != 8:
+        plugins.discard("pillow")  # which has 8 bits only
+    if not plugins:
         by_gdcm = any("gdcm" in plugin for plugin in decoder.missing_dependencies)
         package = "python-gdcm" if by_gdcm else "pylibjpeg-openjpeg"
         raise VolumeError(f"{what}, for which a decoder is missing; pip install {package}")

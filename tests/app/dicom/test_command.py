@@ -60,7 +60,9 @@ def test_folders_of_a_folder_are_cases(model: Path, tmp_path: Path, run: Run) ->
     assert code == 1
     assert [line.partition(":")[0] for line in out] == ["model tiny", "a"]
     (line,) = err
-    assert line.startswith(f"error: {tmp_path / 'in' / 'b' / 'IM0003.dcm'}: is called .dcm and")
+    assert line.startswith(
+        f"error: {tmp_path / 'in' / 'b' / 'IM0003.dcm'}: is called .dcm, without"
+    )
     assert names(tmp_path / "out") == ["a.nii.gz"]
 
 

@@ -17,6 +17,7 @@ from pydicom.uid import (
     JPEG2000MC,
     DeflatedExplicitVRLittleEndian,
     HTJ2KLossless,
+    JPEGExtended12Bit,
     JPEGLossless,
     RLELossless,
 )
@@ -93,11 +94,11 @@ def nested(depth: int) -> Spoil:
 
 # How one slice is spoiled, and what is said of it.
 SPOILED: dict[str, tuple[Spoil, str]] = {
-    "empty": (cut(0), "is called .dcm and is not DICOM"),
+    "empty": (cut(0), "is called .dcm, without the signature of DICOM"),
     "the signature alone": (cut(132), "does not say what it is"),
     "cut in the pixels": (cut_off(100), "truncated"),
     "a pipe": (pipe, "not a regular file"),
-    "text": (lambda file: file.write_text("text " * 100), "is not DICOM"),
+    "text": (lambda file: file.write_text("text " * 100), "without the signature of DICOM"),
     "no position": (rewritten(ImagePositionPatient=None), "has no ImagePositionPatient"),
     "no orientation": (rewritten(ImageOrientationPatient=None), "has no ImageOrientationPatient"),
     "no spacing": (rewritten(PixelSpacing=None), "has no PixelSpacing"),
@@ -119,6 +120,7 @@ SPOILED: dict[str, tuple[Spoil, str]] = {
         "its pixels are packed as JPEG Lossless, Non-Hierarchical (Process 14)"
         " (1.2.840.10008.1.2.4.57), for which a decoder is missing; pip install python-gdcm",
     ),
+    "no decoder of twelve bits": (repacked(JPEGExtended12Bit), "pip install python-gdcm"),
     "no decoder but one": (repacked(HTJ2KLossless), "pip install pylibjpeg-openjpeg"),
     "no decoder at all": (repacked(JPEG2000MC), "which pydicom cannot decode"),
     "not so packed": (repacked(RLELossless), "pydicom cannot read it"),

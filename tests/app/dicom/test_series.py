@@ -9,8 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from pydicom import Dataset
-from pydicom.uid import JPEGLSLossless, RLELossless, SecondaryCaptureImageStorage
+from pydicom import Dataset, dcmread
+from pydicom.data import get_testdata_file
+from pydicom.uid import (
+    EnhancedCTImageStorage,
+    JPEGLSLossless,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
 
 from app.image import Image, ImageError, read_image
 from tests.app.dicom.made import (
@@ -106,6 +113,19 @@ def test_signed_pixels_and_an_overlay_above_them(tmp_path: Path) -> None:
     assert np.array_equal(read_image(save(tmp_path, made)).voxels, values)
 
 
+@pytest.mark.parametrize("name", ["CT_small.dcm", "693_J2KI.dcm", "J2K_pixelrep_mismatch.dcm"])
+def test_slices_of_scanners_are_read_as_by_itk(name: str, tmp_path: Path) -> None:
+    """pydicom's own samples: of a GE, packed as JPEG 2000, and packed with another sign."""
+    original = dcmread(str(get_testdata_file(name, download=False)))
+    for number in range(2):
+        original.ImagePositionPatient, original.SOPInstanceUID = [0, 0, number], generate_uid()
+        original.SeriesInstanceUID = SERIES
+        original.save_as(tmp_path / f"{number}.dcm")
+    image = read_image(tmp_path)
+    assert np.array_equal(image.voxels, sitk.GetArrayFromImage(by_itk(tmp_path)))
+    assert image.voxels.std() > 100
+
+
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
 def test_compressed_pixels(syntax: str, tmp_path: Path) -> None:
     made = slices(ct(), SPACING)
@@ -171,6 +191,15 @@ def test_a_series_among_others_is_chosen_by_its_uid(tmp_path: Path) -> None:
         ]
 
 
+def test_another_series_in_one_file_is_no_hindrance(tmp_path: Path) -> None:
+    enhanced = slices(ct(), SPACING)[0]
+    enhanced.SOPClassUID, enhanced.SeriesInstanceUID = EnhancedCTImageStorage, f"{SERIES}.2"
+    folder = save(tmp_path, [*slices(ct(), SPACING), enhanced])
+    assert np.array_equal(read_image(folder, series=SERIES).voxels, ct())
+    with pytest.raises(ImageError, match="Enhanced CT"):
+        read_image(folder, series=f"{SERIES}.2")
+
+
 def test_a_copy_is_left_out_with_a_word(tmp_path: Path) -> None:
     made = slices(ct(), SPACING)
     image = read_image(save(tmp_path, [*made, made[2]]))
@@ -204,7 +233,7 @@ def of_every_slice(**elements: Any) -> Callable[[list[Dataset]], object]:
 
 
 def several_slices_in_one_file(made: list[Dataset]) -> None:
-    made[0].SOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
+    made[0].SOPClassUID = EnhancedCTImageStorage
 
 
 # How the slices of a series are changed, and what is said of it.
