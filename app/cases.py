@@ -10,7 +10,7 @@ from pathlib import Path
 from app.dicom.files import is_dicom
 from app.image import DICOM_SUFFIX, SUFFIXES, ImageError, suffix_of
 
-_CHANNEL = re.compile(r"(.+)_(\d{4})")
+_CHANNEL = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 
 
 @dataclass(frozen=True)

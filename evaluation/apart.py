@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from evaluation.errors import EvaluationError
 from evaluation.parent import end_with
-from evaluation.runners import printable
+from evaluation.runners import short_line
 
 LIMIT_S = 600.0  # for one call: to score the largest scan there is takes a tenth of that
 TICK_S = 0.1
@@ -55,7 +55,7 @@ class Apart:
             self.close()
             raise
         if error is not None:
-            raise error if isinstance(error, EvaluationError) else CallFailed(printable(error))
+            raise error if isinstance(error, EvaluationError) else CallFailed(short_line(error))
         return result  # type: ignore[no-any-return]
 
     def close(self) -> None:

@@ -17,10 +17,11 @@ from evaluation.record import Vram
 from evaluation.scoring.assess import check
 from evaluation.scoring.rules import ScoringRules
 from evaluation.states import State
-from evaluation.tables.markup import markdown_row, markdown_table
+from evaluation.tables.markup import in_markdown, markdown_row, markdown_table
 from evaluation.trial import MeasuredRunner, Trial
 from volumes import nifti
 from volumes.grid import Grid
+from volumes.text import one_line
 
 TINY = "tiny"  # a scan with next to nothing in it: what it takes is start-up
 TINY_SIZE = 32
@@ -54,7 +55,7 @@ def bench(runner: MeasuredRunner, cases: Sequence[Case], repeat: int, out: TextI
     """
     challenge, gpu = runner.conditions.challenge, runner.gpu
     for remark in (remark for case in cases for remark in case.remarks):
-        print(f"notice   {remark}", file=out)
+        print(one_line(f"notice   {remark}"), file=out)
     print(f"machine  {host.description()}, {gpu.name if gpu else 'no GPU'}", file=out)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         tiny = _tiny_case(Path(folder), channels=len(cases[0].scans))
@@ -98,7 +99,8 @@ def _startup_s(trials: Sequence[Trial], out: TextIO) -> float | None:
     walls = [trial.outcome.wall_s for trial in trials if trial.outcome is not None]
     failed = next((trial for trial in trials if trial.state is not State.OK), None)
     if failed is not None:
-        print(f"start-up {UNMEASURED}: {failed.state} on a tiny scan, {failed.message}", file=out)
+        why = f"{failed.state} on a tiny scan, {failed.message}"
+        print(one_line(f"start-up {UNMEASURED}: {why}"), file=out)
         return None
     shown = spread(walls).text(2)
     print(f"start-up {shown} s: the whole of a run on a scan of {TINY_SIZE} voxels cubed", file=out)
@@ -108,14 +110,14 @@ def _startup_s(trials: Sequence[Trial], out: TextIO) -> float | None:
 def _row(
     case: Case, trials: Sequence[Trial], startup_s: float | None, limits: CaseLimits
 ) -> tuple[str, bool]:
-    size = " x ".join(str(n) for n in case.grid.shape_zyx[::-1])
+    name, size = in_markdown(case.name), " x ".join(str(n) for n in case.grid.shape_zyx[::-1])
     failed = next((trial for trial in trials if trial.state is not State.OK), None)
     if failed is not None:
-        why = failed.message.replace("|", "\\|")  # what it printed last may look like a table
-        return markdown_row([case.name, size, *[""] * 6, f"FAIL: {failed.state}, {why}"]), False
+        verdict = f"FAIL: {failed.state}, {in_markdown(failed.message)}"
+        return markdown_row([name, size, *[""] * 6, verdict]), False
     outcomes = [trial.outcome for trial in trials if trial.outcome is not None]
     walls = spread([outcome.wall_s for outcome in outcomes])
-    cells = [case.name, size, walls.text(1), spread([o.runtime_s for o in outcomes]).text(1)]
+    cells = [name, size, walls.text(1), spread([o.runtime_s for o in outcomes]).text(1)]
     cells.append(UNMEASURED if startup_s is None else f"{startup_s / walls.median:.0%}")
     kept = {}  # by limit
     if limits.time_s is not None:
@@ -129,10 +131,10 @@ def _row(
             kept[f"memory {as_gb(limits.vram_mib)}"] = peaks.high <= limits.vram_mib
     else:
         cells += [UNMEASURED] * 3
-    verdict = [f"{'pass' if good else 'FAIL'}: {limit}" for limit, good in kept.items()]
+    verdicts = [f"{'pass' if good else 'FAIL'}: {limit}" for limit, good in kept.items()]
     if any(usage.contaminated for usage in usages):
-        verdict.append("contaminated by another process")
-    return markdown_row([*cells, "; ".join(verdict) or UNLIMITED]), all(kept.values())
+        verdicts.append("contaminated by another process")
+    return markdown_row([*cells, "; ".join(verdicts) or UNLIMITED]), all(kept.values())
 
 
 def _above(usages: Sequence[Vram], area_mib_s: float) -> str:

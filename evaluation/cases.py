@@ -9,7 +9,7 @@ from evaluation.volumes import read_grid
 from volumes.grid import Grid, ambiguity, grid_difference
 
 SUFFIX = ".nii.gz"
-CHANNEL = re.compile(r"(.+)_(\d{4})")
+CHANNEL = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 SHOWN = 3  # names in an error
 
 

@@ -1,11 +1,12 @@
 """Says on a terminal, or in a log file, how far a run is."""
 
-import contextlib
 import time
 from typing import TextIO
 
 from evaluation.record import Record
 from evaluation.states import State
+from volumes.command import ERASE_LINE
+from volumes.text import one_line
 
 REDRAW_S = 0.5
 
@@ -67,10 +68,8 @@ class Progress:
 
     def _write(self, line: str, end: str) -> None:
         # Clear what the live line has left of a longer one.
-        start = "\r\x1b[K" if self._live else ""
-        with contextlib.suppress(BrokenPipeError):  # the reader has gone: measuring goes on
-            self._stream.write(f"{start}{line}{end}")
-            self._stream.flush()
+        start = ERASE_LINE if self._live else ""
+        print(f"{start}{one_line(line)}", end=end, file=self._stream, flush=True)
 
 
 def _clock(seconds: float) -> str:

@@ -12,6 +12,7 @@ from evaluation.states import State
 from evaluation.tables import results as tables
 from evaluation.tables.csv_file import write_csv
 from evaluation.volumes import read_grid
+from volumes.command import say
 from volumes.files import write_whole
 from volumes.grid import Grid
 
@@ -34,14 +35,14 @@ def score_folder(predictions: Path, labels: Path, output: Path, challenge: Chall
     rows = []
     for path, grid, judged in zip(references, grids, each(assess, jobs), strict=True):
         rows.append(_row(path, grid, judged))
-        print(_line(rows[-1]), flush=True)
+        say(_line(rows[-1]))
     write_csv(output / "scores.csv", rows)
     table = tables.markdown(rows, challenge.limits)
     write_whole(output / "scores.md", table)
     print(table)
     for path in given.values():
-        print(f"notice   {path}: has no label, not scored")
-    print(f"scores   {output / 'scores.csv'}")
+        say(f"notice   {path}: has no label, not scored")
+    say(f"scores   {output / 'scores.csv'}")
     return all(row["status"] == State.OK for row in rows)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from evaluation.cases import Case
 from evaluation.contracts import Contract
 from evaluation.errors import EvaluationError
-from evaluation.runners import printable
+from evaluation.runners import short_line
 from evaluation.states import State
 from evaluation.volumes import Volume, read
 from volumes import metaimage, nifti
@@ -80,7 +80,7 @@ def collect(case: Case, outputs: Path, mask: Path, contract: Contract) -> tuple[
         try:
             _convert(taken, case, mask)
         except (EvaluationError, VolumeError) as error:
-            return State.BAD_OUTPUT, printable(f"{source.name}: {error}")
+            return State.BAD_OUTPUT, short_line(f"{source.name}: {error}")
         finally:
             taken.unlink()
     return State.OK, remark
@@ -108,7 +108,7 @@ def _find(case: Case, outputs: Path, contract: Contract) -> tuple[Path, str]:
         found = fnmatch.filter(present, pattern.format(case=glob.escape(case.name)))
     others = [name for name in present if name not in found]
     more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
-    remark = f"not asked for: {printable(', '.join(others[:SHOWN]))}{more}" if others else ""
+    remark = f"not asked for: {short_line(', '.join(others[:SHOWN]))}{more}" if others else ""
     if len(found) != 1:
         name = f"{pattern.format(case=case.name)} in {_shown(outputs / below, outputs)}"
         said = f"{len(found)} files are {name}, expected one" if found else f"no {name}"
@@ -122,7 +122,7 @@ def _shown(folder: Path, outputs: Path) -> str:
 
 def _copy(source: Path, to: Path, shown: str) -> None:
     """Copy a regular file to the disk; raises EvaluationError when it is none, or not readable."""
-    shown = printable(shown)
+    shown = short_line(shown)
     try:
         # A pipe would block without O_NONBLOCK.
         opened = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

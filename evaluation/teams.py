@@ -5,6 +5,7 @@ of the team's archive. A refused team has no cases.
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ class Team:
         """Return the SHA-256 of all records: what was made of them is old when this changes."""
         whole = hashlib.sha256()
         for case in self.cases():
-            whole.update(f"{case} {sha256(self.store.path(case))}\n".encode())
+            whole.update(os.fsencode(f"{case} {sha256(self.store.path(case))}\n"))
         return whole.hexdigest()
 
     def records(self) -> list[Record]:

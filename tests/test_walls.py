@@ -28,6 +28,7 @@ OF_TRAINING = {
         "evaluation.numbers",
         "evaluation.parent",
         "evaluation.scoring",
+        "evaluation.tables.csv_file",
         "evaluation.tables.markup",
     },
 }

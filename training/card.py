@@ -18,14 +18,14 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from evaluation.tables.markup import markdown_table
+from evaluation.tables.markup import in_markdown, markdown_table
 from training.cases import SUFFIX
 from training.command_line import parser
 from training.ellipsoid import best
 from training.errors import TrainingError
 from training.files import Json, read_json
 from training.validation import markdown, read_scores, shown
-from volumes.command import exit_code
+from volumes.command import exit_code, say
 from volumes.files import write_whole
 
 TRAINING, VALIDATION, DICE = "#1f5fa8", "#c25700", "#555555"
@@ -52,7 +52,11 @@ def _beside_the_ellipsoid(rows: list[Json], patients: dict[str, str], labels: Pa
         table.setdefault(patients[row["case"]], []).append((row["dsc"], by_position))
     model = statistics.fmean(row["dsc"] for row in rows)
     lines = [
-        (patient, len(pairs), *(f"{statistics.fmean(of):.3f}" for of in zip(*pairs, strict=True)))
+        (
+            in_markdown(patient),
+            len(pairs),
+            *(f"{statistics.fmean(of):.3f}" for of in zip(*pairs, strict=True)),
+        )
         for patient, pairs in table.items()
     ]
     lines.append(("all", len(rows), f"{model:.3f}", f"{ellipsoid.mean:.3f}"))
@@ -72,7 +76,7 @@ def _others(what: str, rows: list[Json]) -> list[str]:
     head = ("scan", "lesions, ml", "found by the model, ml", "DSC", "NSD", "lesion F1")
     lines = (
         (
-            row["case"],
+            in_markdown(row["case"]),
             *(shown(row[name], 1) for name in ("reference_ml", "predicted_ml")),
             *(shown(row[name]) for name in ("dsc", "nsd", "lesion_f1")),
         )
@@ -123,8 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         picture = io.BytesIO()
         FigureCanvasAgg(curve(content)).print_png(picture)
         write_whole(output / "curve.png", picture.getvalue())
-        print(f"card: {output / 'results.md'}, {output / 'curve.png'}")
-        print(f"next: python -m app --model {output} --input SCANS --output MASKS")
+        say(f"card: {output / 'results.md'}, {output / 'curve.png'}")
+        say(f"next: python -m app --model {output} --input SCANS --output MASKS")
 
     return exit_code(do)
 

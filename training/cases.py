@@ -21,7 +21,7 @@ SUFFIX = ".nii.gz"
 OTHER_SUFFIXES = (".nii", ".mha", ".mhd", ".nrrd")
 _SCAN_FOLDER = re.compile(r"images(Tr\d*)?|unlabell?ed.*", re.IGNORECASE)
 _MASK_FOLDER = re.compile(r"labels(Tr\d*)?", re.IGNORECASE)
-_CHANNEL = re.compile(r"(.+)_(\d{4})")
+_CHANNEL = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from training.crop_record import RECORD, is_box, read_record
 from training.errors import TrainingError
 from training.files import Json, stamp, write_json
 from volumes import nifti
-from volumes.command import exit_code
+from volumes.command import exit_code, say
 
 Triple = NDArray[np.int64]
 
@@ -162,8 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if found.problems:
             raise TrainingError(*found.problems)
         for line in crops(found.cases, args.output, draws):
-            print(line, flush=True)
-        print(f"next: python -m training.prepare RECIPE --data {args.output} --output PREPARED")
+            say(line)
+        say(f"next: python -m training.prepare RECIPE --data {args.output} --output PREPARED")
 
     return exit_code(do, GOES_ON)
 

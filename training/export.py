@@ -22,7 +22,7 @@ from training.errors import TrainingError
 from training.plans import model_config
 from training.postprocessing import NONE, postprocessing_of
 from training.trained import find_checkpoints
-from volumes.command import exit_code
+from volumes.command import exit_code, say, warn
 from volumes.files import sha256
 
 # Trainers of nnunetv2 2.8.1 that build the network of the plans; any other may not.
@@ -164,11 +164,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 args.postprocessing,
             )
         for warning in warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+            warn(warning)
         postprocessing = load_model(args.output).config.postprocessing
         if postprocessing is not None:
-            print(f"{args.output}: {postprocessing} stays in its masks, as in nnU-Net")
-        print(f"{args.output}: {', '.join(sorted(f.name for f in args.output.iterdir()))}")
+            say(f"{args.output}: {postprocessing} stays in its masks, as in nnU-Net")
+        say(f"{args.output}: {', '.join(sorted(f.name for f in args.output.iterdir()))}")
 
     return exit_code(do)
 

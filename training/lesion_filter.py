@@ -46,7 +46,7 @@ from training.errors import TrainingError
 from training.prepare import RECORD
 from training.prepared import cases as prepared_cases
 from training.prepared import held_out, read_record
-from volumes.command import exit_code
+from volumes.command import exit_code, say
 
 VOLUMES_ML = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # a ball of 10 mm has 0.5
 PROBABILITIES = (0.0, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # every lesion has more than 0.5
@@ -196,7 +196,7 @@ def choose(folder: Path, cases: Sequence[Case], source: str, device: str = "auto
         judged = _judged(predictor, case)
         by_case.append(judged)
         found = judged[0]
-        print(f"{case.name}: {found.lesions} lesions, DSC {found.dsc:.3f}", flush=True)
+        say(f"{case.name}: {found.lesions} lesions, DSC {found.dsc:.3f}")
     by_filter = zip(FILTERS, zip(*by_case, strict=True), strict=True)
     choice = Choice(tuple(Effect(rule, judged) for rule, judged in by_filter), source)
     if choice.chosen is not None:
@@ -303,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choice = choose(args.model, cases, source, args.device)
         print(f"\n{choice.markdown()}")
         written = "not changed" if choice.chosen is None else "has it now"
-        print(f"{args.model / MANIFEST}: {written}")
+        say(f"{args.model / MANIFEST}: {written}")
 
     return exit_code(do)
 

@@ -30,7 +30,7 @@ from training.planning import dataset_json, plans, preprocessing
 from training.recipes import Recipe, load_recipe
 from training.split import folds, patients
 from volumes import nifti
-from volumes.command import exit_code
+from volumes.command import exit_code, say, warn
 
 RECORD = "prepared.json"
 SHOWN = 5  # names in a line
@@ -142,9 +142,9 @@ def _checked(found: Found, processes: int) -> list[Checked]:
         checked.append(one)
         problems += one.problems
         for remark in one.remarks:
-            print(f"warning: {remark}", file=sys.stderr)
+            warn(remark)
         if number % 100 == 0:
-            print(f"checked {number} of {len(found.cases)} cases", flush=True)
+            say(f"checked {number} of {len(found.cases)} cases")
     if problems:
         raise TrainingError(*problems)
     return checked
@@ -158,7 +158,7 @@ def _say(record: Json) -> None:
     )
     if left := record["left_out"]:
         more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
-        print(f"left out, without a mask: {', '.join(left[:SHOWN])}{more}")
+        say(f"left out, without a mask: {', '.join(left[:SHOWN])}{more}")
 
 
 def _write_raw(cases: Sequence[Case], record: Json, output: Path) -> None:
@@ -209,8 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def do() -> None:
         prepare(load_recipe(named), request)
-        print(f"prepared: {request.output}")
-        print(f"next: python -m training.train {named} --data {request.output} --output RESULTS")
+        say(f"prepared: {request.output}")
+        say(f"next: python -m training.train {named} --data {request.output} --output RESULTS")
 
     return exit_code(do, GOES_ON)
 

@@ -31,7 +31,7 @@ from training.prepared import ALL, held_out, read_record
 from training.prepared import cases as prepared_cases
 from training.recipes import Member, Recipe, load_recipe
 from training.validation import markdown, summary, validate
-from volumes.command import exit_code
+from volumes.command import exit_code, say, warn
 from volumes.files import write_whole
 
 EXPORTED = "exported.json"  # which model is this training's, and of which checkpoints
@@ -97,7 +97,7 @@ def train(recipe: Recipe, request: Request) -> Json:
     for number, run in enumerate(runs, 1):
         if not run.is_done(request.nnunet_validation):
             of = f" (member {number} of {len(runs)})" if len(runs) > 1 else ""
-            print(f"training {recipe.name}, {run.member.configuration}{of}", flush=True)
+            say(f"training {recipe.name}, {run.member.configuration}{of}")
             _train_member(run.member, request)
     if not _is_exported(runs, request):
         _export(runs, request)
@@ -169,7 +169,7 @@ def _export(runs: Sequence[_MemberRun], request: Request) -> None:
     write_json(request.output / EXPORTED, _origin(runs, request))
     folders = [run.folder for run in runs]
     for warning in export(folders, target, [request.fold], notice=request.notice):
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning)
 
 
 def _validated(names: list[str], record: Json, request: Request, members: list[Json]) -> Json:
@@ -257,8 +257,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         target_or_default = target or nnunet.ROOT / "weights" / recipe.name
         request = Request(target=target_or_default, **given)
         print(markdown(train(recipe, request)))
-        print(f"model: {request.target}")
-        print(f"next: python -m training.card {request.output}")
+        say(f"model: {request.target}")
+        say(f"next: python -m training.card {request.output}")
 
     return exit_code(do, GOES_ON)
 

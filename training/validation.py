@@ -5,7 +5,6 @@ Both are started as anyone would start them, so what is measured is what is subm
 
 from __future__ import annotations
 
-import csv
 import shutil
 import statistics
 import subprocess
@@ -14,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.scoring.healthy import Healthy
-from evaluation.tables.markup import markdown_table
+from evaluation.tables.csv_file import read_csv
+from evaluation.tables.markup import in_markdown, markdown_table
 from training.cases import SUFFIX
 from training.errors import TrainingError
 from training.files import Json, link
@@ -45,8 +45,7 @@ def validate(model: Path, raw: Path, cases: Sequence[str], output: Path, device:
 def read_scores(folder: Path) -> list[Json]:
     """The rows of scores.csv, which the harness wrote there; raises TrainingError without it."""
     try:
-        with (folder / "scores.csv").open(newline="") as file:
-            return [_numbers(row) for row in csv.DictReader(file)]
+        return [_numbers(row) for row in read_csv(folder / "scores.csv")]
     except FileNotFoundError:
         raise TrainingError(
             f"{folder}: holds no scores.csv; run python -m evaluation score"
@@ -125,7 +124,10 @@ def markdown(content: Json) -> str:
         lines += [f"{shown(v['false_ml_per_healthy_case'])} ml of it in the mean.", ""]
     if "lesion_filter" in content:
         lines += [content["lesion_filter"], "The scores here are without one.", ""]
-    cases = [(c["case"], c["status"], shown(c["dsc"]), shown(c["nsd"])) for c in content["cases"]]
+    cases = [
+        (in_markdown(c["case"]), c["status"], shown(c["dsc"]), shown(c["nsd"]))
+        for c in content["cases"]
+    ]
     table = markdown_table(("case", "state", "DSC", "NSD"), cases, words=range(4))
     return "\n".join([*lines, table, ""])
 

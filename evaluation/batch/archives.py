@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -88,7 +89,7 @@ class _Archives:
         except OSError as error:
             raise InfrastructureError(f"{archive}: cannot be read ({error.strerror})") from error
         identity = f"{archive} {facts.st_size} {facts.st_mtime_ns} {image_mib} {contract}"
-        path = self.folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
+        path = self.folder / f"{hashlib.sha256(os.fsencode(identity)).hexdigest()[:16]}.json"
         try:
             with lock(_users(path), check, shared=True):
                 with self._changing(check):

@@ -17,7 +17,8 @@ from evaluation.record import Record
 from evaluation.scratch import remove
 from evaluation.states import State
 from evaluation.store import Store
-from evaluation.tables.markup import markdown_table
+from evaluation.tables.markup import in_markdown, markdown_table
+from volumes.text import one_line
 
 SHOWN = 3  # cases in a line
 
@@ -96,13 +97,15 @@ def summary(teams: Sequence[Entrant], cases: int, outcome: BatchOutcome) -> str:
         scored, ok = states.total(), states.pop(State.OK, 0)
         failed = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         remark = "refused" if team.name in outcome.refused else failed
-        rows.append((team.name, scored, ok, scored - ok, cases - scored, remark))
+        rows.append((in_markdown(team.name), scored, ok, scored - ok, cases - scored, remark))
     head = ("team", "scored", "ok", "failed", "missing", "")
     lines = [markdown_table(head, rows, words=(0, 5))]
-    lines += [f"\nrefused  {name}: {why}" for name, why in sorted(outcome.refused.items())]
+    for name, why in sorted(outcome.refused.items()):
+        lines.append("\n" + one_line(f"refused  {name}: {why}"))
     for (name, why), missing_cases in _by_reason(outcome.missing).items():
         more = f" and {len(missing_cases) - SHOWN} more" if len(missing_cases) > SHOWN else ""
-        lines.append(f"\nmissing  {name}: {', '.join(missing_cases[:SHOWN])}{more}: {why}")
+        shown = f"{', '.join(missing_cases[:SHOWN])}{more}"
+        lines.append("\n" + one_line(f"missing  {name}: {shown}: {why}"))
     if outcome.missing:
         lines.append("\nMend that and give the same command again: only what is missing is run.")
     return "\n".join(lines)

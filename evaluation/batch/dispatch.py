@@ -1,6 +1,5 @@
 """Keeps every worker at work until nothing is left, or nothing more can be done."""
 
-import contextlib
 import time
 from collections.abc import Sequence
 from typing import TextIO
@@ -11,6 +10,7 @@ from evaluation.batch.messages import Answer, Done, Entrant, Failed, Lost, Refus
 from evaluation.batch.slot import Slot
 from evaluation.cases import Case
 from evaluation.record import Record
+from volumes.text import one_line
 
 LOOK_S = 1.0  # between two looks at which workers there are
 
@@ -113,5 +113,4 @@ class Dispatch:
             self.board.abandon(obstacle.text)
 
     def _say(self, text: str) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the reader has gone: measuring goes on
-            print(f"[{self._done:5}/{self._total}] {text}", file=self._out, flush=True)
+        print(one_line(f"[{self._done:5}/{self._total}] {text}"), file=self._out, flush=True)

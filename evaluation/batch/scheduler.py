@@ -16,7 +16,7 @@ from distributed import Security
 
 from evaluation.batch import cluster, trust
 from volumes import VERSION
-from volumes.command import exit_code
+from volumes.command import exit_code, say
 
 PORT = 8786
 
@@ -49,7 +49,7 @@ async def _serve(host: str, port: int, security: Security) -> None:
         async with cluster.SchedulerWithoutPages(
             host=host, port=port, protocol="tls://", security=security
         ) as scheduler:
-            print(f"scheduler  {scheduler.address}", flush=True)
+            say(f"scheduler  {scheduler.address}")
             await ended.wait()
 
 

@@ -7,13 +7,13 @@ evaluation.batch.scheduler` makes once.
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from distributed import Security
 
 from evaluation.errors import EvaluationError
+from volumes.command import warn
 
 CERTIFICATE, KEY = "certificate.pem", "key.pem"
 
@@ -63,9 +63,8 @@ def chosen(address: str, given: argparse.Namespace) -> Security:
             " user; give --certificates, the folder of `python -m evaluation.batch.scheduler`, or"
             " --insecure where nobody else reaches them"
         )
-    print(
-        f"warning: {address} is not protected: whoever reaches it, or a port of its workers, runs"
-        " programs as this user",
-        file=sys.stderr,
+    warn(
+        f"{address} is not protected: whoever reaches it, or a port of its workers, runs programs"
+        " as this user"
     )
     return Security()

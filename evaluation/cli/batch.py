@@ -11,6 +11,7 @@ from evaluation.batch.options import add_trust, add_workers
 from evaluation.cli import options
 from evaluation.errors import EvaluationError
 from evaluation.numbers import natural, positive
+from volumes.command import say
 
 if TYPE_CHECKING:
     from evaluation.batch.cluster import Cluster
@@ -77,10 +78,10 @@ def run(given: argparse.Namespace) -> int:
     given.challenge.contract.check_cases(cases)
     for case in cases:
         for remark in case.remarks:
-            print(f"notice   {remark}")
+            say(f"notice   {remark}")
     outcome = evaluate(teams, cases, lambda: _connect(given), given.wait, sys.stdout)
     print(f"\n{summary(teams, len(cases), outcome)}")
-    print(f"results  {given.output}")
+    say(f"results  {given.output}")
     return 1 if outcome.refused or outcome.missing else 0
 
 
@@ -96,7 +97,7 @@ def _connect(given: argparse.Namespace) -> Iterator["Cluster"]:
         return
     wanted, said = worker.specs(given.gpu, given.slots, given.scorers)
     if said:
-        print(f"notice   left out: {said}")
+        say(f"notice   left out: {said}")
     security = trust.for_this_run()
     with (
         embedded(security) as address,

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from evaluation.cli import options
 from evaluation.numbers import positive
+from volumes.command import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +59,7 @@ def run(given: argparse.Namespace) -> int:
 
     teams, others = find_teams(given.results)
     for folder in others:
-        print(f"notice: {folder}: holds neither cases/ nor submission.json; left out")
+        say(f"notice: {folder}: holds neither cases/ nor submission.json; left out")
     challenge = given.challenge or challenge_of(teams)
     if given.without_gpu:
         challenge = replace(challenge, ranking=without_gpu(challenge.ranking))
@@ -76,5 +77,6 @@ def run(given: argparse.Namespace) -> int:
     write_csv(output / "ranking.csv", tables.rows(ranking))
     write_csv(output / "challenger.csv", tables.challenger_rows(outcomes, challenge.ranking))
     write_ranking(output / "ranking.json", ranking)
-    print(f"{report}\nranking  {output}")
+    print(report)
+    say(f"ranking  {output}")
     return 0

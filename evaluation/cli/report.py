@@ -10,6 +10,7 @@ from evaluation.cli import options
 from evaluation.errors import EvaluationError
 from evaluation.report.audience import PUBLIC_COLUMNS, WITHHELD
 from volumes import VERSION
+from volumes.command import say
 
 if TYPE_CHECKING:
     from evaluation.report.audience import Audience
@@ -69,7 +70,7 @@ def run(given: argparse.Namespace) -> int:
 
     teams, others = find_teams(given.results)
     for folder in others:
-        print(f"notice: {folder}: holds neither cases/ nor submission.json; left out")
+        say(f"notice: {folder}: holds neither cases/ nor submission.json; left out")
     public, own = _audiences(given, teams)
     ranking = (given.ranking or given.results / RANKING) / "ranking.json"
     standings = None
@@ -95,7 +96,7 @@ def run(given: argparse.Namespace) -> int:
     name = "public" if given.public else f"team-{given.team}" if given.team else "report"
     output = given.output or given.results / f"{name}.html"
     write_whole(output, html(overview, parts))
-    print(f"{output}  {output.stat().st_size / 2**20:.1f} MiB, {counted(len(teams), 'team')}")
+    say(f"{output}  {output.stat().st_size / 2**20:.1f} MiB, {counted(len(teams), 'team')}")
     return 0
 
 

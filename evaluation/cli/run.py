@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from evaluation.cli import options
+from volumes.command import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,5 +36,5 @@ def run(given: argparse.Namespace) -> int:
     )
     records = evaluate(plan, sys.stdout)
     print(f"\n{(given.output / 'tables.md').read_text()}")
-    print(f"results  {given.output / 'results.csv'}")
+    say(f"results  {given.output / 'results.csv'}")
     return 0 if all(record.state is State.OK for record in records) else 1

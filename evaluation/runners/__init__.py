@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from evaluation.errors import EvaluationError
 from evaluation.runners.cgroup import Reading
+from volumes.text import one_line, printable
 
 LOG_BYTES = 256 * 1024  # of a submission's output are kept, from its end
 LINE_LENGTH = 300  # of what a submission says in a message
@@ -108,8 +109,12 @@ class Runner(Protocol):
 
 
 def end_of(log: bytes) -> str:
-    """Return the end of a log as text, at most LOG_BYTES of it, from the start of a line."""
-    text = log[-LOG_BYTES:].decode(errors="replace")
+    """Return the end of a log as text, at most LOG_BYTES of it, from the start of a line.
+
+    A terminal can show it: carriage returns end a line, and nothing else is to be acted on.
+    """
+    text = log[-LOG_BYTES:].decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    text = printable(text, "\n\t")
     if len(log) <= LOG_BYTES:
         return text
     # A log without line ends, a progress bar's for example, is not worth less.
@@ -117,17 +122,14 @@ def end_of(log: bytes) -> str:
 
 
 def last_line(log: str) -> str:
-    """Return the last line of a log that is not blank, printable, or "(no output)"."""
+    """Return the last line of a log that is not blank, short, or "(no output)"."""
     lines = [line.strip() for line in log.splitlines()]
-    return printable(next((line for line in reversed(lines) if line), "(no output)"))
+    return short_line(next((line for line in reversed(lines) if line), "(no output)"))
 
 
-def printable(text: str) -> str:
-    """Return what a submission said, or named a file, as one short line for terminal and table.
-
-    It could hold anything: escape sequences, line ends, bytes that are no text.
-    """
-    kept = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+def short_line(text: str) -> str:
+    """Return what a submission said, or named a file, as one short line for terminal and table."""
+    kept = one_line(text)
     return kept if len(kept) <= LINE_LENGTH else f"{kept[: LINE_LENGTH - 1]}…"
 
 

@@ -16,7 +16,7 @@ import docker
 import requests
 from docker.models.containers import Container
 
-from evaluation.runners import InfrastructureError, InputError, printable
+from evaluation.runners import InfrastructureError, InputError, short_line
 
 ENGINE_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
 # A command that cannot be executed, or that the image does not have: Docker gives the exit code,
@@ -95,7 +95,7 @@ def engine_errors(what: str) -> Iterator[None]:
 def reason(error: Exception) -> str:
     """Return what the engine, or the connection to it, said, as one line."""
     text = error.explanation if isinstance(error, docker.errors.APIError) else str(error)
-    return printable(" ".join(str(text).split()))
+    return short_line(str(text))
 
 
 def _starts_another(client: docker.DockerClient, options: dict[str, Any]) -> bool:

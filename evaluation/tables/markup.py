@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from volumes.text import one_line
+
 
 @dataclass(frozen=True)
 class Table:
@@ -45,7 +47,8 @@ def markdown_table(
 ) -> str:
     """Return a table as Markdown, without a caption and without a last line's end.
 
-    Cells are Markdown already. words: the columns that are words; the others are numbers.
+    Cells are Markdown already, see `in_markdown`. words: the columns that are words; the others
+    are numbers.
     """
     rule = "|".join("---" if column in words else "---:" for column in range(len(head)))
     return "\n".join([markdown_row(head), f"|{rule}|", *map(markdown_row, rows)])
@@ -58,9 +61,9 @@ def markdown_row(cells: Iterable[object]) -> str:
 
 def markdown(table: Table, number: int) -> str:
     """Return a table as Markdown; the number goes before its caption."""
-    head, *body = (tuple(map(_escape_markdown, cells)) for cells in (table.head, *table.rows))
-    title = f"**Table {number}. {_escape_markdown(table.caption)}**"
-    notes = [f"{_escape_markdown(note)}\n" for note in table.notes]
+    head, *body = (tuple(map(in_markdown, cells)) for cells in (table.head, *table.rows))
+    title = f"**Table {number}. {in_markdown(table.caption)}**"
+    notes = [f"{in_markdown(note)}\n" for note in table.notes]
     return "\n".join([title, "", markdown_table(head, body), "", *notes])
 
 
@@ -68,12 +71,12 @@ def latex(table: Table) -> str:
     """Return a table as LaTeX, which needs the packages booktabs and longtable."""
 
     def line(cells: tuple[str, ...]) -> str:
-        return f"{' & '.join(_escape_latex(cell) for cell in cells)} \\\\"
+        return f"{' & '.join(in_latex(cell) for cell in cells)} \\\\"
 
     head = ["\\toprule", line(table.head), "\\midrule"]
     lines = [
         f"\\begin{{longtable}}{{l{'r' * (len(table.head) - 1)}}}",
-        f"\\caption{{{_escape_latex(table.caption)}}} \\\\",
+        f"\\caption{{{in_latex(table.caption)}}} \\\\",
         *(*head, "\\endfirsthead"),
         *(*head, "\\endhead"),
         *("\\bottomrule", "\\endfoot"),
@@ -81,15 +84,16 @@ def latex(table: Table) -> str:
         "\\end{longtable}",
     ]
     if table.notes:
-        lines.append(f"{{\\footnotesize\\noindent {_escape_latex(' '.join(table.notes))}\\par}}")
+        lines.append(f"{{\\footnotesize\\noindent {in_latex(' '.join(table.notes))}\\par}}")
     return "\n".join(lines) + "\n"
 
 
-def _escape_markdown(text: str) -> str:
-    """Escape what Markdown would read; it leaves an underscore inside a word alone."""
-    escaped = re.sub(r"[\\|*`<\[$~]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])", r"\\\g<0>", text)
-    return " ".join(escaped.split())
+def in_markdown(text: str) -> str:
+    """Return words of others as Markdown that shows them; an underscore inside a word stays."""
+    line = " ".join(one_line(text).split())
+    return re.sub(r"[\\|*`<&\[$~]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])", r"\\\g<0>", line)
 
 
-def _escape_latex(text: str) -> str:
-    return " ".join(text.split()).translate(_LATEX)
+def in_latex(text: str) -> str:
+    """Return words of others as LaTeX that shows them."""
+    return " ".join(one_line(text).split()).translate(_LATEX)

@@ -49,7 +49,7 @@ if "evaluation.apart" not in sys.orig_argv:  # the program that waits
     apart.LIMIT_S = 8.0
 """
 SAID = {
-    "raises": "cannot be scored: ZeroDivisionError: a mask\ufffdof one \ufffd[31m voxel",
+    "raises": "cannot be scored: ZeroDivisionError: a mask of one \ufffd[31m voxel",
     "crashes": "cannot be scored: its process crashed (SIGSEGV)",
     "killed": "cannot be scored: its process was killed, perhaps for memory",
     "endless": "cannot be scored: did not end within 8 s",
