@@ -1,7 +1,8 @@
 """Which scans there are, and which reference mask belongs to each."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluation.errors import EvaluationError
@@ -17,7 +18,7 @@ SHOWN = 3  # names in an error
 class Case:
     """One case: its scan, a file for each channel, and its reference mask where there is one.
 
-    grid: of the first channel.
+    grid: of the first channel. alias: what a submission is told instead of the name; empty: that.
     """
 
     name: str
@@ -25,11 +26,19 @@ class Case:
     grid: Grid
     reference: Path | None = None
     remarks: tuple[str, ...] = ()  # what else there is to say of its files
+    alias: str = ""
 
     @property
     def mask_name(self) -> str:
         """The file that a submission must write for this case."""
-        return self.name + SUFFIX
+        return (self.alias or self.name) + SUFFIX
+
+    @property
+    def scan_names(self) -> tuple[str, ...]:
+        """The files that a submission is given; those of an alias all have their channel."""
+        if not self.alias:
+            return tuple(scan.name for scan in self.scans)
+        return tuple(f"{self.alias}_{i:04}{SUFFIX}" for i in range(len(self.scans)))
 
 
 def find(scans: Path, labels: Path | None = None) -> list[Case]:
@@ -63,6 +72,11 @@ def find(scans: Path, labels: Path | None = None) -> list[Case]:
                 remarks.append(f"{reference}: not on the scan's grid: its {difference}")
         cases.append(Case(name, tuple(paths), grid, reference, tuple(remarks)))
     return cases
+
+
+def anonymised(cases: Sequence[Case]) -> list[Case]:
+    """Return the cases with an alias each, case_0001 and so on in their order."""
+    return [replace(case, alias=f"case_{i:04}") for i, case in enumerate(cases, start=1)]
 
 
 def names(folder: Path) -> list[str]:

@@ -9,12 +9,16 @@ INTERVAL_S = 0.02
 
 
 class Conditions(Struct, frozen=True, forbid_unknown_fields=True):
-    """How cases are run, measured and scored; interval_s: between two samples of the GPU."""
+    """How cases are run, measured and scored; interval_s: between two samples of the GPU.
+
+    anonymised: cases are handed over without their names.
+    """
 
     challenge: Challenge
     limits: Limits
     timeout_s: float
     interval_s: float
+    anonymised: bool = False  # where an earlier version did not say so
 
 
 def usual(challenge: Challenge) -> Conditions:

@@ -64,6 +64,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True):
     accuracy: Accuracy | None
     log: tuple[str, ...]  # its last lines
     environment: dict[str, Any]  # image digest, engine, GPU, driver, limits, versions
+    alias: str = ""  # what the submission was told instead of the case's name
 
     @property
     def is_scored(self) -> bool:

@@ -20,7 +20,7 @@ from evaluation.contracts import Contract
 from evaluation.errors import EvaluationError
 from evaluation.runners import short_line
 from evaluation.states import State
-from evaluation.volumes import Volume, read
+from evaluation.volumes import Volume, naming, read
 from volumes import metaimage, nifti
 from volumes.errors import VolumeError
 from volumes.files import replacing
@@ -32,7 +32,7 @@ SHOWN = 3  # names in a message
 def stage(case: Case, work: Path, contract: Contract) -> None:
     """Make work/inputs with a copy of the scan, and work/outputs, which its container may write to.
 
-    Raises EvaluationError when a scan that must be converted is damaged.
+    Raises EvaluationError when a scan that cannot be copied as it is is damaged.
     """
     inputs, outputs = work / "inputs", work / "outputs"
     inputs.mkdir()
@@ -40,13 +40,19 @@ def stage(case: Case, work: Path, contract: Contract) -> None:
     if contract.sockets:
         _stage_sockets(case, inputs, contract)
     else:
-        for scan in case.scans:
+        for scan, name in zip(case.scans, case.scan_names, strict=True):
             # A copy, not a link: what can write to inputs/ must not reach the organisers' own file.
-            shutil.copyfile(scan, inputs / scan.name)
+            copy = _copy_nameless if case.alias else shutil.copyfile
+            copy(scan, inputs / name)
     # None of it may depend on the umask: the image may have a user of its own.
     for path in (inputs, *inputs.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     outputs.chmod(0o777)
+
+
+def _copy_nameless(scan: Path, to: Path) -> None:
+    with naming(scan):
+        nifti.copy_nameless(scan, to)
 
 
 def _stage_sockets(case: Case, inputs: Path, contract: Contract) -> None:
@@ -104,13 +110,14 @@ def _find(case: Case, outputs: Path, contract: Contract) -> tuple[Path, str]:
             f"{_shown(folder, outputs)} cannot be listed any more ({error.strerror})"
         ) from error
     found: list[str] = []
+    told = case.alias or case.name
     if folder == outputs / below:
-        found = fnmatch.filter(present, pattern.format(case=glob.escape(case.name)))
+        found = fnmatch.filter(present, pattern.format(case=glob.escape(told)))
     others = [name for name in present if name not in found]
     more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
     remark = f"not asked for: {short_line(', '.join(others[:SHOWN]))}{more}" if others else ""
     if len(found) != 1:
-        name = f"{pattern.format(case=case.name)} in {_shown(outputs / below, outputs)}"
+        name = f"{pattern.format(case=told)} in {_shown(outputs / below, outputs)}"
         said = f"{len(found)} files are {name}, expected one" if found else f"no {name}"
         raise EvaluationError(f"{said}; {remark}" if remark else said)
     return folder / found[0], remark

@@ -74,6 +74,7 @@ class Trial:
             accuracy=None,
             log=tuple(outcome.log.splitlines()[-LOG_LINES:]) if outcome else (),
             environment=environment,
+            alias=case.alias,
         )
 
 

@@ -39,13 +39,21 @@ def at_work(batch: SmallBatch) -> set[int]:
     return found
 
 
-def test_without_any_set_up_all_is_measured_scored_and_tabulated(batch: SmallBatch) -> None:
+@pytest.mark.parametrize("options", [(), ("--anonymise",)])
+def test_without_any_set_up_all_is_measured_scored_and_tabulated(
+    batch: SmallBatch, options: tuple[str, ...]
+) -> None:
     batch.add_folder("one", GOOD)
     batch.add_folder("two", BEHAVIOURS["exit3"])
     batch.write_cases(3)
-    done = batch.start("--slots", 2, "--scorers", 1)
+    done = batch.start("--slots", 2, "--scorers", 1, *options)
     assert batch.code(done) == 0, batch.log()
-    assert len(batch.records()) == 6
+    aliases = {name: one["alias"] for name, one in batch.records().items()}
+    assert aliases == {
+        f"{team}/case{i}": f"case_000{i + 1}" if options else ""
+        for team in ("one", "two")
+        for i in range(3)
+    }
     found = tables(batch.output)
     assert [row["status"] for row in found["one"]] == ["ok"] * 3
     assert [row["dsc"] for row in found["one"]] == ["1.0"] * 3

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import nibabel
 import pytest
 
 from evaluation import challenges
@@ -190,6 +191,40 @@ def test_grand_challenges_contract_is_kept(tmp_path: Path, runner: str) -> None:
         refused = evaluate(tmp_path, option(name), *options, "--resume")
     assert refused.stderr.count("\n") == 1
     assert "runs as root" in refused.stderr
+
+
+@pytest.mark.parametrize("runner", [*engine.ENGINES[:1], "process"])
+def test_an_anonymised_case_is_known_by_its_name_to_nobody_inside(
+    tmp_path: Path, runner: str
+) -> None:
+    """Not by a file or folder, a variable, a mount, or what a scan says of itself."""
+    good = BEHAVIOURS["good"]
+    look = "env; pwd -P; ls -R inputs/; cat /proc/self/mountinfo; gzip -cd inputs/*; cat inputs/*"
+    looking = Behaviour("ok", f"({look}) | tr '\\0' ' '; {good.script}", make=good.make)
+    source = write_submission(tmp_path / "submission", {"case": looking})
+    names = ["patient_17", "patient_4", "patient_5"]
+    scans, _ = write_cases(tmp_path, names)
+    for path in scans.iterdir():
+        image = nibabel.Nifti1Image.from_filename(path)
+        image.header["descrip"] = path.name
+        nibabel.save(image, path)
+    with built(runner, source) as name:
+        done = evaluate(tmp_path, option(name), "--anonymise")
+        named = evaluate(tmp_path, option(name), "--resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = records(tmp_path)
+    assert {case: one["alias"] for case, one in found.items()} == {
+        case: f"case_{i:04}" for i, case in enumerate(names, start=1)
+    }
+    assert [row["dsc"] for row in rows(tmp_path).values()] == ["1.0"] * 3
+    masks = sorted(path.name for path in (tmp_path / "results" / "predictions").iterdir())
+    assert masks == [f"{case}.nii.gz" for case in names]
+    for case in names:
+        log = (tmp_path / "results" / "logs" / f"{case}.log").read_text()
+        assert f"{found[case]['alias']}_0000.nii.gz" in log
+        assert "n+1" in log  # its whole header
+        assert "patient" not in log
+    assert "anonymised was True, is False" in named.stderr
 
 
 # Podman takes its time; that it leaves nothing either is tested with the runners.

@@ -26,8 +26,18 @@ from volumes.streams import (
     zero_nonfinite,
 )
 
-__all__ = ["Header", "as_itk", "as_nibabel", "header_of", "read", "read_header", "write"]
+__all__ = [
+    "Header",
+    "as_itk",
+    "as_nibabel",
+    "copy_nameless",
+    "header_of",
+    "read",
+    "read_header",
+    "write",
+]
 
+_TEXTS = {"analyze", "descrip", "aux_file", "intent_name", "unused"}  # free, in either version
 _EPSILON = float(np.finfo(np.float64).eps)
 
 
@@ -101,24 +111,43 @@ def write(path: Path, header: Header, dtype: Dtype, planes: Iterable[Array]) -> 
     allows them; only what describes the voxels (type, scaling, offset, display range, intent)
     changes. Extensions go. Raises OSError, and what ``planes`` raises; ``path`` is then as it was.
     """
-    layout, fields = header.fields.dtype, header.repaired.fields
-    fields["sizeof_hdr"] = layout.itemsize
-    fields["magic"] = np.void(MAGIC[layout])
+    fields = header.repaired.fields
     fields["datatype"] = CODES[dtype.newbyteorder("=")]
     fields["bitpix"] = 8 * dtype.itemsize
-    fields["vox_offset"] = layout.itemsize + 4
     fields["scl_slope"] = 1
     fields["scl_inter"] = 0
     fields["cal"] = 0
     fields["intent_code"] = 0
     fields["intent_p"] = 0
     fields["intent_name"] = np.void(bytes(16))
-    if layout == NIFTI1:
+    if fields.dtype == NIFTI1:
         fields["gl"] = 0
-    head = fields.tobytes() + bytes(4)  # which say: no extensions
     packing: Packing | None = "gzip" if path.name.lower().endswith(".gz") else None
     with replacing(path) as part, part.open("wb") as file:
-        write_voxels(file, head, planes, dtype, packing)
+        write_voxels(file, _head(fields), planes, dtype, packing)
+
+
+def copy_nameless(source: Path, to: Path) -> None:
+    """Copy a volume into a .nii.gz that does not say whose it is.
+
+    Texts of the header, extensions, what is behind the voxels and the name within the gzip stream
+    go; the voxels and all other fields stay. Raises VolumeError, OSError.
+    """
+    header, voxels = read(source)
+    fields = header.fields.copy()
+    for name in _TEXTS & set(fields.dtype.names or ()):
+        fields[name] = np.void(bytes(fields.dtype[name].itemsize))
+    with replacing(to) as part, part.open("wb") as file:
+        write_voxels(file, _head(fields), [voxels], voxels.dtype, "gzip")
+
+
+def _head(fields: Array) -> bytes:
+    """The bytes before the voxels, of which the last four say that there are no extensions."""
+    layout = fields.dtype
+    fields["sizeof_hdr"] = layout.itemsize
+    fields["magic"] = np.void(MAGIC[layout])
+    fields["vox_offset"] = layout.itemsize + 4
+    return fields.tobytes() + bytes(4)
 
 
 def _unpacked(file: BufferedReader) -> tuple[Stream, int]:

@@ -22,8 +22,7 @@ PATIENCE_S = 600
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what this command takes."""
     parser.add_argument("submissions", type=Path, help="folder of teamname.tar.gz")
-    parser.add_argument("--cases", type=Path, required=True, help="folder of NAME_0000.nii.gz")
-    parser.add_argument("--labels", type=Path, required=True, help="folder of NAME.nii.gz")
+    options.add_cases(parser)
     parser.add_argument(
         "--output", type=Path, required=True, help="a folder a team; what it holds is gone on with"
     )
@@ -60,7 +59,6 @@ def run(given: argparse.Namespace) -> int:
     """Do a batch; return 0 when every case of every submission has its score, otherwise 1."""
     from evaluation.batch import survey
     from evaluation.batch.batch import evaluate, summary
-    from evaluation.cases import find
 
     if given.scheduler and (given.gpu or given.slots is not None or given.scorers is not None):
         raise EvaluationError(
@@ -70,12 +68,11 @@ def run(given: argparse.Namespace) -> int:
     teams = survey.entrants(
         given.submissions,
         given.output,
-        options.conditions_of(given),
+        options.conditions_of(given, anonymised=given.anonymise),
         image_mib=given.image_limit * 1024,
         overlap=given.overlap,
     )
-    cases = find(given.cases.resolve(), given.labels.resolve())
-    given.challenge.contract.check_cases(cases)
+    cases = options.cases_of(given)
     for case in cases:
         for remark in case.remarks:
             say(f"notice   {remark}")

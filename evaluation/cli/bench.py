@@ -30,7 +30,8 @@ def run(given: argparse.Namespace) -> int:
     from evaluation.gpu import devices
     from evaluation.trial import MeasuredRunner
 
-    submission, conditions = options.submission_of(given), options.conditions_of(given)
+    submission = options.submission_of(given)
+    conditions = options.conditions_of(given, anonymised=False)
     cases = find(given.scans)
     given.challenge.contract.check_cases(cases)
     gpu = devices.find(given.gpu)

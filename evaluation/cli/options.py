@@ -14,6 +14,7 @@ from evaluation.numbers import positive
 from evaluation.runners import WITHOUT_SANDBOX, Limits
 
 if TYPE_CHECKING:
+    from evaluation.cases import Case
     from evaluation.submission import Submission
 
 
@@ -30,7 +31,7 @@ def submission_of(given: argparse.Namespace) -> "Submission":
     return Submission(given.image, given.archive, given.command)
 
 
-def conditions_of(given: argparse.Namespace) -> Conditions:
+def conditions_of(given: argparse.Namespace, *, anonymised: bool) -> Conditions:
     """Return what the options say of how a submission is run."""
     challenge = given.challenge
     limits = Limits() if given.sandbox == "on" else WITHOUT_SANDBOX
@@ -41,7 +42,28 @@ def conditions_of(given: argparse.Namespace) -> Conditions:
         limits=replace(limits, memory_mib=memory_mib, shm_mib=shm_mib),
         timeout_s=given.timeout or challenge.limits.timeout_s,
         interval_s=given.interval,
+        anonymised=anonymised,
     )
+
+
+def add_cases(command: argparse.ArgumentParser) -> None:
+    """Add which cases there are, and what a submission is told of them."""
+    command.add_argument("--cases", type=Path, required=True, help="folder of NAME_0000.nii.gz")
+    command.add_argument("--labels", type=Path, required=True, help="folder of NAME.nii.gz")
+    command.add_argument(
+        "--anonymise",
+        action="store_true",
+        help="hand cases over as case_0001 and so on: nothing can be known by its name",
+    )
+
+
+def cases_of(given: argparse.Namespace) -> "list[Case]":
+    """Return the cases that the options of `add_cases` name; raises EvaluationError."""
+    from evaluation.cases import anonymised, find
+
+    cases = find(given.cases.resolve(), given.labels.resolve())
+    given.challenge.contract.check_cases(cases)
+    return anonymised(cases) if given.anonymise else cases
 
 
 def add_submission(command: argparse.ArgumentParser) -> None:

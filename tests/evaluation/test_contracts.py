@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from msgspec.structs import replace
 
 from evaluation import challenges
-from evaluation.cases import Case, find
+from evaluation.cases import Case, anonymised, find
 from evaluation.contracts import Contract
 from evaluation.errors import EvaluationError
 from evaluation.runners import Job
@@ -26,7 +26,7 @@ from evaluation.scoring.assess import assess
 from evaluation.staging import collect, stage
 from evaluation.states import State
 from evaluation.trial import MeasuredRunner
-from tests.evaluation.challenges import FLARE24, GRAND_CHALLENGE, ONE_SOCKET
+from tests.evaluation.challenges import CONDITIONS, FLARE24, GRAND_CHALLENGE, ONE_SOCKET
 from tests.evaluation.scripted import Scripted
 from tests.submissions import lesion, save, write_cases
 
@@ -198,7 +198,7 @@ def whispering(outputs: Path) -> None:
         (doubled, State.NO_OUTPUT, f"2 files are *.mha in outputs/{MASKS}/, expected one"),
         (referring, State.BAD_OUTPUT, "output.mha: its ElementDataFile is /labels/a.raw"),
         (bent, State.BAD_OUTPUT, "output.mha: not on the scan's grid: its spacing is"),
-        (huge, State.BAD_OUTPUT, "output.mha: not on the scan's grid: its size is"),
+        (huge, State.BAD_OUTPUT, "output.mha: 99999 x 99999 x 99999 voxels"),
         (whispering, State.BAD_OUTPUT, "output.mha: holds \N{REPLACEMENT CHARACTER}[31m voxels"),
     ],
 )
@@ -235,6 +235,30 @@ def test_a_name_is_no_pattern(tmp_path: Path, name: str) -> None:
     assert collect(case, work / "outputs", mask, FLARE) == (State.NO_OUTPUT, said)
     save(work / "outputs" / f"{name}.nii.gz", lesion())
     assert collect(case, work / "outputs", mask, FLARE) == (State.OK, "not asked for: ab.nii.gz")
+
+
+def test_an_alias_has_all_channels_and_names_the_mask(tmp_path: Path) -> None:
+    """Even of a scan without a channel in its name: case_0001 would be channel 1 of "case"."""
+    for name in ("a_0000", "a_0001", "b"):
+        save(tmp_path / "scans" / f"{name}.nii.gz", lesion())
+    cases = anonymised(find(tmp_path / "scans"))
+    assert [(case.name, case.alias) for case in cases] == [("a", "case_0001"), ("b", "case_0002")]
+    given = []
+
+    def act(job: Job) -> None:
+        given.append(sorted(path.name for path in (job.work / "inputs").iterdir()))
+        if len(given) < 3:
+            save(job.work / "outputs" / f"case_000{len(given)}.nii.gz", lesion())
+        save(job.work / "outputs" / "b.nii.gz", lesion())
+
+    with MeasuredRunner(Scripted(act), CONDITIONS, tmp_path) as runner:
+        trials = [runner.run(case, tmp_path / f"{case.name}.nii.gz") for case in (*cases, cases[1])]
+    assert given == [
+        ["case_0001_0000.nii.gz", "case_0001_0001.nii.gz"],
+        *[["case_0002_0000.nii.gz"]] * 2,
+    ]
+    assert [trial.state for trial in trials] == [State.OK, State.OK, State.NO_OUTPUT]
+    assert trials[2].message == "no case_0002.nii.gz in outputs/; not asked for: b.nii.gz"
 
 
 def test_channels_without_a_socket_are_refused_before_anything_runs(tmp_path: Path) -> None:
