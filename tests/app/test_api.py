@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -98,6 +99,22 @@ def test_what_is_not_there_is_named(model: Path, tmp_path: Path) -> None:
         load(tmp_path / "none")
     with pytest.raises(ImageError, match=r"none\.nii: "):
         load(model, "cpu").predict(tmp_path / "none.nii")
+
+
+def test_the_example_in_the_docs(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(model, tmp_path / "weights" / "mine")
+    scan(tmp_path / "scan.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "python.md").read_text()
+    exec(text.split("```python\n")[1].split("```")[0], {})
+    lesion_ml = mask(tmp_path / "mask.nii.gz").sum() * np.prod(SPACING) / 1000
+    *_, volume, unit = capsys.readouterr().out.split()
+    assert (float(volume), unit) == (pytest.approx(lesion_ml, rel=1e-6), "ml")
 
 
 def test_importing_it_imports_nothing_else() -> None:
