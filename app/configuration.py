@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from app.image import Image
 from app.labels import DIFFERENCE_RULE, is_two_class, label_rule
 from app.loading import arrange, compute_dtype, load_network
 from app.memory.budget import Needs
+from app.memory.buffers import Buffers, stream_buffers, whole_buffers
 from app.memory.live_bytes import LiveBytes, peak_of
 from app.model import Model
 from app.networks import UNet, build_network
@@ -32,6 +34,20 @@ class Configuration:
         if self._one_channel:
             self.rule, self.heads = DIFFERENCE_RULE, 1
         self.lesion_filter = self.config.lesion_filter if self._one_channel else None
+        self.previous: Configuration | None = None
+        if model.previous is not None:
+            self.previous = Configuration(model.previous, device, exact, tta)
+
+    @property
+    def for_ct(self) -> bool:
+        """Whether its first channel is normalised as CT."""
+        return self.config.normalization[0].scheme == "CTNormalization"
+
+    def stages(self) -> Iterator[Configuration]:
+        """The stages of a cascade, in order, and at last the configuration itself."""
+        if self.previous is not None:
+            yield from self.previous.stages()
+        yield self
 
     def networks(self) -> list[UNet]:
         """The networks, loaded, still on the CPU."""
@@ -48,6 +64,15 @@ class Configuration:
             return logits if self._exact else logits.float()
 
         return mirrored(run, self.config.mirror_axes) if self._tta else run
+
+    def buffers(self, scan: Image, probabilities: bool) -> Buffers:
+        """What a scan takes of a GPU besides the networks; ``probabilities``: not labels alone."""
+        config = self.config
+        shape = tuple(scan.voxels.shape[i] for i in config.transpose)
+        spacing = tuple(scan.spacing_zyx[i] for i in config.transpose)
+        if self._exact:
+            return whole_buffers(shape, spacing, config, self.heads)
+        return stream_buffers(shape, spacing, config, self.heads, probabilities)
 
     def needs(self) -> Needs:
         """What its networks need on a GPU, found on the meta device."""

@@ -2,7 +2,8 @@
 
 A model is a folder: ``model.json`` says how a scan is prepared, which network runs and what its
 channels mean; one ``.safetensors`` file per ensemble member holds the weights under nnU-Net's own
-parameter names. All axes are in the network's order, that is after ``transpose``.
+parameter names. An ensemble over configurations holds the other models, and a cascade its first
+stage, in folders below. All axes are in the network's order, that is after ``transpose``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import math
 import reprlib
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -130,6 +132,19 @@ class Postprocessing:
 
 
 @dataclass(frozen=True)
+class PreviousStage:
+    """A cascade: the labels of the model in ``folder`` are further channels of this one's input.
+
+    One channel for each of ``labels``, 1 where the scan has that label; resampled as nnU-Net's
+    ``resample_data_or_seg_to_shape`` does it with labels.
+    """
+
+    folder: str
+    labels: tuple[int, ...]
+    force_separate_z: bool | None
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The content of ``model.json``."""
 
@@ -155,14 +170,18 @@ class ModelConfig:
     lesion_filter: LesionFilter | None = None
     reader: str = READERS[0]  # nnU-Net's image_reader_writer, whose axes are the scan's
     postprocessing: Postprocessing | None = None
+    ensemble: tuple[str, ...] = ()  # folders of models whose probabilities are averaged with its
+    previous_stage: PreviousStage | None = None
 
 
 @dataclass(frozen=True)
 class Model:
-    """An exported model on disk."""
+    """An exported model on disk, the other models of its ensemble, and a cascade's first stage."""
 
     folder: Path
     config: ModelConfig
+    others: tuple[Model, ...] = ()
+    previous: Model | None = None
 
     def weights_file(self, member: Member) -> Path:
         """The member's ``.safetensors`` file."""
@@ -170,8 +189,16 @@ class Model:
 
     def check_weights(self) -> None:
         """Raise ModelError unless every weights file is there with the manifest's checksum."""
-        for member in self.config.members:
-            _check_weights(self.weights_file(member), member.sha256)
+        for model in self.stages():
+            for member in model.config.members:
+                _check_weights(model.weights_file(member), member.sha256)
+
+    def stages(self) -> Iterator[Model]:
+        """All models that a scan goes through, in order: each after the stage before it."""
+        for model in (self, *self.others):
+            if model.previous is not None:
+                yield from model.previous.stages()
+            yield model
 
 
 def save_manifest(folder: Path, config: ModelConfig) -> None:
@@ -228,7 +255,11 @@ def load_model(folder: Path) -> Model:
         )
     config = _parse(manifest, ModelConfig, content, "")
     _check(manifest, config)
-    return Model(folder, config)
+    others = tuple(load_model(folder / name) for name in config.ensemble)
+    stage = config.previous_stage
+    model = Model(folder, config, others, stage and load_model(folder / stage.folder))
+    _check_together(manifest, model)
+    return model
 
 
 def _check_weights(file: Path, expected: str) -> None:
@@ -287,6 +318,31 @@ def _parse(manifest: Path, kind: Any, value: Any, where: str) -> Any:
     return value
 
 
+def _check_together(manifest: Path, model: Model) -> None:
+    """Checks of models that are used together."""
+    same: tuple[str, ...] = ("channels", "reader", "labels", "region_values")
+    parts = [(other, same) for other in model.others]
+    if model.previous is not None:
+        parts.append((model.previous, same[:2]))
+    for part, fields in parts:
+        name = part.folder.name
+        for field in fields:
+            ours, theirs = getattr(model.config, field), getattr(part.config, field)
+            if ours != theirs:
+                raise ModelError(
+                    f"{manifest}: has {name} with {field} {theirs!r:.80}, not {ours!r:.80}; "
+                    "export models of one dataset together"
+                )
+        if part.config.postprocessing is not None:
+            raise ModelError(f"{manifest}: has {name} with postprocessing; move it to the first")
+        if part.others:
+            raise ModelError(f"{manifest}: has {name}, an ensemble itself; export its models apart")
+    if parts and any(part.config.lesion_filter for part in model.stages()):
+        raise ModelError(
+            f"{manifest}: has a lesion filter, which is for a model alone; set it to null"
+        )
+
+
 def _check(manifest: Path, config: ModelConfig) -> None:
     """Checks that types cannot express."""
     # The other rules take those of sizes for granted.
@@ -339,14 +395,27 @@ def _size_rules(config: ModelConfig) -> list[tuple[bool, str]]:
 
 
 def _rules(config: ModelConfig) -> list[tuple[bool, str]]:
-    network, channels = config.network, len(config.channels)
+    network, channels, previous = config.network, len(config.channels), config.previous_stage
+    folders = [*config.ensemble, *([previous.folder] if previous else [])]
     rules: list[tuple[bool, str]] = [
         (config.reader in READERS, f"reader is one of {READERS}"),
         (network.name in NETWORKS, f"network.name is one of {NETWORKS}"),
         (config.dtype in DTYPES, f"dtype is one of {DTYPES}"),
         (sorted(config.transpose) == [0, 1, 2], "transpose is a permutation of 0, 1, 2"),
         (len(config.normalization) == channels, "normalization has one entry per channel"),
-        (network.input_channels == channels, "network.input_channels equals the channels"),
+        (
+            network.input_channels == channels + (len(previous.labels) if previous else 0),
+            "network.input_channels equals the channels, and the labels of a previous stage",
+        ),
+        (
+            previous is None or len(previous.labels) == len({*previous.labels} - {0}),
+            "previous_stage.labels are different ones, without background",
+        ),
+        (
+            all(Path(f).name == f and f not in ("", "..") for f in folders)
+            and len(set(folders)) == len(folders),
+            "ensemble and previous_stage name folders, each once, in the model's own folder",
+        ),
         (network.heads == len(config.labels), "labels has one entry per head"),
         (
             config.region_values is None or len(config.region_values) == network.heads,

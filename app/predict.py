@@ -33,10 +33,10 @@ from app.image import (
     writing_probabilities,
 )
 from app.labels import Probabilities, label_dtype, label_rule, numpy_dtype
-from app.listener import SILENT, Listener
+from app.listener import SILENT, Listener, Tally
 from app.loading import compute_dtype
-from app.memory.budget import MIB, Plan, make_plan
-from app.memory.buffers import stream_buffers, whole_buffers
+from app.memory.budget import MIB, Plan, make_plan, of_all
+from app.memory.buffers import InTurn, Together
 from app.model import Model, ModelError
 from app.on_device import OnDevice
 from app.preprocess import Prepared, prepare
@@ -87,21 +87,25 @@ class Predictor:
 
     def __init__(self, model: Model, options: Options) -> None:
         self.config, self.options = model.config, options
-        if options.body and model.config.normalization[0].scheme != "CTNormalization":
+        self.configurations = [
+            Configuration(one, options.device, options.exact, options.tta)
+            for one in (model, *model.others)
+        ]
+        self.stages = [stage for one in self.configurations for stage in one.stages()]
+        if options.body and any(not stage.for_ct for stage in self.stages):
             raise ModelError(
                 f"model {model.config.name}: its first channel is not normalised as CT, so a body "
                 "cannot be told from air; leave out --crop-to-body"
             )
         self.compute_dtype = compute_dtype(options.device, options.exact)
-        self.configuration = Configuration(model, options.device, options.exact, options.tta)
-        self.rule, self.heads = self.configuration.rule, self.configuration.heads
         self.needs = None
         if options.vram_budget_mib is not None:
-            self.needs = self.configuration.needs()
+            self.needs = of_all([stage.needs() for stage in self.stages])
             self.needs.check(options.vram_budget_mib)
+        self._owners = {network: stage for stage in self.stages for network in stage.networks()}
         self.on_device = OnDevice(
-            self.configuration.networks(),
-            self.configuration.one_pass,
+            list(self._owners),
+            lambda network: self._owners[network].one_pass(network),
             options.device,
             options.vram_budget_mib,
         )
@@ -195,38 +199,43 @@ class Predictor:
     def logits_on_grid(self, channels: Sequence[Image]) -> tuple[Tensor, Prepared]:
         """What `segment` makes labels of unless ``exact``, on the host, before a lesion filter.
 
-        Logits (head, z, y, x) on the network's grid, and the scan that `labels` puts them on.
+        For a model of one stage. Logits (head, z, y, x) on the network's grid, and the scan that
+        `labels` puts them on.
         """
-        scan, clock = self._prepared(channels), StageClock()
-        means = self._means(scan, self._first(channels, None, SILENT), clock, SILENT)
-        slabs = stream.logit_slabs(scan, self.config, self.heads, means)
-        return torch.cat([slab.to("cpu", copy=True) for slab in slabs], 1), scan
+        (of,), scans = self.stages, self._prepared(channels)
+        attempt = self._first(channels, None, SILENT)
+        means = self._means(scans, attempt, StageClock(), SILENT)[of]
+        slabs = stream.logit_slabs(scans[of], of.config, of.heads, means)
+        return torch.cat([slab.to("cpu", copy=True) for slab in slabs], 1), scans[of]
 
     def labels(self, logits: Tensor, scan: Prepared) -> Labels:
         """The labels (z, y, x) of the scan that logits (head, z, y, x) from its grid come to."""
-        slabs = iter([logits.to(self.options.device)])
-        parts = stream.label_slabs(slabs, scan, self.config, self.rule)
-        return self._whole(parts, [scan.grid.shape[i] for i in np.argsort(self.config.transpose)])
+        (of,), slabs = self.stages, iter([logits.to(self.options.device)])
+        parts = stream.label_slabs(slabs, scan, of.config, of.rule)
+        return self._whole(parts, [scan.grid.shape[i] for i in np.argsort(of.config.transpose)])
 
     def plan(self, channels: Sequence[Image]) -> Plan:
         """How much of this scan's way will be on the device at a time; makes the GPU's context.
 
         Raises BudgetError.
         """
-        config, budget_mib, needs = self.config, self.options.vram_budget_mib, self.needs
+        budget_mib, needs, whole = self.options.vram_budget_mib, self.needs, self.options.exact
         if needs is None or budget_mib is None:
             return Plan()
         room = self.on_device.room
         if room is not None:
             budget_mib, needs = room.budget_mib, replace(needs, context=room.context)
-        shape = tuple(channels[0].voxels.shape[i] for i in config.transpose)
-        spacing = tuple(channels[0].spacing_zyx[i] for i in config.transpose)
-        if self.options.exact:
-            whole = whole_buffers(shape, spacing, config, self.heads)
-            return make_plan(budget_mib, needs, whole, batches=False)
-        wanted = self.options.probabilities
-        streamed = stream_buffers(shape, spacing, config, self.heads, wanted)
-        return make_plan(budget_mib, needs, streamed)
+        wanted = self._probabilities_are_made
+        held = [stage.buffers(channels[0], wanted) for stage in self.stages]
+        if not whole and len(self.configurations) > 1:
+            held.append(
+                Together(tuple(c.buffers(channels[0], wanted) for c in self.configurations))
+            )
+        return make_plan(budget_mib, needs, InTurn(tuple(held)), batches=not whole)
+
+    @property
+    def _probabilities_are_made(self) -> bool:
+        return self.options.probabilities or len(self.configurations) > 1
 
     def _attempts(
         self,
@@ -238,12 +247,12 @@ class Predictor:
     ) -> None:
         """Hand the labels to ``sink``, each time from the first on, until it has all of them."""
         with clock.stage("preprocess"):
-            scan = self._prepared(channels)
+            scans = self._prepared(channels)
         with clock.stage("device"):
             attempt = self._first(channels, deadline, listener)
         while True:
             try:
-                sink(self._parts(scan, attempt, clock, listener))
+                sink(self._parts(scans, attempt, clock, listener))
                 return
             except (torch.OutOfMemoryError, TooSlow) as reason:
                 attempt = attempt.after(reason, listener.warn)
@@ -252,11 +261,14 @@ class Predictor:
             if self.options.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _prepared(self, channels: Sequence[Image]) -> Prepared:
+    def _prepared(self, channels: Sequence[Image]) -> dict[Configuration, Prepared]:
         """What must be known of a scan, found on the host before a GPU is touched."""
         voxels, options = [c.voxels for c in channels], self.options
         spacing = channels[0].spacing_zyx
-        return prepare(voxels, spacing, self.config, options.exact, options.body)
+        return {
+            stage: prepare(voxels, spacing, stage.config, options.exact, options.body)
+            for stage in self.stages
+        }
 
     def _first(
         self, channels: Sequence[Image], deadline: float | None, listener: Listener
@@ -274,18 +286,24 @@ class Predictor:
         return Attempt(plan, self.options.step_size, deadline)
 
     def _parts(
-        self, scan: Prepared, attempt: Attempt, clock: StageClock, listener: Listener
+        self,
+        scans: dict[Configuration, Prepared],
+        attempt: Attempt,
+        clock: StageClock,
+        listener: Listener,
     ) -> Iterator[Part]:
         """The scan in parts along the scan's first axis, each made when it is asked for."""
-        means, of = self._means(scan, attempt, clock, listener), self.configuration
-        if not self.options.probabilities:
+        means = self._means(scans, attempt, clock, listener)
+        ways = [(scans[of], of, means[of]) for of in self.configurations]
+        if not self._probabilities_are_made:
             label_parts = exact.label_parts if self.options.exact else stream.label_parts
-            return map(Part, label_parts(scan, of, means))
+            return map(Part, label_parts(*ways[0]))
         if self.options.exact:
-            made = exact.probability_parts([(scan, of, means)])
+            made = exact.probability_parts(ways)
         else:
-            made = mean([stream.probability_parts(scan, of, means)])
-        return decided(made, label_rule(self.config), label_dtype(self.config), keep=True)
+            made = mean([stream.probability_parts(*way) for way in ways])
+        rule, dtype = label_rule(self.config), label_dtype(self.config)
+        return decided(made, rule, dtype, keep=self.options.probabilities)
 
     def _whole(self, parts: Iterator[Labels], shape: Sequence[int]) -> Labels:
         """The labels (z, y, x) of all parts, after nnU-Net's postprocessing."""
@@ -302,34 +320,41 @@ class Predictor:
         return labels
 
     def _means(
-        self, scan: Prepared, attempt: Attempt, clock: StageClock, listener: Listener
-    ) -> Means:
-        device, on_window = self.options.device, listener.on_window
+        self,
+        scans: dict[Configuration, Prepared],
+        attempt: Attempt,
+        clock: StageClock,
+        listener: Listener,
+    ) -> dict[Configuration, Means]:
+        """What each stage works with; a deadline is kept by models of one stage alone."""
+        device, step_size, watch = self.options.device, attempt.step_size, None
         with clock.stage("device"):
             passes = self.on_device.passes(listener.say, listener.warn)
-        watch = None
-        if attempt.deadline is not None:
-            work = Work(
-                scan.shape,
-                self.config.patch_size,
-                attempt.step_size,
-                len(self.config.members),
-                self.heads,
-            )
-            before = clock.so_far()
-            watch = Deadline(attempt.deadline, work, clock, before, device, listener.warn)
+        work = [
+            Work(scans[s].shape, s.config.patch_size, step_size, len(s.config.members), s.heads)
+            for s in self.stages
+        ]
+        on_window = listener.on_window
+        if attempt.deadline is not None and len(work) == 1:
+            before, warn = clock.so_far(), listener.warn
+            watch = Deadline(attempt.deadline, work[0], clock, before, device, warn)
             on_window = _both(watch.on_window, on_window)
-        buffers = torch.device("cpu") if attempt.plan.on_host else device
-        return Means(
-            passes=passes,
-            device=device,
-            buffers=buffers,
-            plan=attempt.plan,
-            step_size=attempt.step_size,
-            clock=clock,
-            on_window=self.on_device.settling(on_window),
-            deadline=watch,
-        )
+        tally = Tally([one.windows(step_size) for one in work], on_window)
+        return {
+            stage: Means(
+                passes=[
+                    p for p, s in zip(passes, self._owners.values(), strict=True) if s is stage
+                ],
+                device=device,
+                buffers=torch.device("cpu") if attempt.plan.on_host else device,
+                plan=attempt.plan,
+                step_size=step_size,
+                clock=clock,
+                on_window=self.on_device.settling(tally.part(number)),
+                deadline=watch,
+            )
+            for number, stage in enumerate(self.stages)
+        }
 
 
 def _labels(parts: Iterator[Part], keep: Keep | None) -> Iterator[Labels]:

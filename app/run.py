@@ -69,6 +69,7 @@ def run(request: Request, known: Progress, lean: bool) -> int:
     """
     try:
         model = load_model(find_model(request.model))
+        _refuse_time_budget(request, model)
         cases, errors = find_cases(request.input, request.output, len(model.config.channels))
         for folder in {case.output.parent for case in cases}:
             _make_writable(folder)
@@ -92,6 +93,16 @@ def run(request: Request, known: Progress, lean: bool) -> int:
         if predictor is not None:
             _segment_all(request, predictor, cases, pool, scan, known)
     return known.exit_code if predictor is not None else 1
+
+
+def _refuse_time_budget(request: Request, model: Model) -> None:
+    """A larger step is chosen by what the windows of one configuration take."""
+    stages = len(list(model.stages()))
+    if request.time_budget is not None and stages > 1:
+        raise ModelError(
+            f"model {model.config.name}: --time-budget is for a model of one configuration, and "
+            f"this one has {stages}; leave it out, or choose a --step-size"
+        )
 
 
 def _from(mask: str, cases: list[Case]) -> list[Case]:
@@ -248,10 +259,13 @@ def _announce(request: Request, model: Model, device: torch.device, dtype: str) 
         )
     if config.postprocessing is not None:
         print(f"model {config.name}: {config.postprocessing} stays, as nnU-Net's postprocessing")
-    if request.tta and not config.mirror_axes:
-        warn(f"model {config.name}: trained without mirroring, --tta does nothing")
+    stages = [stage.config for stage in model.stages()]
+    for stage in stages if request.tta else ():
+        if not stage.mirror_axes:
+            warn(f"model {stage.name}: trained without mirroring, --tta does nothing")
+    what = " and ".join(s.configuration for s in stages) if stages[1:] else config.network.name
     request.say(
-        f"model {config.name}: {config.network.name}, {len(config.members)} member(s), "
+        f"model {config.name}: {what}, {sum(len(s.members) for s in stages)} member(s), "
         f"{'exact, ' if request.exact else ''}{dtype} on {device}, "
         f"ready {_now_s() - _process_start_s():.2f} s after process start"
     )

@@ -8,7 +8,9 @@
   ensemble) and writes the mask to ``mask`` and, when asked, the logits to ``logits`` and beside the
   mask the ``probabilities``; or
 - ``postprocess``: writes a postprocessing.pkl of ``groups`` (each a label, or a list of labels, or
-  {"region": labels}) to ``pkl`` and does what it says to each of ``masks``, a list of (in, out).
+  {"region": labels}) to ``pkl`` and does what it says to each of ``masks``, a list of (in, out); or
+- ``ensemble``: lets nnU-Net average the probabilities beside ``masks`` and writes the mask to
+  ``mask``; plans and dataset are those of ``folder``.
 """
 
 import json
@@ -20,6 +22,7 @@ import torch
 from batchgenerators.utilities.file_and_folder_operations import load_pickle, save_pickle
 from dynamic_network_architectures import architectures
 from dynamic_network_architectures.architectures import unet
+from nnunetv2.ensembling.ensemble import merge_files
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.inference import predict_from_raw_data
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -125,6 +128,28 @@ def postprocess(job):
         load_postprocess_save(source, target, SimpleITKIO(), functions, arguments)
 
 
+def ensemble(job):
+    """What nnUNetv2_ensemble does with each case."""
+    folder = Path(job["folder"])
+    plans = PlansManager(json.loads((folder / "plans.json").read_text()))
+    dataset = json.loads((folder / "dataset.json").read_text())
+    ending = dataset["file_ending"]
+    merge_files(
+        [mask.removesuffix(ending) + ".npz" for mask in job["masks"]],
+        job["mask"].removesuffix(ending),
+        ending,
+        plans.image_reader_writer_class(),
+        plans.get_label_manager(dataset),
+        job.get("probabilities", False),
+    )
+
+
 if __name__ == "__main__":
     for job in json.loads(Path(sys.argv[1]).read_text()):
-        {"build": build, "predict": predict, "postprocess": postprocess}[job["do"]](job)
+        does = {
+            "build": build,
+            "predict": predict,
+            "postprocess": postprocess,
+            "ensemble": ensemble,
+        }
+        does[job["do"]](job)

@@ -232,7 +232,7 @@ def test_genuine_trained_folders(model: str, real_data: Path, tmp_path: Path) ->
             config = predictor.config
             prepared = prepare([scan.voxels], scan.spacing_zyx, config, True, False)
             data = preprocess(prepared, config, torch.float64, exact.device)
-            logits = mean_logits(data, config, predictor.heads, means(predictor))
+            logits = mean_logits(data, config, predictor.stages[0].heads, means(predictor))
         theirs = np.load(job["logits"])
         assert np.array_equal(data.numpy(), theirs["data"])
         assert np.array_equal(logits.numpy(), theirs["logits"])

@@ -6,9 +6,11 @@ import dataclasses
 import re
 import shutil
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -38,6 +40,25 @@ _KNOWN_TRAINER = re.compile(
 _PROVENANCE = ("name", "dataset", "plans", "configuration", "trainer", "members", "notice")
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """What is taken of trained folders: which folds (None: all), checkpoint and precision."""
+
+    folds: Sequence[str] | None
+    checkpoint: str
+    dtype: str
+
+    def files(self, folders: Sequence[Path]) -> list[Path]:
+        """The checkpoints of all folders, in order; raises TrainingError."""
+        found = [f for one in folders for f in find_checkpoints(one, self.checkpoint, self.folds)]
+        for number, file in enumerate(found):
+            if file.resolve() in (other.resolve() for other in found[:number]):
+                raise TrainingError(
+                    f"{file}: is given twice; each member of an ensemble counts once"
+                )
+        return found
+
+
 def export(
     folders: Sequence[Path],
     output: Path,
@@ -46,57 +67,74 @@ def export(
     dtype: str = "float32",
     notice: str | None = None,
     postprocessing: str | None = None,
+    ensemble: Sequence[Path] = (),
 ) -> list[str]:
     """Write the ensemble of all folds of all ``folders`` to ``output``; returns warnings.
 
-    Members must share everything but their weights, since their logits are averaged.
-    ``postprocessing``: see `postprocessing_of`. Raises TrainingError; ``output`` appears whole or
-    not at all.
+    They must share everything but their weights, since their logits are averaged. Those of
+    ``ensemble`` need not: each becomes a model of its own, with whose probabilities those of the
+    first are averaged. ``postprocessing``: see `postprocessing_of`. Raises TrainingError;
+    ``output`` appears whole or not at all.
     """
     if output.exists():
         raise TrainingError(f"{output}: exists; remove it or choose another name")
-    files = [file for folder in folders for file in find_checkpoints(folder, checkpoint, folds)]
-    for number, file in enumerate(files):
-        if file.resolve() in (other.resolve() for other in files[:number]):
-            raise TrainingError(f"{file}: is given twice; each member of an ensemble counts once")
-    done_after, warnings = postprocessing_of(folders, files, postprocessing)
-    config: ModelConfig | None = None
-    members: list[Member] = []
+    chosen = Chosen(folds, checkpoint, dtype)
+    files, together = chosen.files(folders), [*folders, *ensemble]
+    done_after, warnings = postprocessing_of(together, files, postprocessing)
+    others = {f"ensemble_{number}": folder for number, folder in enumerate(ensemble, start=1)}
     unfinished = output.with_name(f".{output.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     try:
-        for file in files:
-            folder, trained = file.parent.parent, load_checkpoint(file)
-            here = model_config(
-                folder, trained.configuration, trained.trainer, trained.mirror_axes, dtype
-            )
-            config = config or here
-            _refuse_difference(config, here, file)
-            if not _KNOWN_TRAINER.fullmatch(trained.trainer):
-                warnings.append(
-                    f"{file}: trainer {trained.trainer} is not known here; the weights fit the "
-                    "plans, but check that it changes neither data nor inference"
-                )
-            weights = unfinished / f"member_{len(members)}.safetensors"
-            members.append(_save_member(trained, config, weights))
-        assert config is not None
-        try:
-            whole = dataclasses.replace(
-                config,
-                name=output.name,
-                members=tuple(members),
-                notice=notice,
-                postprocessing=done_after,
-            )
-            save_manifest(unfinished, whole)
-        except ModelError as error:
-            rule = str(error).partition(": ")[2].rpartition(";")[0]
-            raise TrainingError(f"{folders[0]}: gives a model that {rule}") from None
+        said = {"name": output.name, "notice": notice, "postprocessing": done_after}
+        warnings += _write(files, unfinished, dtype, {**said, "ensemble": tuple(others)})
+        for name, folder in others.items():
+            said = {"name": f"{output.name}/{name}"}
+            warnings += _write(chosen.files([folder]), unfinished / name, dtype, said)
+        with _naming(folders[0]):
+            load_model(unfinished)
         unfinished.rename(output)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return warnings
+
+
+def _write(files: Sequence[Path], target: Path, dtype: str, said: dict[str, Any]) -> list[str]:
+    """Write one model, whose members are ``files``; returns warnings.
+
+    said: fields of its model.json that are not in the trained folders.
+    """
+    target.mkdir(parents=True)
+    config: ModelConfig | None = None
+    members: list[Member] = []
+    warnings: list[str] = []
+    for file in files:
+        folder, trained = file.parent.parent, load_checkpoint(file)
+        here = model_config(
+            folder, trained.configuration, trained.trainer, trained.mirror_axes, dtype
+        )
+        config = config or here
+        _refuse_difference(config, here, file)
+        if not _KNOWN_TRAINER.fullmatch(trained.trainer):
+            warnings.append(
+                f"{file}: trainer {trained.trainer} is not known here; the weights fit the "
+                "plans, but check that it changes neither data nor inference"
+            )
+        weights = target / f"member_{len(members)}.safetensors"
+        members.append(_save_member(trained, config, weights))
+    assert config is not None
+    with _naming(files[0].parent.parent):
+        save_manifest(target, dataclasses.replace(config, members=tuple(members), **said))
+    return warnings
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Say of the trained folder what would be said of the model.json that comes of it."""
+    try:
+        yield
+    except ModelError as error:
+        rule = str(error).partition(": ")[2].rpartition(";")[0]
+        raise TrainingError(f"{folder}: gives a model that {rule}") from None
 
 
 def _refuse_difference(config: ModelConfig, other: ModelConfig, file: Path) -> None:
@@ -105,7 +143,7 @@ def _refuse_difference(config: ModelConfig, other: ModelConfig, file: Path) -> N
         if field.name not in _PROVENANCE and a != b:
             raise TrainingError(
                 f"{file}: cannot join the ensemble, {field.name} is {b} and not {a}; "
-                "export it as a model of its own"
+                "give it to --ensemble, which averages probabilities"
             )
 
 
@@ -142,7 +180,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--output", type=Path, required=True, help="new folder, by custom weights/NAME")
     add("--folds", nargs="+", help="such as 0 1, or all (default: every fold there is)")
     add("--checkpoint", default="checkpoint_final.pth")
-    add("--add", type=Path, nargs="+", default=[], metavar="TRAINED_FOLDER", help="more members")
+    more: dict[str, Any] = {"type": Path, "nargs": "+", "default": [], "metavar": "TRAINED_FOLDER"}
+    add("--add", **more, help="more members: their logits are averaged")
+    add("--ensemble", **more, help="other configurations: their probabilities are averaged")
     add("--dtype", choices=DTYPES, default=DTYPES[0], help="float16 halves the file")
     add(
         "--postprocessing",
@@ -154,14 +194,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def do() -> None:
         with ExitStack() as archives:
+            folders, ensemble = (
+                [archives.enter_context(unpacked(path)) for path in paths]
+                for paths in ((args.folder, *args.add), args.ensemble)
+            )
             warnings = export(
-                [archives.enter_context(unpacked(path)) for path in (args.folder, *args.add)],
+                folders,
                 args.output,
                 args.folds,
                 args.checkpoint,
                 args.dtype,
                 args.notice,
                 args.postprocessing,
+                ensemble,
             )
         for warning in warnings:
             warn(warning)

@@ -250,6 +250,8 @@ def _refuse_model(manifest: Path, config: ModelConfig) -> None:
         raise TrainingError(
             f"{manifest}: has a lesion filter already; set lesion_filter to null to choose again"
         )
+    if config.ensemble or config.previous_stage is not None:
+        raise TrainingError(f"{manifest}: has more than one model; a filter is for one alone")
     if config.region_values is not None or len(config.labels) != 2 or len(config.channels) != 1:
         raise TrainingError(
             f"{manifest}: has labels {', '.join(config.labels)} and channels "

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from app.memory.buffers import StreamBuffers, WholeBuffers
+from app.memory.buffers import Buffers
 from app.resample import SLAB_SECTIONS
 from volumes.errors import UserError
 
@@ -85,6 +85,13 @@ class Needs:
         )
 
 
+def of_all(needs: Sequence[Needs]) -> Needs:
+    """What configurations need together: all their weights, and the largest window."""
+    largest = max(needs, key=lambda one: one.window)
+    weights, members = sum(one.weights for one in needs), sum(one.members for one in needs)
+    return replace(largest, weights=weights, members=members)
+
+
 @dataclass(frozen=True)
 class Plan:
     """How one scan goes through: ``windows`` per batch, ``sections`` preprocessed at a time.
@@ -97,7 +104,7 @@ class Plan:
     sections: int = SLAB_SECTIONS
     on_host: bool = False
     needs: Needs | None = None
-    buffers: StreamBuffers | WholeBuffers | None = None
+    buffers: Buffers | None = None
 
     @property
     def peak(self) -> int:
@@ -122,9 +129,7 @@ class Plan:
         return f"{windows}, slabs of {self.sections} sections, buffers {place}{peak}"
 
 
-def make_plan(
-    budget_mib: int, needs: Needs, buffers: StreamBuffers | WholeBuffers, batches: bool = True
-) -> Plan:
+def make_plan(budget_mib: int, needs: Needs, buffers: Buffers, batches: bool = True) -> Plan:
     """The first plan that fits: the most windows, then the thickest slabs, then the host.
 
     ``batches`` False: one window at a time. Raises BudgetError if none fits.

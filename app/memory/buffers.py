@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from app.model import ModelConfig
 from app.preprocess import has_slabs
@@ -50,6 +51,48 @@ class WholeInput:
         whole = _FLOAT * (math.prod(self.scan_shape) + half + voxels)
         one = whole if self.like_torch else self.resampled * (half + voxels)
         return self.held + max(self.held, one)
+
+
+class Buffers(Protocol):
+    """Bytes on a device besides the network's, if ``sections`` are preprocessed at a time."""
+
+    def beside_network(self, sections: int = SLAB_SECTIONS) -> int:
+        """What is held while the network runs."""
+
+    def without_network(self, sections: int = SLAB_SECTIONS) -> int:
+        """The peak while one of the other stages works."""
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """Configurations that a scan goes through one after the other."""
+
+    parts: tuple[Buffers, ...]
+
+    def beside_network(self, sections: int = SLAB_SECTIONS) -> int:
+        """What the largest holds while its network runs."""
+        return max(part.beside_network(sections) for part in self.parts)
+
+    def without_network(self, sections: int = SLAB_SECTIONS) -> int:
+        """The largest peak while one of the other stages works."""
+        return max(part.without_network(sections) for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Together:
+    """Configurations that a scan goes through side by side, plane by plane."""
+
+    parts: tuple[Buffers, ...]
+
+    def beside_network(self, sections: int = SLAB_SECTIONS) -> int:
+        """What all hold while a network runs."""
+        return sum(part.beside_network(sections) for part in self.parts)
+
+    def without_network(self, sections: int = SLAB_SECTIONS) -> int:
+        """The peak while a stage of one works, beside what the others hold."""
+        held = [part.beside_network(sections) for part in self.parts]
+        more = zip(held, self.parts, strict=True)
+        return sum(held) + max(part.without_network(sections) - own for own, part in more)
 
 
 @dataclass(frozen=True)
@@ -147,7 +190,7 @@ def stream_buffers(
     """
     plane = resampled_shape(shape, spacing, config.spacing)[1:]
     ratio = config.spacing[0] / spacing[0]
-    counts, filtered = (len(config.channels), heads), config.lesion_filter is not None
+    counts, filtered = (config.network.input_channels, heads), config.lesion_filter is not None
     axis = separated_axis(spacing, config.spacing, config.resample_data.force_separate_z)
     at_once = None if has_slabs(axis) else _whole_input(shape, spacing, config, _FLOAT)
     classes = len(config.labels) if probabilities else 0
@@ -170,7 +213,9 @@ def _whole_input(
     grid = tuple(max(n, 1) for n in resampled_shape(shape, spacing, config.spacing))
     axis = separated_axis(spacing, config.spacing, config.resample_data.force_separate_z) or 0
     like_torch = config.resample_data.function == "torch"
-    return WholeInput(len(config.channels), grid, tuple(shape), axis, like_torch, resampled)
+    return WholeInput(
+        config.network.input_channels, grid, tuple(shape), axis, like_torch, resampled
+    )
 
 
 def _interpolating(

@@ -98,7 +98,7 @@ def test_an_ensemble_is_the_mean_of_the_logits(tmp_path: Path) -> None:
     def logits(name: str, **given: int) -> torch.Tensor:
         there = predictor(tmp_path / name, Options(torch.device("cpu"), exact=True), **given)
         with torch.inference_mode():
-            return mean_logits(volume, there.config, there.heads, means(there))
+            return mean_logits(volume, there.config, there.stages[0].heads, means(there))
 
     alone = [logits(f"seed {seed}", seed=seed) for seed in (0, 1)]
     assert not torch.equal(*alone)

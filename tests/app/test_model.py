@@ -24,6 +24,7 @@ from app.model import (
 )
 
 Json = dict[str, Any]
+OPTIONAL = ("notice", "lesion_filter", "reader", "postprocessing", "ensemble", "previous_stage")
 WEIGHTS = b"only the checksum is looked at"
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
 REMOVED = object()
@@ -140,8 +141,8 @@ def test_the_file_can_be_read_by_anyone(folder: Path) -> None:
 
 def test_fields_with_a_default_may_be_left_out(folder: Path) -> None:
     def change(content: Json) -> None:
-        del content["notice"], content["lesion_filter"]
-        del content["reader"], content["postprocessing"]
+        for key in OPTIONAL:
+            del content[key]
         for key in ("mean", "std", "percentile_00_5", "percentile_99_5"):
             del content["normalization"][1][key]
 
@@ -181,7 +182,6 @@ def test_not_a_manifest(content: bytes, expected: str, folder: Path) -> None:
     assert message.endswith("; export the model again")
 
 
-OPTIONAL = ("notice", "lesion_filter", "reader", "postprocessing")
 REQUIRED = [f.name for f in dataclasses.fields(ModelConfig) if f.name not in OPTIONAL]
 WRONG_KEYS: list[tuple[str, Any, str]] = [
     *(

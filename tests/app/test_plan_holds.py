@@ -102,10 +102,11 @@ def _meta_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def peak_and_plan(
-    config: ModelConfig, scan: list[Image], folder: Path, rows: int = 9, **options: Any
+    config: ModelConfig | Model, scan: list[Image], folder: Path, rows: int = 9, **options: Any
 ) -> tuple[int, int]:
     """Live bytes with cuDNN's workspace during some rows of windows, and what the plan foresees."""
-    predictor = Predictor(Model(folder, config), Options(CPU, step_size=1.0, **options))
+    model = config if isinstance(config, Model) else Model(folder, config)
+    predictor, config = Predictor(model, Options(CPU, step_size=1.0, **options)), model.config
     plan = predictor.plan(scan)
     assert plan.needs is not None
     assert plan.buffers is not None
@@ -184,6 +185,24 @@ def test_other_models(name: str, image: Image, tmp_path: Path) -> None:
     scan = [long(image, 60)] * len(config.channels)
     peak, foreseen = peak_and_plan(config, scan, tmp_path, vram_budget_mib=100_000, **options)
     assert 0.4 * foreseen < peak <= foreseen
+
+
+LOW = small(spacing=(6.0, 3.0, 3.0), patch_size=(16, 16, 16))
+TOGETHER = {
+    "two resolutions": (SMALL, LOW),
+    "the second is larger": (LOW, SMALL),
+    "three": (SMALL, LOW, small(members=PAIR)),
+    "many classes": (small(**FOURTEEN), replace(LOW, **FOURTEEN)),
+}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_configurations_together(name: str, image: Image, tmp_path: Path) -> None:
+    first, *others = TOGETHER[name]
+    model = Model(tmp_path, first, tuple(Model(tmp_path, other) for other in others))
+    scan = [long(image, 60)]
+    peak, foreseen = peak_and_plan(model, scan, tmp_path, rows=99, vram_budget_mib=100_000)
+    assert 0.3 * foreseen < peak <= foreseen
 
 
 @pytest.mark.parametrize("config", [SMALL, replace(SMALL, spacing=(4.0, 1.0, 1.0))])

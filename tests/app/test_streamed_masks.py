@@ -155,7 +155,7 @@ def test_the_logits_agree_in_float32(case: Case) -> None:
         streamed = torch.cat(list(preprocess_slabs(scan, p.config, CPU)), 1)
         torch.testing.assert_close(streamed, data, rtol=0, atol=3e-6 * float(data.abs().max()))
         networks = p.on_device.passes(print, print)
-        geometry = (p.config.patch_size, p.options.step_size, p.heads)
+        geometry = (p.config.patch_size, p.options.step_size, p.stages[0].heads)
         slabs = predict_slabs(iter([streamed]), scan.shape, networks, *geometry, ignore)
         logits = torch.cat([s.clone() for s in slabs], 1)
         alone = [predict_logits(data, n, *geometry, torch.float32, ignore) for n in networks]

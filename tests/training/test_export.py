@@ -226,7 +226,7 @@ def test_an_ensemble_that_differs_is_refused(name: str, tmp_path: Path, output: 
     message = refusal([tmp_path / "one", tmp_path / "two"], output)
     file = tmp_path / "two" / "fold_0" / FINAL
     assert message.startswith(f"{file}: cannot join the ensemble, {other.differs} is ")
-    assert message.endswith("export it as a model of its own")
+    assert message.endswith("give it to --ensemble, which averages probabilities")
 
 
 def test_folds_of_different_configurations_are_no_ensemble(tmp_path: Path, output: Path) -> None:
@@ -300,3 +300,30 @@ def test_only_an_unknown_trainer_is_warned_of(trainer: str, tmp_path: Path, outp
     assert all(w.startswith(str(tmp_path / "trained" / "fold_0" / FINAL)) for w in warnings)
     assert all(f"trainer {trainer} is not known" in w for w in warnings)
     assert load_model(output).config.trainer == trainer
+
+
+def test_other_configurations_become_models_below(tmp_path: Path, output: Path) -> None:
+    low = plans((5.0, 3.0, 3.0), name="3d_lowres")
+    first = write_trained(tmp_path / "full", folds=("0", "1"))
+    second = write_trained(tmp_path / "low", low, seed=5, configuration="3d_lowres")
+    export([tmp_path / "full"], output, notice="for both", ensemble=[tmp_path / "low"])
+    model = load_model(output)
+    (other,) = model.others
+    assert model.config.ensemble == ("ensemble_1",)
+    assert [c.name for c in (model.config, other.config)] == ["model", "model/ensemble_1"]
+    assert (other.config.configuration, other.config.spacing) == ("3d_lowres", (5.0, 3.0, 3.0))
+    assert (model.config.notice, other.config.notice) == ("for both", None)
+    for found, expected in ((model, first), (other, second)):
+        assert all(map(same, weights_of(found), expected))
+    model.check_weights()
+
+
+def test_other_labels_cannot_be_averaged(tmp_path: Path, output: Path) -> None:
+    write_trained(tmp_path / "full")
+    write_trained(tmp_path / "other", dataset_json=dataset({"background": 0, "tumour": 1}))
+    message = refusal([tmp_path / "full"], output, ensemble=[tmp_path / "other"])
+    assert message == (
+        f"{tmp_path / 'full'}: gives a model that has ensemble_1 with labels "
+        "('background', 'tumour'), not ('background', 'lesion')"
+    )
+    assert not output.exists()

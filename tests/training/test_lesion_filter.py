@@ -331,6 +331,12 @@ def _mask_without_scan(model: Path, data: Path) -> None:
     shutil.copy(data / "labelsTr" / "case2.nii.gz", data / "labelsTr" / "other.nii.gz")
 
 
+def _ensemble(model: Path, data: Path) -> None:
+    save_manifest(model, replace(CONFIG, ensemble=("ensemble_1",)))
+    (model / "ensemble_1").mkdir()
+    save_manifest(model / "ensemble_1", CONFIG)
+
+
 SPOILED: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "filtered": (_filtered, "model.json: has a lesion filter already; set lesion_filter to null"),
     "three classes": (_three_classes, "model.json: has labels background, a, b and channels CT"),
@@ -338,6 +344,7 @@ SPOILED: dict[str, tuple[Callable[[Path, Path], None], str]] = {
         _two_channels,
         "and channels channel 0, channel 1; a filter is for",
     ),
+    "an ensemble": (_ensemble, "model.json: has more than one model; a filter is for one alone"),
     "all healthy": (_all_healthy, "--data: has no case with a lesion"),
     "another grid": (_another_grid, "case2.nii.gz: is not on its scan's grid: its size is"),
     "damaged weights": (_damaged_weights, "member_0.safetensors: SHA-256 differs"),
