@@ -36,6 +36,7 @@ OUTPUT_INTERVAL_S = 0.2  # between two looks at how much a submission has writte
 FILES = 1000  # that a submission may leave in outputs/
 TERMINATED = 128 + signal.SIGTERM
 SIGNAL_S = 1.0  # for a signal to reach every process that it was sent to
+KILLED_FOR_MEMORY = "one of its processes was killed for memory"
 LOG_LINES = 50  # in a case's JSON; logs/ has more
 FREE_MIB = 512  # must stay free where the results go, and where a case lies while it runs
 
@@ -129,8 +130,8 @@ class MeasuredRunner:
             if state is not State.OK:
                 return Trial(state, message, outcome, vram, curve)
             state, message = collect(case, work / "outputs", mask, contract)
-            if state is State.NO_OUTPUT and outcome.oom_kills:
-                message += "; one of its processes was killed for memory"
+            if outcome.oom_kills:
+                message = "; ".join(filter(None, (message, KILLED_FOR_MEMORY)))
             taken = mask if state is State.OK else None
             return Trial(state, message, outcome, vram, curve, taken)
 

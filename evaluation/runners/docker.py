@@ -241,10 +241,14 @@ class DockerRunner:
     ) -> tuple[str | None, Reading, str]:
         """Watch a container to its end; return why it is to be stopped, what it used, and by what.
 
-        Where the engine enforces no limits its processes are watched, and memory is theirs.
+        Where the engine does not limit memory its processes and files in memory are watched.
         """
         pid, group = container.attrs["State"]["Pid"], _group(container)
-        tree = Tree(lambda: descendants(pid)) if self._not_enforced and pid else None
+        tree = None
+        if "memory_mib" in self._not_enforced and pid:
+            in_memory = ("dev/shm", "tmp") if self.limits.tmp_mib is not None else ("dev/shm",)
+            folders = [Path(f"/proc/{pid}/root", folder) for folder in in_memory]
+            tree = Tree(lambda: descendants(pid), folders)
         self._session = pid if tree else None
 
         def full_or_watched() -> str | None:
@@ -273,15 +277,17 @@ def _engine(client: docker.DockerClient) -> str:
 
 
 def _not_enforced(client: docker.DockerClient) -> list[str]:
-    """Return the limits that this engine drops: without root, and in version 1 of control groups.
+    """Return the limits that this engine drops: of a kernel that lacks one, and without root all.
 
-    It says nothing of it when a container is made, and that it can limit when it is asked.
+    Without root, in version 1 of control groups, it says that it can limit.
     """
     with engine_errors("the engine does not say what it can do"):
         info = client.info()
     rootless = info.get("Rootless") or "name=rootless" in (info.get("SecurityOptions") or [])
     unlimited = str(info.get("CgroupVersion")) != "2" or info.get("CgroupDriver") == "none"
-    return ["pids", "memory_mib"] if rootless and unlimited else []
+    of_kernel = {"pids": "PidsLimit", "memory_mib": "MemoryLimit", "swap": "SwapLimit"}
+    dropped = (name for name, field in of_kernel.items() if info.get(field) is False)
+    return [*of_kernel] if rootless and unlimited else [*dropped]
 
 
 def _mount(source: Path, target: str, read_only: bool) -> Mount:

@@ -4,8 +4,9 @@ A variable in the environment is inherited by every descendant, whatever session
 up with. In a container that is not needed: there its first process is an ancestor of all.
 """
 
+import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from evaluation.runners.cgroup import KILL_TIMEOUT_S, kill
@@ -15,20 +16,26 @@ SAMPLE_INTERVAL_S = 0.2  # reading every process's environment takes some millis
 
 
 class Tree:
-    """Processes that belong together; `members` finds those that there are at the moment."""
+    """Processes that belong together; `members` finds those that there are at the moment.
 
-    def __init__(self, members: Callable[[], Collection[int]]) -> None:
-        self._members = members
+    in_memory: folders of theirs, each a file system in memory.
+    """
+
+    def __init__(
+        self, members: Callable[[], Collection[int]], in_memory: Sequence[Path] = ()
+    ) -> None:
+        self._members, self._in_memory = members, in_memory
         self._sampled_s = -float("inf")
         self._memory_mib = 0.0
         self.peak_mib = 0.0
 
     def memory_mib(self) -> float:
-        """Return the anonymous memory of all processes together, read 5 times a second at most."""
+        """Return the memory of processes and files together, read 5 times a second at most."""
         now = time.monotonic()
         if now - self._sampled_s >= SAMPLE_INTERVAL_S:
             self._sampled_s = now
             self._memory_mib = sum(_anonymous_mib(pid) for pid in self._members())
+            self._memory_mib += sum(_held_mib(folder) for folder in self._in_memory)
             self.peak_mib = max(self.peak_mib, self._memory_mib)
         return self._memory_mib
 
@@ -76,6 +83,14 @@ def stat_fields(pid: int) -> list[str] | None:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
+
+
+def _held_mib(folder: Path) -> float:
+    try:
+        facts = os.statvfs(folder)
+    except OSError:  # its processes have ended
+        return 0.0
+    return (facts.f_blocks - facts.f_bfree) * facts.f_frsize / 2**20
 
 
 def _anonymous_mib(pid: int) -> float:

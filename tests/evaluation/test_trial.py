@@ -210,6 +210,7 @@ WRITERS = {
     "much": Behaviour("", f"{COPY}; head -c 3M /dev/zero > outputs/x; sleep 60"),
     "many": Behaviour("", f"{COPY}; {COUNT.format(': > outputs/$i')}; sleep 60"),
     "deep": Behaviour("", f"{COPY}; cd outputs; {COUNT.format('mkdir d && cd d')}; sleep 60"),
+    "greedy": Behaviour("", f"tail /dev/zero; {COPY}"),
     "less": Behaviour("", f"{COPY}; head -c 1M /dev/zero > outputs/x; sleep 0.5"),
 }
 STOPPED = {
@@ -283,6 +284,14 @@ def test_who_writes_less_is_not(writer: tuple[Path, engine.Image | None], tmp_pa
     trial, mask = run_named(tmp_path, "less", *writer)
     assert (trial.state, trial.message) == (State.OK, "not asked for: x")
     assert mask.is_file()
+
+
+def test_a_child_that_was_killed_for_memory_is_told_of_though_all_ended_well(
+    writer: tuple[Path, engine.Image | None], tmp_path: Path
+) -> None:
+    trial, _ = run_named(tmp_path, "greedy", *writer)
+    said = "one of its processes was killed for memory"
+    assert (trial.state, trial.message) == (State.OK, said)
 
 
 def test_what_the_harness_itself_holds_is_not_the_submissions(

@@ -266,7 +266,7 @@ def test_the_sandbox_says_what_it_enforces(scripts: Scripts) -> None:
     not_enforced = scripts.not_enforced()
     assert ("capabilities" in not_enforced) == (scripts.kind == "process")
     if scripts.kind == "container":
-        assert not_enforced == (["pids", "memory_mib"] if engine.drops_limits() else [])
+        assert not_enforced == (["pids", "memory_mib", "swap"] if engine.drops_limits() else [])
 
 
 def test_another_runs_processes_are_not_owned(scripts: Scripts) -> None:
