@@ -89,7 +89,7 @@ def _worst(
     predicted: NDArray[np.bool_], expected: NDArray[np.bool_], spacing_zyx: NDArray[np.float64]
 ) -> Focus:
     worst, count = worst_lesion(predicted, expected, spacing_zyx)
-    how = f"Dice {worst.dice:.3f}" if worst.dice else "missed"
+    how = f"DSC {100 * worst.dice:.1f} %" if worst.dice else "missed"
     said = f"{_one_of('worst', count, 'lesion')}, {worst.volume_ml:.2f} ml, {how}"
     return _cut_widest(worst.inside, worst.box, said)
 

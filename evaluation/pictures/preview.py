@@ -249,7 +249,7 @@ def _caption(
     if reference is not None:
         label = f"reference {volume(reference)}"
         handles.append(Line2D([], [], color=REFERENCE_COLOUR, lw=2.2, ls="dashed", label=label))
-        title += f"   Dice {dice(mask.voxels_zyx, reference.voxels_zyx):.3f}"
+        title += f"   DSC {100 * dice(mask.voxels_zyx, reference.voxels_zyx):.1f} %"
     bold: dict[str, Any] = {"fontsize": 17, "weight": "bold", "parse_math": False}
     figure.text(0.015, 0.955, title, color=TEXT, va="center", **bold)
     figure.text(0.985, 0.955, focus.said, color=TEXT, fontsize=13, ha="right", va="center")

@@ -10,6 +10,7 @@ from evaluation.challenges import CaseLimits
 
 Floats = NDArray[np.float64]
 
+FEW = 60  # values that a plot shows one by one
 DIGITS = 7  # significant ones of a number in the page
 
 
@@ -53,13 +54,14 @@ def distribution(values: Floats) -> dict[str, object]:
 
     values: (n,), n > 0. Quartiles are interpolated linearly; whiskers reach to the last value
     within 1.5 interquartile ranges of the box, as Tukey draws them, and what is beyond is `far`.
-    sd is the sample's (n - 1), None for a single value.
+    sd is the sample's (n - 1), None for a single value. Up to FEW values stand there themselves.
     """
     q1, median, q3 = np.quantile(values, (0.25, 0.5, 0.75))
     reach = 1.5 * (q3 - q1)
     near = values[(values >= q1 - reach) & (values <= q3 + reach)]
     far = np.sort(values[(values < q1 - reach) | (values > q3 + reach)])
-    return {
+    few = {"values": [brief(value) for value in values]} if values.size <= FEW else {}
+    return few | {
         "n": values.size,
         "mean": brief(values.mean()),
         "sd": brief(values.std(ddof=1)) if values.size > 1 else None,

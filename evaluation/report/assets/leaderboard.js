@@ -41,6 +41,7 @@ export function leaderboard(teams, metrics, standings) {
     columns,
     rows: teams.map((team) => ({ ...team, state: team.entry?.state })),
     noun: "team",
+    name: "teams",
     sort: standings ? { column: 0, descending: false } : null,
     pageSize: teams.length,
     stacked: true,

@@ -21,8 +21,27 @@ export function caseLink(team, name, words = name) {
 // [] for the overview, ["team", NAME], ["team", NAME, CASE], ["cases"]; null: no such address.
 export function parsed(hash) {
   try {
-    return hash.replace(/^#?\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
+    return path(hash).replace(/^#?\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
   } catch {
     return null;
   }
+}
+
+function path(hash) {
+  return hash.split("?")[0];
+}
+
+// What is chosen on the page stands behind its address, so that it can be sent and gone back to.
+export function chosen(name) {
+  return new URLSearchParams(location.hash.split("?")[1]).get(name);
+}
+
+export function choose(values) {
+  const query = new URLSearchParams(location.hash.split("?")[1]);
+  for (const [name, value] of Object.entries(values)) {
+    if (value) query.set(name, value);
+    else query.delete(name);
+  }
+  const whole = query.size ? `${path(location.hash) || "#/"}?${query}` : path(location.hash) || "#/";
+  history.replaceState(history.state, "", whole);
 }

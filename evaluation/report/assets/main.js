@@ -28,19 +28,32 @@ async function show(moved) {
   bar.replaceChildren(...navigation(address ?? []));
   const heading = main.querySelector("h1");
   document.title = [...new Set([heading?.textContent.trim(), overview.title])].filter(Boolean).join(" – ");
-  if (moved) {
-    window.scrollTo(0, 0);
-    main.focus({ preventScroll: true });
-  }
+  if (moved) main.focus({ preventScroll: true });
+  window.scrollTo(0, history.state?.y ?? 0);
+}
+
+// Where a page was left is where the browser's way back leads.
+let resting = 0;
+function rest() {
+  clearTimeout(resting);
+  resting = setTimeout(() => history.replaceState({ y: window.scrollY }, ""), 100);
 }
 
 function page(address) {
   if (address?.length === 0) return overviewPage();
+  if (address?.length === 1 && address[0] === "all") return wholeReport();
   const [kind, team, name, ...rest] = address ?? [];
   if (kind === "cases" && team === undefined) return casesPage();
   const index = teamIndex(team);
   if (kind !== "team" || index < 0 || rest.length) return null;
   return name === undefined ? teamPage(index) : casePage(index, name);
+}
+
+// Everything but the cases' own pages, one after the other, for paper.
+async function wholeReport() {
+  const teams = await Promise.all(overview.teams.map((_, index) => teamPage(index)));
+  return [overviewPage(), teams.map((content) => el("div", { class: "sheet" }, content.flat(Infinity)
+    .filter(Boolean).map((node) => (node.localName === "h1" ? el("h2", { class: "team" }, node.textContent) : node))))];
 }
 
 async function casesPage() {
@@ -64,6 +77,7 @@ function navigation([kind, name]) {
     el("nav", { "aria-label": "Report" },
       el("a", { href: "#/", "aria-current": current(!kind) }, "Overview"),
       el("a", { href: "#/cases", "aria-current": current(kind === "cases") }, "Cases"),
+      el("a", { href: "#/all", "aria-current": current(kind === "all"), title: "all of it, for paper" }, "Whole"),
       el("label", { for: "team" }, "Team"),
       el("select", { id: "team", onchange: go },
         el("option", { value: "" }, "choose"),
@@ -87,5 +101,7 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   main.focus();
 });
 document.querySelector("footer").append(...foot());
-window.addEventListener("hashchange", () => show(true));
+history.scrollRestoration = "manual";
+window.addEventListener("scroll", rest);
+window.addEventListener("hashchange", () => { clearTimeout(resting); show(true); });
 show(false);

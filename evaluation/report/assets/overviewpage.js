@@ -31,7 +31,7 @@ function forWhom({ team, public: isPublic }) {
   if (isPublic) return "For the public: cases are numbered.";
   if (team) return `For ${team}: cases are numbered, and why its own failed is said.`;
   return "For the organisers: this file has the names, pictures and references of test cases, logs and machines. "
-    + "`report --public` and `report --team NAME` make files without them.";
+    + "The options --public and --team make files without them.";
 }
 
 function summary(teams) {

@@ -60,6 +60,11 @@ export function text(x, y, content, { anchor = "start", kind = null } = {}) {
   return svg("text", { x, y, "text-anchor": anchor, class: kind }, content);
 }
 
+// What an axis along the bottom of a plot is of.
+export function axisTitle(words, left, right, height) {
+  return text((left + right) / 2, height - 4, words, { anchor: "middle", kind: "axis" });
+}
+
 const pen = document.createElement("canvas").getContext("2d");
 
 // Pixels that a plot's text takes up; 13 are the size of its letters, see .plot text.

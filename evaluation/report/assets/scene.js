@@ -14,6 +14,9 @@ const PLANES = ["sagittal", "coronal", "axial"]; // across x, y, z
 const COLOURS = { mask: [255, 176, 0], reference: [53, 208, 255] };
 const ZOOMS = ["1", "2", "4", "8"];
 const WIDE = 640; // pixels, for planes beside each other
+const CROSSHAIR = 0.6; // mm
+const SAMPLES = 100_000; // voxels that a scan's window is found by
+const LUNG_SHARE = 0.15; // of the body
 const OPACITY = { mask: 0.45, reference: 1 };
 
 let current = null; // one WebGL context at a time
@@ -34,6 +37,8 @@ export async function showScene(stage, files, lesion, words) {
     multiplanarShowRender: niivue.SHOW_RENDER.NEVER,
     backColor: [0, 0, 0, 1],
     crosshairColor: [1, 1, 1, 0.4],
+    crosshairWidth: CROSSHAIR,
+    crosshairWidthUnit: "mm",
     crosshairGap: 8,
     multiplanarLayout: niivue.MULTIPLANAR_TYPE[stage.clientWidth > WIDE ? "ROW" : "AUTO"],
     multiplanarPadPixels: 4,
@@ -43,16 +48,42 @@ export async function showScene(stage, files, lesion, words) {
   for (const [name, [r, g, b]] of Object.entries(COLOURS)) {
     scene.addColormap(name, { R: [0, r], G: [0, g], B: [0, b], A: [0, 255], I: [0, 255] });
   }
-  const [low, high] = WINDOWS_HU["soft tissue"];
-  scene.addVolume(await read("scan", files.scan, { colormap: "gray", cal_min: low, cal_max: high }));
+  const scan = await read("scan", files.scan, { colormap: "gray" });
+  const window = fitting(scan);
+  [scan.cal_min, scan.cal_max] = WINDOWS_HU[window];
+  scene.addVolume(scan);
   const masks = [];
   for (const role of ["mask", "reference"]) {
     if (files[role]) masks.push(await addMask(scene, role, files[role], lesion));
   }
   if (scene !== current) return;
   lookAt(scene, masks.toReversed());
-  stage.append(controls(scene, masks));
+  stage.append(controls(scene, masks, window));
   scene.drawScene();
+  new ResizeObserver(() => titles(scene, frame)).observe(frame);
+}
+
+// The names of the planes, each above its own.
+function titles(scene, frame) {
+  const ratio = scene.uiData.dpr;
+  frame.querySelectorAll(".plane").forEach((one) => one.remove());
+  frame.append(...scene.screenSlices.map(({ axCorSag, leftTopWidthHeight: [left, top] }) => {
+    const title = el("span", { class: "plane" }, PLANES.toReversed()[axCorSag]);
+    Object.assign(title.style, { left: `${left / ratio}px`, top: `${top / ratio}px` });
+    return title;
+  }));
+}
+
+// The window for what a scan is mostly of: of a chest, much of the body is air in tissue.
+function fitting({ img, hdr }) {
+  const step = Math.max(1, Math.floor(img.length / SAMPLES));
+  let [body, lung] = [0, 0];
+  for (let i = 0; i < img.length; i += step) {
+    const hu = img[i] * (hdr.scl_slope || 1) + hdr.scl_inter;
+    if (hu > -950) body += 1;
+    if (hu > -950 && hu < -550) lung += 1;
+  }
+  return lung > LUNG_SHARE * body ? "lung" : "soft tissue";
 }
 
 async function addMask(scene, role, file, lesion) {
@@ -80,26 +111,54 @@ function lookAt(scene, masks) {
   scene.scene.crosshairPos = scene.vox2frac(found.middle, scene.volumes.indexOf(found.volume));
 }
 
-function controls(scene, masks) {
+function controls(scene, masks, window) {
   const size = scene.volumes[0].dimsRAS.slice(1, 4);
   const sliders = PLANES.map((plane, axis) => slider(scene, plane, axis, size[axis])).reverse();
   scene.onLocationChange = () => sliders.forEach(({ update }) => update());
-  return el("div", { class: "controls" },
-    sliders.map(({ node }) => node),
-    select("Window", Object.keys(WINDOWS_HU), (name) => {
-      [scene.volumes[0].cal_min, scene.volumes[0].cal_max] = WINDOWS_HU[name];
-      scene.updateGLVolume();
-    }),
-    select("Planes", ["all", ...PLANES.toReversed()], (name) => scene.setSliceType({
+  const value = el("output", { class: "hu" });
+  scene.canvas.addEventListener("mousemove", (event) => { value.textContent = under(scene, event); });
+  const planes = (name) => {
+    scene.setSliceType({
       all: scene.sliceTypeMultiplanar,
       axial: scene.sliceTypeAxial,
       coronal: scene.sliceTypeCoronal,
       sagittal: scene.sliceTypeSagittal,
-    }[name])),
+    }[name]);
+    titles(scene, scene.canvas.parentElement);
+  };
+  return el("div", { class: "controls" },
+    sliders.map(({ node }) => node),
+    el("span", { class: "field" }, "under the cursor ", value),
+    select("Window", Object.keys(WINDOWS_HU), (name) => {
+      [scene.volumes[0].cal_min, scene.volumes[0].cal_max] = WINDOWS_HU[name];
+      scene.updateGLVolume();
+    }, window),
+    select("Planes", ["all", ...PLANES.toReversed()], planes),
     select("Zoom", ZOOMS, (times) => zoom(scene, Number(times))),
-    masks.map(({ role, volume }) => toggle(role, (on) => {
-      scene.setOpacity(scene.volumes.indexOf(volume), on ? OPACITY[role] : 0);
-    })));
+    toggle("crosshair", "", (on) => {
+      scene.setCrosshairWidth(on ? CROSSHAIR : 0);
+    }),
+    masks.map(({ role, volume }) => overlayControls(scene, role, volume)));
+}
+
+// The scan's value under a mouse, or nothing beside it.
+function under(scene, { offsetX, offsetY }) {
+  const at = scene.canvasPos2frac([offsetX, offsetY].map((one) => one * scene.uiData.dpr));
+  if (at[0] < 0) return "";
+  return `${Math.round(scene.volumes[0].getValue(...scene.frac2vox(at)))} HU`;
+}
+
+// A mask's switch, and how much of the scan is seen through it.
+function overlayControls(scene, role, volume) {
+  let [on, opacity] = [true, OPACITY[role]];
+  const show = () => scene.setOpacity(scene.volumes.indexOf(volume), on ? opacity : 0);
+  const id = newId("opacity");
+  return [
+    toggle(role === "mask" ? "mask (filled)" : "reference (outline)", role, (now) => { on = now; show(); }),
+    el("span", { class: "field" }, el("label", { for: id }, `opacity of the ${role}`),
+      el("input", { id, type: "range", min: 0.1, max: 1, step: 0.05, value: opacity,
+        oninput: (event) => { opacity = Number(event.target.value); show(); } })),
+  ];
 }
 
 // What the crosshair is at stays where it is.
@@ -129,16 +188,15 @@ function slider(scene, plane, axis, size) {
   return { update, node: el("span", { class: "field" }, el("label", { for: id }, plane), input, said) };
 }
 
-function select(label, names, choose) {
+function select(label, names, choose, first = names[0]) {
   const id = newId("choice");
   return el("span", { class: "field" }, el("label", { for: id }, label),
     el("select", { id, onchange: (event) => choose(event.target.value) },
-      names.map((name) => el("option", { value: name }, name))));
+      names.map((name) => el("option", { value: name, selected: name === first }, name))));
 }
 
-function toggle(role, choose) {
-  const words = role === "mask" ? "mask (filled)" : "reference (outline)";
-  return el("label", { class: `choice ${role}` },
+function toggle(words, kind, choose) {
+  return el("label", { class: `choice ${kind}` },
     el("input", { type: "checkbox", checked: true, onchange: (event) => choose(event.target.checked) }),
     words);
 }

@@ -2,11 +2,12 @@
 
 import { el, note, section, svg } from "./dom.js";
 import { teamLink } from "./links.js";
-import { choices, figure, hatching, line, nameWidth, picture, rowName, scale, text, textWidth, ticks } from "./plot.js";
+import { axisTitle, choices, figure, hatching, line, nameWidth, picture, rowName, scale, text, textWidth, ticks } from "./plot.js";
 import { count, fixed, percent } from "./words.js";
 
 const ROW = 24;
 const HEAD = 26;
+const FOOT = 20;
 const PLACES = ["first", "second", "third"];
 
 export function method(standings) {
@@ -51,7 +52,8 @@ function podium({ teams, podium: podiums, cases }, metric) {
     const right = 12 + Math.max(...counts.map((row) => textWidth(label(row))));
     const x = scale(0, most, left, width - right);
     const height = HEAD + ROW * teams.length;
-    return picture(width, height, caption,
+    return picture(width, height + FOOT, caption,
+      axisTitle("cases", left, width - right, height + FOOT),
       svg("defs", {}, hatching("podium-hatch", 45, 5)),
       ticks(0, most, Math.min(most, Math.max(2, Math.floor((width - left) / 90)))).map((mark) => [
         line(x(mark), HEAD - 6, x(mark), height, "grid"),
@@ -90,13 +92,14 @@ function stability({ teams, place_counts: counts, places, profile, resamples }, 
   const left = nameWidth(teams, width);
   const columns = teams.length;
   const step = Math.min(34, (width - left - 8) / columns);
-  const height = HEAD + ROW * teams.length + 6;
+  const height = HEAD + ROW * teams.length + FOOT;
   const most = Math.min(step, ROW) / 2 - 0.5;
   const at = (place) => left + step * (place - 0.5);
   const every = step >= 17 ? 1 : 5;
   const own = places[profile.method];
   return picture(left + step * columns + 8, height, "Circles at the places of each team in the resamples; "
     + "the table below has the numbers.",
+    axisTitle("place", left, left + step * columns, height),
     teams.map((_, i) => ((i + 1) % every === 0 || i === 0
       ? text(at(i + 1), HEAD - 12, String(i + 1), { anchor: "middle", kind: "tick" }) : null)),
     teams.map((team, i) => {
@@ -130,6 +133,8 @@ function significance({ teams, significance: all, profile }, metric) {
   const caption = `${metric.name}: filled where the team of the row is better than that of the column, `
     + `significant at ${profile.alpha} (one-sided Wilcoxon signed rank test over cases, Holm-adjusted over `
     + "all pairs). Columns are in the order of the rows.";
+  const any = all[metric.column].some((row, i) => row.some((p, j) => i !== j && p <= profile.alpha));
+  if (!any) return note(`${metric.name}: no team is significantly better than another at ${profile.alpha}.`);
   return figure(caption, (width) => {
     const left = nameWidth(teams, width - 20) + 20;
     const step = Math.min(ROW, (width - left - 4) / teams.length);

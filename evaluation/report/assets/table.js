@@ -1,6 +1,7 @@
 // A table that sorts, filters and turns pages; everything in it can be reached by keyboard.
 
 import { el, newId } from "./dom.js";
+import { choose, chosen } from "./links.js";
 import { count } from "./words.js";
 
 const PRINTED = 500; // rows at most
@@ -9,11 +10,11 @@ const PRINTED = 500; // rows at most
 // filters: [{ label, values: [[value, text]], test: (row, value) => bool }]
 // search: row => the text that is searched, or null for no search
 // sort: { column, descending }, at the start; pageSize: rows
-// stacked: on a narrow screen each row becomes a card
+// stacked: on a narrow screen each row becomes a card; name: its own, of what the address keeps
 export function sortableTable({ caption, columns, rows, noun, filters = [], search = null,
-                                sort = null, pageSize = 50, stacked = false }) {
+                                sort = null, pageSize = 50, stacked = false, name = "" }) {
   let order = null;
-  const state = { sort, page: 0, chosen: filters.map(() => ""), text: "", size: pageSize };
+  const state = kept();
   const body = el("tbody");
   const said = el("p", { class: "said", "aria-live": "polite" });
   const heads = columns.map((column, index) => head(column, index));
@@ -23,6 +24,37 @@ export function sortableTable({ caption, columns, rows, noun, filters = [], sear
   const [previous, next] = [["Previous", -1], ["Next", 1]].map(([label, step]) =>
     el("button", { type: "button", onclick: () => turn(step) }, label));
   const pager = el("div", { class: "pager" }, previous, next);
+
+  function key(what) {
+    return [name, what].filter(Boolean).join(".");
+  }
+
+  function kept() {
+    const [, column, way] = /^(\d+)([+-])$/.exec(chosen(key("sort")) ?? "") ?? [];
+    const known = column !== undefined && Number(column) < columns.length;
+    return {
+      sort: known ? { column: Number(column), descending: way === "-" } : sort,
+      page: Math.max(0, (Number.parseInt(chosen(key("page")), 10) || 1) - 1),
+      chosen: filters.map(({ label, values }) => {
+        const wanted = chosen(key(label.toLowerCase())) ?? "";
+        return values.some(([value]) => value === wanted) ? wanted : "";
+      }),
+      text: search ? chosen(key("search")) ?? "" : "",
+      size: pageSize,
+    };
+  }
+
+  function changed() {
+    const { sort: by, page, text } = state;
+    choose({
+      [key("sort")]: by && (by.column !== sort?.column || by.descending !== sort.descending)
+        ? `${by.column}${by.descending ? "-" : "+"}` : "",
+      [key("page")]: page ? String(page + 1) : "",
+      [key("search")]: text,
+      ...Object.fromEntries(filters.map(({ label }, i) => [key(label.toLowerCase()), state.chosen[i]])),
+    });
+    draw();
+  }
 
   function head(column, index) {
     const button = el("button", { type: "button", title: column.title, onclick: () => sortBy(index) },
@@ -36,12 +68,12 @@ export function sortableTable({ caption, columns, rows, noun, filters = [], sear
     state.sort = { column: index, descending };
     if (order) order.value = index;
     state.page = 0;
-    draw();
+    changed();
   }
 
   function turn(step) {
     state.page += step;
-    draw();
+    changed();
   }
 
   function shown() {
@@ -93,7 +125,8 @@ export function sortableTable({ caption, columns, rows, noun, filters = [], sear
   function orderField() {
     const id = newId("order");
     order = el("select", { id, onchange: (event) => sortBy(Number(event.target.value)) },
-      columns.map((column, index) => el("option", { value: index }, column.label)));
+      columns.map((column, index) => el("option", { value: index, selected: index === state.sort?.column },
+        column.label)));
     return el("div", { class: "controls narrow" },
       el("span", { class: "field" }, el("label", { for: id }, "Sort by"), order));
   }
@@ -103,16 +136,16 @@ export function sortableTable({ caption, columns, rows, noun, filters = [], sear
     const fields = filters.map((filter, i) => {
       const id = newId("filter");
       const options = [["", "all"], ...filter.values].map(([value, text]) =>
-        el("option", { value }, text));
-      const choose = (event) => { state.chosen[i] = event.target.value; state.page = 0; draw(); };
+        el("option", { value, selected: value === state.chosen[i] }, text));
+      const pick = (event) => { state.chosen[i] = event.target.value; state.page = 0; changed(); };
       return el("span", { class: "field" }, el("label", { for: id }, filter.label),
-        el("select", { id, onchange: choose }, options));
+        el("select", { id, onchange: pick }, options));
     });
     if (search) {
       const id = newId("search");
-      const type = (event) => { state.text = event.target.value.trim(); state.page = 0; draw(); };
+      const type = (event) => { state.text = event.target.value.trim(); state.page = 0; changed(); };
       fields.push(el("span", { class: "field" }, el("label", { for: id }, "Search"),
-        el("input", { id, type: "search", autocomplete: "off", oninput: type })));
+        el("input", { id, type: "search", autocomplete: "off", value: state.text, oninput: type })));
     }
     return el("div", { class: "controls", role: "search" }, fields);
   }

@@ -86,8 +86,16 @@ function log(row, text, team) {
     team.shown.includes("logs") ? logText(text) : null);
 }
 
+// A log is read from its end.
 export function logText(text) {
-  return text ? el("pre", { tabindex: "0" }, text) : el("p", {}, "It printed nothing.");
+  if (!text) return el("p", {}, "It printed nothing.");
+  const log = el("pre", { tabindex: "0" }, text);
+  new ResizeObserver((_, seen) => {
+    if (!log.clientHeight) return;
+    log.scrollTop = log.scrollHeight;
+    seen.disconnect();
+  }).observe(log);
+  return log;
 }
 
 function pictures(team, index) {

@@ -80,9 +80,9 @@ SMALLER: Box = (slice(10, 12), slice(10, 12), slice(16, 17))
         (
             masks(a=LARGE, b=(slice(10, 12), slice(10, 12), 11), c=SMALLER),
             (10, 10, 10),
-            "worst of 3 lesions, 0.08 ml, Dice 0.667",
+            "worst of 3 lesions, 0.08 ml, DSC 66.7 %",
         ),
-        (masks(a=LARGE, b=SMALL, c=SMALLER), (2, 2, 2), "worst of 3 lesions, 0.64 ml, Dice 1.000"),
+        (masks(a=LARGE, b=SMALL, c=SMALLER), (2, 2, 2), "worst of 3 lesions, 0.64 ml, DSC 100.0 %"),
     ],
 )
 def test_the_worst_lesion(
@@ -101,7 +101,7 @@ def test_the_worst_lesion_is_cut_where_it_is_widest_and_no_other_in_its_box() ->
     assert focus.slices == (5, 4, 4)
 
 
-@pytest.mark.parametrize(("choice", "said"), [("largest", ""), ("worst", ", Dice 1.000")])
+@pytest.mark.parametrize(("choice", "said"), [("largest", ""), ("worst", ", DSC 100.0 %")])
 def test_one_lesion_is_called_the_only_one(choice: Any, said: str) -> None:
     focus = find_focus(masks(a=LARGE), masks(a=LARGE), SPACING_ZYX, choice)
     assert focus.said == f"the only lesion, 0.64 ml{said}"

@@ -93,7 +93,7 @@ def test_the_two_forms_of_a_header_may_differ() -> None:
     other = np.diag([-1.0, -1.5, 5.0, 1.0])
     header = replace(mask.grid, affines=(other, scan.grid.affine), affine=other)
     figure = draw(scan, Volume(header, mask.voxels_zyx), mask, name="both")
-    assert "Dice 1.000" in figure.texts[0].get_text()
+    assert "DSC 100.0 %" in figure.texts[0].get_text()
     for axes in figure.axes:
         np.testing.assert_array_equal(outline(axes), outline(axes, 1))
 
@@ -158,7 +158,7 @@ def test_an_empty_prediction_shows_the_reference() -> None:
     assert all(len(axes.collections) == 1 for axes in figure.axes)
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == ["prediction no lesion", "reference 0.30 ml (40 voxels)"]
-    assert "Dice 0.000" in figure.texts[0].get_text()
+    assert "DSC 0.0 %" in figure.texts[0].get_text()
 
 
 def test_without_any_lesion_the_middle_is_shown() -> None:

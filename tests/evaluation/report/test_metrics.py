@@ -17,6 +17,7 @@ def test_a_box_as_tukey_draws_it() -> None:
         "low": 1.0,
         "high": 4.0,
         "far": [100.0],
+        "values": [1.0, 2.0, 3.0, 4.0, 100.0],
     }
 
 

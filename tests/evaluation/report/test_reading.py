@@ -66,7 +66,8 @@ def test_the_overview_has_its_parts(reader: Reader, report: Path) -> None:
         "Who is better than whom",
         "Spread over cases",
     ]
-    expect(page.locator("figure svg")).to_have_count(4)
+    expect(page.locator("figure svg")).to_have_count(3)
+    expect(page.locator("main")).to_contain_text("DSC: no team is significantly better")
     assert column(page, "Place") == ["1", "2", "3", "4", "n/a"]
     assert column(page, "Team")[-1].split() == ["late", "refused"]
 
@@ -221,6 +222,74 @@ def test_paper_gets_all_rows_and_no_controls(reader: Reader, report: Path) -> No
     expect(page.locator(".controls").first).to_be_hidden()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.pdf().startswith(b"%PDF")
+
+
+def test_the_address_keeps_what_was_chosen_and_the_way_back_leads_there(
+    reader: Reader, report: Path
+) -> None:
+    reader.page.set_viewport_size({"width": 1280, "height": 400})
+    page = reader.open(report, "#/cases")
+    page.get_by_label("Team", exact=True).last.select_option("beta")
+    page.get_by_label("Search").fill("000")
+    page.get_by_role("button", name="Time (s)").click()
+    chosen, times = column(page, "Case"), column(page, "Time (s)")
+    address = page.evaluate("location.hash")
+    assert address.startswith("#/cases?")
+    page.evaluate("window.scrollTo(0, 120)")
+    page.wait_for_timeout(300)
+    page.get_by_role("link", name=chosen[-1]).click()
+    expect(page.locator("h1")).to_contain_text(chosen[-1])
+    assert page.evaluate("window.scrollY") == 0
+    page.go_back()
+    expect(page.locator("h1")).to_have_text("All cases")
+    assert (column(page, "Case"), column(page, "Time (s)")) == (chosen, times)
+    assert page.evaluate("window.scrollY") == 120
+
+    sent = reader.open(report, address)
+    assert (column(sent, "Case"), column(sent, "Time (s)")) == (chosen, times)
+    assert sent.get_by_label("Search").input_value() == "000"
+
+
+@pytest.mark.parametrize("query", ["sort=99-", "sort=x", "page=-4", "page=1e9", "team=nobody&q=%"])
+def test_an_address_that_cannot_be_is_the_whole_list(
+    reader: Reader, report: Path, query: str
+) -> None:
+    page = reader.open(report, f"#/cases?{query}")
+    expect(page.locator(".said")).to_have_text("48 rows")
+
+
+def test_a_log_opens_at_its_end(reader: Reader, results: Path, report: Path) -> None:
+    team, case = failing(results)
+    page = reader.open(report, f"#/team/{team}/{case}")
+    log = page.locator("pre").first
+    page.wait_for_timeout(100)
+    left = "one => one.scrollHeight - one.clientHeight - one.scrollTop"
+    assert log.evaluate("one => one.scrollHeight > one.clientHeight"), "it is long"
+    assert abs(log.evaluate(left)) < 2
+
+
+def test_a_box_plot_has_a_dot_a_case(reader: Reader, report: Path) -> None:
+    section = reader.open(report).locator("section", has_text="Spread over cases")
+    expect(section.locator("svg .dot")).to_have_count(48)
+    assert section.locator("svg text").first.text_content() == "DSC (%)"
+
+
+def test_where_nobody_is_better_it_is_said(reader: Reader, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    simulate(folder, ["alpha", "beta"], 2)
+    assert main(["rank", str(folder)]) == 0
+    assert main(["report", str(folder)]) == 0
+    section = reader.open(folder / "report.html").locator("section", has_text="Who is better")
+    expect(section).to_contain_text("DSC: no team is significantly better than another at 0.05.")
+
+
+def test_the_whole_report_is_one_page_for_paper(reader: Reader, report: Path) -> None:
+    page = reader.open(report, "#/all")
+    for team in ("alpha", "beta", "gamma", "delta", "late"):
+        expect(page.locator("h2.team", has_text=team)).to_have_count(1)
+    expect(page.locator("h1")).to_have_count(1)
+    page.emulate_media(media="print")
+    assert len(page.pdf()) > 50_000
 
 
 def test_without_a_ranking_there_are_figures_and_no_places(

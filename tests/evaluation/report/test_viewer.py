@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -102,6 +104,32 @@ def test_a_slider_leaves_the_lesion_and_the_window_changes_the_greys(
     assert reference_pixels(away) == 0
     page.get_by_label("Window").select_option("lung")
     assert shot(page)[away.mean(axis=2) > 60].mean() > away[away.mean(axis=2) > 60].mean() + 20
+
+
+def test_planes_are_named_and_the_cursor_has_a_value(
+    reader: Reader, report: Path, folder: Path
+) -> None:
+    page = opened(reader, report, folder)
+    with_crosshair = shot(page)
+    assert page.locator(".frame .plane").all_inner_texts() == ["axial", "coronal", "sagittal"]
+    scan = nib.load(folder / "scans" / f"{CASE}_0000.nii.gz").get_fdata()
+    box = page.locator(".stage canvas").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 6, box["y"] + box["height"] / 2)
+    expect(page.locator(".hu")).to_have_text(re.compile(r"^-?\d+ HU$"))
+    value = int(page.locator(".hu").inner_text().split()[0])
+    assert value in np.unique(np.rint(scan[:, :, 20])), "of the axial slice that is shown"
+    page.get_by_label("crosshair").uncheck()
+    assert (shot(page) != with_crosshair).any()
+    page.get_by_label("Planes").select_option("coronal")
+    assert page.locator(".frame .plane").all_inner_texts() == ["coronal"]
+
+
+def test_a_mask_is_made_fainter(reader: Reader, report: Path, folder: Path) -> None:
+    page = opened(reader, report, folder)
+    before = mask_pixels(shot(page))
+    page.get_by_label("opacity of the mask").fill("0.1")
+    assert mask_pixels(shot(page)) < before / 2
 
 
 def test_the_next_case_of_the_folder_needs_no_choosing(
