@@ -115,7 +115,9 @@ IN_FLOAT32 = Variant("without bfloat16", ("loading.cpu_has_bfloat16", "lambda: F
 CROP_TO_BODY = Variant("with --crop-to-body", options=("--crop-to-body",))
 VARIANTS = (
     IN_FLOAT32,
-    Variant("without one channel for two classes", ("predict.is_two_class", "lambda *_: False")),
+    Variant(
+        "without one channel for two classes", ("configuration.is_two_class", "lambda *_: False")
+    ),
     Variant(
         "without dropping biases that cancel", ("loading.drop_cancelled_biases", "lambda _: None")
     ),

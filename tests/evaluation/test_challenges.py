@@ -82,7 +82,11 @@ def test_one_of_ones_own(tmp_path: Path) -> None:
         ('tolerance = "time_s"', 'tolerance = "soon"', "ranking.metrics: 'soon' is not in"),
         ('tolerance = "time_s"', "weight = 0", "ranking.metrics[2].weight: Expected `float` > 0"),
         ('tolerance = "time_s"', 'weight = "half"', "weight: Expected `float`, got `str`"),
-        ("failed = 3600.0", "failed = nan", "ranking.metrics[2]: failed, weight, tolerance and undefined mu"),
+        (
+            "failed = 3600.0",
+            "failed = nan",
+            "ranking.metrics[2]: failed, weight, tolerance and und",
+        ),
         ("failed = 3600.0", "", "ranking.metrics[2]: Object missing required field `failed`"),
         ('name = "NSD"', "", "ranking.metrics[1]: Object missing required field `name`"),
         ("[limits]", "[limit]", "Object contains unknown field `limit`"),
