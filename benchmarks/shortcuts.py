@@ -52,7 +52,7 @@ from app import __main__ as command, run
 load = run._loaded
 def patched(*given):
     import torch
-    from app import loading, networks, predict, preprocess, sliding_window
+    from app import configuration, loading, networks, predict, preprocess, sliding_window
     {name}  # fails if there is no such name
     {name} = {value}
     return load(*given)

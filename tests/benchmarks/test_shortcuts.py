@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from app import loading, networks, predict, preprocess, sliding_window
+from app import configuration, loading, networks, predict, preprocess, sliding_window
 from benchmarks import count_volume
 from benchmarks.shortcuts import (
     DEFAULT,
@@ -63,6 +63,7 @@ def test_what_is_patched_exists(variant: Variant) -> None:
     assert variant.patch is not None
     root, *names = variant.patch[0].split(".")
     found: object = {
+        "configuration": configuration,
         "loading": loading,
         "networks": networks,
         "predict": predict,
