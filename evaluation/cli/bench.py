@@ -13,6 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what this command takes."""
     options.add_submission(parser)
     parser.add_argument("--scans", type=Path, required=True, help="a scan, or a folder of scans")
+    parser.add_argument("--labels", type=Path, help="folder of NAME.nii.gz: masks are scored")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, too")
     parser.add_argument(
         "--repeat",
         type=positive(int),
@@ -24,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Measure, and say so; return 0 when the submission makes its limits."""
-    from evaluation import scratch
+    from evaluation import json_file, scratch
     from evaluation.bench import bench
     from evaluation.cases import find
     from evaluation.gpu import devices
@@ -32,7 +34,7 @@ def run(given: argparse.Namespace) -> int:
 
     submission = options.submission_of(given)
     conditions = options.conditions_of(given, anonymised=False)
-    cases = find(given.scans)
+    cases = find(given.scans, given.labels)
     given.challenge.contract.check_cases(cases)
     gpu = devices.find(given.gpu)
     with (
@@ -40,4 +42,7 @@ def run(given: argparse.Namespace) -> int:
         scratch.folder(scratch.private()) as folder,
         MeasuredRunner(runner, conditions, folder, gpu) as measured,
     ):
-        return 0 if bench(measured, cases, given.repeat, sys.stdout) else 1
+        result = bench(measured, cases, given.repeat, sys.stdout)
+        if given.json is not None:
+            json_file.write(given.json, result)
+        return 0 if result.passed else 1

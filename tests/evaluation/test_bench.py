@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +68,7 @@ def measured(
     work = folder / "work"
     work.mkdir()
     with MeasuredRunner(playing(left), conditions, work) as runner:
-        passed = bench(runner, cases, repeat, out)
+        passed = bench(runner, cases, repeat, out).passed
     assert not any(left.values())  # each run `repeat` times, the tiny scan as well
     assert not any(work.iterdir())
     return passed, out.getvalue()
@@ -182,7 +183,7 @@ def test_the_largest_peak_of_gpu_memory_decides(
         changed(clean, peak_vram_mib=2000.0, area_mib_s=12000.0, area_above_limit_mib_s=600.0),
     ]
     out = io.StringIO()
-    passed = bench(runner, find(write_cases(tmp_path, ["a"])[0]), 3, out)
+    passed = bench(runner, find(write_cases(tmp_path, ["a"])[0]), 3, out).passed
     assert passed == verdict.startswith("pass")
     found = line(out.getvalue(), "a")
     assert found["peak"] == f"2000 (1000 to {peak_mib:.0f})"
@@ -198,10 +199,36 @@ def test_an_idle_gpu_is_measured_and_another_process_is_said(tmp_path: Path) -> 
     runner = Played(playing({}), CONDITIONS, tmp_path, GPU)
     runner.vrams = [changed(idle, contaminated=()), idle]
     out = io.StringIO()
-    assert bench(runner, find(write_cases(tmp_path, ["a"])[0]), 2, out)
+    assert bench(runner, find(write_cases(tmp_path, ["a"])[0]), 2, out).passed
     found = line(out.getvalue(), "a")
     assert (found["peak"], found["over 4 GB"]) == ("0 (0 to 0)", "0 MiB s (0%)")
     assert found["verdict"].endswith("pass: memory 4 GB; contaminated by another process")
+
+
+def test_with_labels_masks_are_scored_and_the_result_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = {TINY: walls(1, 1), "a": walls(5, 7), "b": [outcome(5), outcome(5, exit_code=3)]}
+    runner = playing({name: [*outcomes] for name, outcomes in script.items()})
+    monkeypatch.setattr(Submission, "runner", lambda *_: runner)
+    scans, labels = write_cases(tmp_path, ["a", "b"])
+    options = ["--scans", str(scans), "--labels", str(labels), "--json", str(tmp_path / "b.json")]
+    words = ["bench", "--image", "x", "--gpu", "none", "--repeat", "2", *options]
+    assert command_line.main(words) == 1
+    said = capsys.readouterr().out
+    head = next(row for row in said.splitlines() if row.startswith("| scan "))
+    assert head.startswith("| scan | size | DSC | NSD | lesion F1 | wall s |")
+    assert "| a | 24 x 20 x 10 | 1.000 | 1.000 | 1.000 | 6.0 (5.0 to 7.0) |" in said
+    content = json.loads((tmp_path / "b.json").read_text())
+    assert (content["challenge"], content["repeat"], content["gpu"]) == ("flare24", 2, None)
+    a, b = content["scans"]
+    assert a["wall_s"] == {"median": 6.0, "low": 5.0, "high": 7.0}
+    assert (a["accuracy"]["dsc"], a["kept"], a["failure"]) == (1.0, {"time 45 s": True}, "")
+    assert (b["failure"], b["accuracy"], b["wall_s"]) == (
+        "nonzero_exit, exit code 3: done",
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize(("wall_s", "code"), [(45.0, 0), (45.5, 1)])
