@@ -258,7 +258,8 @@ def _announce(request: Request, model: Model, device: torch.device, dtype: str) 
             f"{kept.min_probability:g}"
         )
     if config.postprocessing is not None:
-        print(f"model {config.name}: {config.postprocessing} stays, as nnU-Net's postprocessing")
+        said = f"{config.postprocessing} stays, as nnU-Net's postprocessing"
+        request.say(f"model {config.name}: {said}")
     stages = [stage.config for stage in model.stages()]
     for stage in stages if request.tta else ():
         if not stage.mirror_axes:
@@ -271,9 +272,11 @@ def _announce(request: Request, model: Model, device: torch.device, dtype: str) 
     )
     request.detail(
         f"model {config.name}: {model.folder}, channels {', '.join(config.channels)}, labels "
-        f"{', '.join(config.labels)}, patches of {by(config.patch_size)} voxels at "
-        f"{by(config.spacing)} mm"
+        f"{', '.join(config.labels)}"
     )
+    for stage in stages:
+        patch, spacing = by(stage.patch_size), by(stage.spacing)
+        request.detail(f"model {stage.name}: patches of {patch} voxels of {spacing} mm")
 
 
 def _now_s() -> float:

@@ -15,6 +15,7 @@ import pytest
 import SimpleITK as sitk
 
 from app import __main__ as command
+from app.model import LesionFilter, Postprocessing
 from tests.app.conftest import SHAPE, SPACING, Run, mask, names, scan
 from tests.app.small_model import with_channels, write_model
 from tests.nnunet_models import ROOT, smooth_noise, write_scan
@@ -182,7 +183,10 @@ def test_what_is_there_and_whole_is_skipped(
     assert npz.exists() == ("p" in harm)
 
 
-def test_quiet_says_only_what_is_wrong(model: Path, tmp_path: Path, run: Run) -> None:
+def test_quiet_says_only_what_is_wrong(tmp_path: Path, run: Run) -> None:
+    more = {"lesion_filter": LesionFilter(0.01, 0.5, "none")}
+    more |= {"postprocessing": Postprocessing(((1,),), "made up")}
+    model = write_model(tmp_path / "model", **more)
     scan(tmp_path / "in" / "a.nii.gz")
     (tmp_path / "in" / "b.nii.gz").write_bytes(b"")
     code, out, err = run(model, tmp_path / "in", tmp_path / "out", "--quiet")
@@ -196,13 +200,14 @@ def test_verbose_says_what_was_read(model: Path, tmp_path: Path, run: Run) -> No
     code, out, err = run(model, source, tmp_path / "out", "--verbose")
     assert (code, err) == (0, [])
     usual = run(model, source, tmp_path / "out")[1]
-    assert len(out) == len(usual) + 3
-    assert out[1] == (
-        f"model tiny: {model}, channels CT, labels background, lesion, "
-        "patches of 8 x 16 x 16 voxels at 3 x 1.5 x 1.5 mm"
-    )
-    assert out[2] == f"a: {source} is int16, 10 x 24 x 22 voxels of 4 x 1.2 x 1.3 mm (z, y, x)"
-    assert re.fullmatch(r"a: \d+ windows", out[3])
+    assert len(out) == len(usual) + 4
+    assert out[1:4] == [
+        f"model tiny: {model}, channels CT, labels background, lesion",
+        "model tiny: patches of 8 x 16 x 16 voxels of 3 x 1.5 x 1.5 mm",
+        f"a: {source} is int16, 10 x 24 x 22 voxels of 4 x 1.2 x 1.3 mm (z, y, x)",
+    ]
+    # 13 x 19 x 19 voxels of the network's, in steps of at most 4 x 8 x 8: 3 x 2 x 2.
+    assert out[4] == "a: 12 windows"
 
 
 @pytest.mark.parametrize("output", ["notes", "notes/masks", "notes/mask.nii.gz"])
