@@ -184,7 +184,7 @@ def test_what_is_there_and_whole_is_skipped(
 
 
 def test_quiet_says_only_what_is_wrong(tmp_path: Path, run: Run) -> None:
-    more = {"lesion_filter": LesionFilter(0.01, 0.5, "none")}
+    more: dict[str, Any] = {"lesion_filter": LesionFilter(0.01, 0.5, "none")}
     more |= {"postprocessing": Postprocessing(((1,),), "made up")}
     model = write_model(tmp_path / "model", **more)
     scan(tmp_path / "in" / "a.nii.gz")
