@@ -8,7 +8,7 @@ from pathlib import Path
 from evaluation.conditions import Conditions
 from evaluation.errors import EvaluationError
 from evaluation.gpu.devices import Gpu
-from evaluation.runners import Runner, images
+from evaluation.runners import InputError, Runner, images
 from evaluation.runners.docker import DockerRunner, connect
 from evaluation.runners.process import ProcessRunner
 
@@ -30,11 +30,16 @@ class Submission:
             return ProcessRunner(self.command, self.source, conditions.limits, uuid, os.environ)
         client = connect()
         if self.archive is not None:
-            image = images.load(client, self.archive)
+            image, added = images.load(client, self.archive)
         else:
             assert self.image is not None
-            image = self.image
-        return DockerRunner(client, image, conditions.limits, uuid, conditions.challenge.contract)
+            image, added = self.image, []
+        try:
+            contract = conditions.challenge.contract
+            return DockerRunner(client, image, conditions.limits, uuid, contract)
+        except InputError:
+            images.remove(client, added)
+            raise
 
     def _check_command(self, command: str) -> None:
         try:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import tempfile
 import time
@@ -13,6 +12,7 @@ from typing import Any, Self
 
 from evaluation.cases import Case
 from evaluation.conditions import Conditions
+from evaluation.disk import check_disk
 from evaluation.errors import EvaluationError
 from evaluation.gpu.curve import (
     BASELINE_S,
@@ -38,7 +38,6 @@ TERMINATED = 128 + signal.SIGTERM
 SIGNAL_S = 1.0  # for a signal to reach every process that it was sent to
 KILLED_FOR_MEMORY = "one of its processes was killed for memory"
 LOG_LINES = 50  # in a case's JSON; logs/ has more
-FREE_MIB = 512  # must stay free where the results go, and where a case lies while it runs
 
 
 @dataclass(frozen=True)
@@ -216,16 +215,6 @@ class MeasuredRunner:
             **{name: value for name, value in usage.items() if name != "raw_peak_mib"},
         )
         return vram, curve
-
-
-def check_disk(*folders: Path) -> None:
-    """Raise InfrastructureError when there is too little room for what a case writes."""
-    for folder in folders:
-        free_mib = shutil.disk_usage(folder).free / 2**20
-        if free_mib < FREE_MIB:
-            raise InfrastructureError(
-                f"{folder}: {free_mib:.0f} MiB are free, less than {FREE_MIB}; make room"
-            )
 
 
 def _usage(outcome: Outcome) -> Usage:

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,13 +17,7 @@ from evaluation.contracts import Contract
 from evaluation.gpu.devices import Gpu
 from evaluation.runners import InfrastructureError, InputError, Runner, images
 from evaluation.runners.docker import DockerRunner, connect, reap
-from evaluation.runners.engine_errors import engine_errors
 from evaluation.scratch import Check, is_free, lock
-
-# Times the archive's size: the engine unpacks all of it before it unpacks its layers, and gzip
-# makes about half of an image.
-ROOM = 5
-IMAGES = "the engine's images"
 
 
 class LoadedArchive(Struct, forbid_unknown_fields=True):
@@ -85,7 +78,7 @@ class _Archives:
     ) -> Iterator[str]:
         """Yield the name of an archive's image; see `runner`."""
         try:
-            facts = archive.stat()
+            facts = archive.lstat()
         except OSError as error:
             raise InfrastructureError(f"{archive}: cannot be read ({error.strerror})") from error
         identity = f"{archive} {facts.st_size} {facts.st_mtime_ns} {image_mib} {contract}"
@@ -123,23 +116,28 @@ class _Archives:
     def _load(self, path: Path, archive: Path, image_mib: int, contract: Contract) -> LoadedArchive:
         team = images.team_of(archive)
         others = [other for other in sorted(self.folder.glob("*.json")) if other != path]
-        self._remove([other for other in others if is_free(_users(other))])
-        if any((entry := _read(other)) and entry.team == team for other in others):
+        # And what a worker has left that was killed while it was loading this one.
+        self._remove([path, *(other for other in others if is_free(_users(other)))])
+        used = [entry for other in others if (entry := _read(other))]
+        if any(entry.team == team for entry in used):
             raise InfrastructureError(f"{archive}: another archive of that name is in use here")
-        self._check_room(archive)
-        before = self._ids()
+        before = images.ids(self.client)
         # Before it is loaded: who is killed while loading leaves an image, too.
         expected = images.names_of(team)
         entry = LoadedArchive(team, [] if before.keys() & expected else expected)
         json_file.write(path, entry)
         try:
+            images.check(self.client, archive, image_mib)
             found = images.unpack(self.client, archive)
-            names = [name for image in found for name in image.tags or [image.id]]
-            entry.remove = [name for name in names if name not in before]
+            entry.remove = images.added(found, before)
             json_file.write(path, entry)
             entry.image = images.name_in(archive, found)
-            entry.image_id = inspect(self.client, archive, entry.image, image_mib, contract)
+            entry.image_id = inspect(self.client, archive, entry.image, contract)
         except InputError as error:
+            entry.refused = str(error)
+        except images.NoRoom as error:
+            if used:  # whose images may leave
+                raise
             entry.refused = str(error)
         json_file.write(path, entry)
         return entry
@@ -147,30 +145,11 @@ class _Archives:
     def _remove(self, paths: Sequence[Path]) -> None:
         for path in paths:
             entry = _read(path)
-            for name in entry.remove if entry else ():
-                with engine_errors(IMAGES), contextlib.suppress(docker.errors.NotFound):
-                    self.client.images.remove(name, force=True)
+            images.remove(self.client, entry.remove if entry else ())
             path.unlink(missing_ok=True)
 
     def _has(self, entry: LoadedArchive) -> bool:
-        return bool(entry.image) and self._ids().get(entry.image) == entry.image_id
-
-    def _ids(self) -> dict[str, str]:
-        """Return the engine's images: the id of each name, and of each id itself."""
-        with engine_errors(IMAGES):
-            found = self.client.images.list()
-        return {name: image.id for image in found for name in [*image.tags, image.id]}
-
-    def _check_room(self, archive: Path) -> None:
-        """Raise InfrastructureError where the engine's disk, if it can be seen, has too little."""
-        with engine_errors(IMAGES):
-            root = Path(self.client.info().get("DockerRootDir") or "")
-        needed = ROOM * archive.stat().st_size
-        if root.is_absolute() and root.is_dir() and (free := shutil.disk_usage(root).free) < needed:
-            raise InfrastructureError(
-                f"{root}: {free / 2**20:.0f} MiB are free, {needed / 2**20:.0f} needed to load"
-                f" {archive.name}; make room"
-            )
+        return bool(entry.image) and images.ids(self.client).get(entry.image) == entry.image_id
 
 
 def _users(path: Path) -> Path:

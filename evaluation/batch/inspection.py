@@ -27,27 +27,20 @@ NOT_ENDED = -1
 PROBE_S = 60.0
 
 
-def inspect(
-    client: docker.DockerClient, archive: Path, name: str, image_mib: int, contract: Contract
-) -> str:
+def inspect(client: docker.DockerClient, archive: Path, name: str, contract: Contract) -> str:
     """Return the image's id.
 
-    Raises InputError when it is for another processor, larger than image_mib, or breaks the
-    contract: FLARE's when it does not hand on the command, or has no predict.sh.
+    Raises InputError when it is for another processor, or breaks the contract: FLARE's when it does
+    not hand on the command, or has no predict.sh.
     """
     try:
         image, engine = client.images.get(name), client.version()
         ours = f"{engine['Os']}/{engine['Arch']}"
         theirs = f"{image.attrs['Os']}/{image.attrs['Architecture']}"
-        size_mib = image.attrs["Size"] / 2**20
         if theirs != ours:
             raise InputError(
                 f"{archive}: an image for {theirs}, this machine is {ours}; build it with"
                 f" --platform {ours}"
-            )
-        if size_mib > image_mib:
-            raise InputError(
-                f"{archive}: an image of {size_mib:.0f} MiB, at most {image_mib} are allowed"
             )
         contract.check_image(f"{archive}", image.attrs["Config"])
         if contract.command is None:

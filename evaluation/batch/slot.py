@@ -13,6 +13,7 @@ from evaluation.batch import archives
 from evaluation.batch.machine import Machine
 from evaluation.batch.messages import Answer, Done, Entrant, Failed, Lost, Refused
 from evaluation.cases import Case
+from evaluation.disk import check_disk
 from evaluation.errors import EvaluationError
 from evaluation.gpu.devices import Gpu
 from evaluation.record import Record
@@ -21,7 +22,7 @@ from evaluation.scratch import lock
 from evaluation.states import State
 from evaluation.store import Store
 from evaluation.teams import Entry
-from evaluation.trial import MeasuredRunner, check_disk
+from evaluation.trial import MeasuredRunner
 
 
 class Stopped(EvaluationError):

@@ -32,7 +32,7 @@ def entrants(
     if not folder.is_dir():
         raise EvaluationError(f"{folder}: no such folder")
     teams: dict[str, Entrant] = {}
-    for archive in sorted(folder.glob(f"*{SUFFIX}")):
+    for archive in sorted(folder.resolve().glob(f"*{SUFFIX}")):
         if archive.name[0] == ".":
             continue
         name = team_of(archive)
@@ -42,7 +42,7 @@ def entrants(
                 " rename one, and its image"
             )
         results = (output / name).resolve()
-        teams[name] = Entrant(name, archive.resolve(), results, conditions, image_mib, overlap)
+        teams[name] = Entrant(name, archive, results, conditions, image_mib, overlap)
     if not teams:
         raise EvaluationError(f"{folder}: holds no {SUFFIX} file")
     return list(teams.values())

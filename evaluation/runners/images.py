@@ -2,28 +2,34 @@
 
 import contextlib
 import gzip
+import math
 import shlex
+import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import docker
 import requests
 from docker.models.images import Image
-from isal import igzip_threaded
 
+from evaluation.disk import check_disk
 from evaluation.errors import EvaluationError
-from evaluation.runners import InfrastructureError, InputError, last_line
-from evaluation.runners.engine_errors import ENGINE_ERRORS, reason
+from evaluation.runners import InfrastructureError, InputError, contents, last_line, short_line
+from evaluation.runners.engine_errors import ENGINE_ERRORS, engine_errors, reason
 from volumes.streams import BAD_DATA
 
 FULL = "no space left on device"
 NO_ARCHIVE = "payload does not match any of the supported image formats"
-GZIP = b"\x1f\x8b"  # how its files begin
+TAG = "latest"  # as Docker writes it beside the name that it is the tag of
 BLOCK_BYTES = 2**20
 SLOWEST_BYTES_S = 5 * 2**20  # of an archive
+
+
+class NoRoom(InfrastructureError):
+    """The engine's disk cannot hold an image."""
 
 
 def build(image: str, source: Path, log: Path, arguments: Sequence[str] = ()) -> float:
@@ -54,13 +60,66 @@ def build(image: str, source: Path, log: Path, arguments: Sequence[str] = ()) ->
     return time.perf_counter() - start
 
 
-def load(client: docker.DockerClient, archive: Path) -> str:
-    """Load a team's archive, made by `docker save`; return the image's name.
+def load(client: docker.DockerClient, archive: Path) -> tuple[str, list[str]]:
+    """Load a team's archive, made by `docker save`; return the image's name, and what was added.
 
-    Raises InputError when it cannot be loaded or has another name (see `name_in`),
+    Raises InputError when it cannot be loaded or has another name (see `check`),
     InfrastructureError when that is the engine's fault.
     """
-    return name_in(archive, unpack(client, archive))
+    check(client, archive, math.inf)
+    before = ids(client)
+    found = unpack(client, archive)
+    return name_in(archive, found), added(found, before)
+
+
+def check(client: docker.DockerClient, archive: Path, image_mib: float) -> None:
+    """Look through an archive before the engine has any of it.
+
+    Raises InputError for what `contents.read` refuses, for any name but the archive's own, as the
+    organisers call it (teamname.tar.gz holds teamname:latest), and for more than `image_mib`;
+    NoRoom when the engine's disk, if it can be seen, has less than it takes.
+    """
+    root, free_mib = _disk(client)
+    try:
+        found = contents.read(archive, min(image_mib, free_mib) * 2**20)
+    except contents.TooLarge as error:
+        if image_mib <= free_mib:
+            raise InputError(f"{error}, the most that is allowed") from error
+        raise NoRoom(f"{error}, which are free in {root}; make room") from error
+    expected = names_of(team_of(archive))
+    others = found.names - {*expected, TAG}
+    if others or not found.names & {*expected}:
+        names = short_line(", ".join(sorted(found.names))) or "an image without a name"
+        raise InputError(
+            f"{archive}: holds {names}, expected {expected[0]} like the archive, and nothing else:"
+            f" docker tag IMAGE {expected[0]}, then docker save {expected[0]}"
+        )
+    needed_mib = found.room_bytes / 2**20
+    if needed_mib > free_mib:
+        raise NoRoom(
+            f"{archive}: {free_mib:.0f} MiB are free in {root}, {needed_mib:.0f} needed to load it;"
+            " make room"
+        )
+
+
+def ids(client: docker.DockerClient) -> dict[str, str]:
+    """Return the engine's images: the id of each name, and of each id itself."""
+    with engine_errors("the engine's images"):
+        found = client.images.list()
+    return {name: image.id for image in found for name in [*image.tags, image.id]}
+
+
+def added(found: Sequence[Image], before: Mapping[str, str]) -> list[str]:
+    """Return the names of loaded images that the engine did not have before, nor what they name."""
+    new = [image for image in found if image.id not in before]
+    return [name for image in new for name in image.tags or [image.id] if name not in before]
+
+
+def remove(client: docker.DockerClient, names: Sequence[str]) -> None:
+    """Remove images, as far as they are there."""
+    for name in names:
+        with engine_errors("the engine's images"), contextlib.suppress(docker.errors.NotFound):
+            client.images.remove(name, force=True)
 
 
 def team_of(archive: Path) -> str:
@@ -76,13 +135,15 @@ def names_of(team: str) -> list[str]:
 def unpack(client: docker.DockerClient, archive: Path) -> list[Image]:
     """Load whatever images an archive holds."""
     try:
-        with _patient(client, archive), _opened(archive) as tar:
+        with _patient(client, archive), contents.opened(archive) as tar:
             return list(client.images.load(_blocks(archive, tar)))
     except ENGINE_ERRORS as error:  # before OSError, which those of the connection are too
         said = f"{archive}: the engine cannot load it ({reason(error)})"
         # Docker says in its answer what is wrong with an archive; Podman fails with these words.
         is_answer = not isinstance(error, requests.exceptions.RequestException)
-        if (is_answer or NO_ARCHIVE in str(error)) and FULL not in str(error):
+        if FULL in str(error):
+            raise NoRoom(said) from error
+        if is_answer or NO_ARCHIVE in str(error):
             raise InputError(said) from error
         raise InfrastructureError(said) from error
     except OSError as error:
@@ -90,20 +151,15 @@ def unpack(client: docker.DockerClient, archive: Path) -> list[Image]:
 
 
 def name_in(archive: Path, images: Sequence[Image]) -> str:
-    """Return the name of the image that the archive is named after, as the organisers call it.
+    """Return what the engine calls the image that the archive is named after.
 
-    teamname.tar.gz holds teamname:latest; raises InputError when it does not.
+    Raises InputError when it does not say.
     """
     expected = names_of(team_of(archive))
-    names = sorted(tag for image in images for tag in image.tags)
-    found = [name for name in names if name in expected]
-    if not found:
-        raise InputError(
-            f"{archive}: holds {', '.join(names) or 'an image without a name'}, expected"
-            f" {expected[0]} like the archive: docker tag IMAGE {expected[0]}, then docker save"
-            f" {expected[0]}"
-        )
-    return str(found[0])
+    names = (str(tag) for image in images for tag in image.tags if tag in expected)
+    if name := next(names, None):
+        return name
+    raise InputError(f"{archive}: the engine has not loaded {expected[0]}; save it again")
 
 
 @contextlib.contextmanager
@@ -117,15 +173,17 @@ def _patient(client: docker.DockerClient, archive: Path) -> Iterator[None]:
         client.api.timeout = usual_s
 
 
-def _opened(archive: Path) -> BinaryIO:
-    """Open an archive, what gzip has made of it undone beside the engine's work.
+def _disk(client: docker.DockerClient) -> tuple[Path, float]:
+    """Return where the engine keeps images, and the MiB that are free there, if it can be seen.
 
-    An engine would do that itself, on one core, and be slow.
+    Raises InfrastructureError when too few are for any image.
     """
-    with archive.open("rb") as file:
-        is_packed = file.read(len(GZIP)) == GZIP
-    opened = igzip_threaded.open(archive) if is_packed else archive.open("rb")
-    return cast(BinaryIO, opened)
+    with engine_errors("the engine does not say where its images are"):
+        root = Path(client.info().get("DockerRootDir") or "")
+    if not (root.is_absolute() and root.is_dir()):
+        return root, math.inf
+    check_disk(root)
+    return root, shutil.disk_usage(root).free / 2**20
 
 
 def _blocks(archive: Path, tar: BinaryIO) -> Iterator[bytes]:

@@ -23,7 +23,7 @@ import pytest
 import requests
 
 from evaluation.errors import EvaluationError
-from evaluation.runners import InfrastructureError, InputError, images
+from evaluation.runners import InfrastructureError, InputError, contents, images
 from evaluation.runners.docker import connect
 from tests import engine
 from tests.frozen import FreezableEngine
@@ -153,7 +153,8 @@ def test_an_archive_is_loaded(
         shutil.copyfile(saved.tar, archive)
     else:
         compressed(saved.tar, archive)
-    loaded = images.load(client, archive)
+    loaded, added = images.load(client, archive)
+    assert added == [loaded]
     assert loaded in images.names_of(name)
     assert client.images.get(loaded).id == saved.id
 
@@ -193,7 +194,8 @@ def test_what_is_no_archive_is_one_line(
     archive.write_bytes(content)
     with pytest.raises(InputError) as caught:
         images.load(client, archive)
-    assert str(caught.value).startswith(f"{archive}: the engine cannot load it (")
+    assert str(caught.value).startswith(f"{archive}: ")
+    assert str(caught.value).endswith("; save it with docker save")
     assert "\n" not in str(caught.value)
 
 
@@ -224,7 +226,7 @@ def test_a_disk_that_fails_in_the_midst_of_it_is_not_the_connections_fault(
         def read(self, size: int | None = -1) -> bytes:
             raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(images, "_opened", lambda _: Failing())
+    monkeypatch.setattr(contents, "opened", lambda _: Failing())
     archive = tmp_path / "team.tar.gz"
     archive.touch()
     with pytest.raises(InfrastructureError) as caught:
@@ -241,10 +243,11 @@ def test_an_engine_may_be_silent_as_long_as_the_archive_is_large(
         client = docker.DockerClient(base_url=frozen.host, timeout=1)
         frozen.freeze()
         with pytest.raises(InfrastructureError, match=f"{archive}: the engine cannot load it"):
-            images.load(client, archive)
+            images.unpack(client, archive)
         monkeypatch.setattr(images, "SLOWEST_BYTES_S", archive.stat().st_size / 30)
         threading.Timer(3, frozen.thaw).start()
-        assert images.load(client, archive) in images.names_of(name)
+        (image,) = images.unpack(client, archive)
+        assert image.id == saved.id
         assert client.api.timeout == 1
         client.close()
 
@@ -265,7 +268,7 @@ def podman_says(cause: str) -> docker.errors.APIError:
             "reset by peer",
         ),
         (podman_says("unexpected EOF"), InputError, "payload does not match"),
-        (podman_says("no space left on device"), InfrastructureError, "payload does not match"),
+        (podman_says("no space left on device"), images.NoRoom, "payload does not match"),
     ],
 )
 def test_whose_fault_it_is_that_an_archive_cannot_be_loaded(
@@ -285,11 +288,11 @@ def test_whose_fault_it_is_that_an_archive_cannot_be_loaded(
     with pytest.raises(
         EvaluationError, match=rf"{archive}: the engine cannot load it \({said}"
     ) as e:
-        images.load(client, archive)
+        images.unpack(client, archive)
     assert type(e.value) is kind
     archive.unlink()
     with pytest.raises(InfrastructureError, match=r"cannot be read \(No such file or directory\)"):
-        images.load(client, archive)
+        images.unpack(client, archive)
 
 
 @pytest.mark.usefixtures("engine_of_a_cluster")

@@ -344,7 +344,7 @@ def test_a_full_disk_is_not_the_submissions_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
-    monkeypatch.setattr("evaluation.trial.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("evaluation.disk.shutil.disk_usage", lambda _: usage)
     trial = one_run(tmp_path, Scripted(write_mask))
     assert trial.state is State.INFRA_ERROR
     assert "1 MiB are free" in trial.message

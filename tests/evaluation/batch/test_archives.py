@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
+import json
 import shutil
+import tarfile
 import threading
 import uuid
 from collections.abc import Iterator
@@ -183,7 +186,10 @@ def test_another_name_is_refused_and_nothing_of_it_stays(teams: Teams) -> None:
 
 def test_an_image_that_is_too_large_is_refused(teams: Teams) -> None:
     archive = teams.save(GOOD)
-    with pytest.raises(InputError, match="at most 10 are allowed"), teams.use(archive, 10):
+    with (
+        pytest.raises(InputError, match="unpacks to more than 10 MiB, the most that is all"),
+        teams.use(archive, 10),
+    ):
         pass
     assert teams.loaded() == []
 
@@ -197,27 +203,42 @@ def test_an_image_for_another_processor_is_refused(teams: Teams) -> None:
         answer = client.version() | {"Arch": "s390x"}
         client.version = lambda: answer
         with pytest.raises(InputError, match=r"for linux/.*, this machine is linux/s390x; build"):
-            inspection.inspect(client, archive, name, 1024, FLARE24.contract)
+            inspection.inspect(client, archive, name, FLARE24.contract)
         client.close()
 
 
-def test_without_room_nothing_is_loaded_and_that_is_the_machine_s_fault(
+def test_what_does_not_fit_is_refused_unless_others_take_the_room(
     teams: Teams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    archive = teams.save(GOOD)
-    monkeypatch.setattr(archives, "ROOM", 10**9)
-    with (
-        pytest.raises(InfrastructureError, match=r"are free, .* needed to load"),
-        teams.use(archive),
-    ):
-        pass
+    first, second = teams.save(GOOD), teams.save(GOOD)
+    with teams.use(first):
+        monkeypatch.setattr(images, "_disk", lambda _: (Path("/engine"), 150.0))
+        with pytest.raises(InfrastructureError, match="are free in /engine"), teams.use(second):
+            pass
+    with pytest.raises(InputError, match=r"are free in /engine, .* needed to load"):
+        teams.use(second).__enter__()
+    monkeypatch.setattr(images, "_disk", lambda _: (Path("/engine"), 60.0))
+    with pytest.raises(InputError, match="unpacks to more than 60 MiB, which are free in /engine"):
+        teams.use(first).__enter__()
     assert teams.loaded() == []
+
+
+def test_an_engine_that_says_itself_that_its_disk_is_full_refuses(
+    teams: Teams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise images.NoRoom("no space left on device")
+
+    archive = teams.save(GOOD)
+    monkeypatch.setattr(images, "unpack", full)
+    with pytest.raises(InputError, match="no space left on device"), teams.use(archive):
+        pass
 
 
 def test_what_is_no_archive_is_refused(teams: Teams) -> None:
     archive = teams.folder / "broken.tar.gz"
     archive.write_bytes(b"this is no tar")
-    with pytest.raises(InputError, match="the engine cannot load it"), teams.use(archive):
+    with pytest.raises(InputError, match="no tar, or a damaged one"), teams.use(archive):
         pass
 
 
@@ -253,3 +274,43 @@ def test_what_a_worker_was_loading_when_it_was_killed_is_known_by_name(
     with pytest.raises(Killed), teams.use(archive):
         pass
     assert teams.loaded() == []
+
+
+def test_what_a_killed_worker_has_loaded_in_part_is_removed_by_the_next(teams: Teams) -> None:
+    archive = teams.save(GOOD)
+    with teams.use(archive):
+        (note,) = (teams.machine.folder / "images").glob("*.json")
+        kept = json.loads(note.read_text())
+        # As it was before the load had ended.
+        note.write_text(json.dumps({"team": kept["team"], "remove": kept["remove"]}))
+        with teams.use(archive):
+            pass
+    assert teams.loaded() == []
+
+
+def test_a_name_that_is_anothers_is_not_touched(teams: Teams) -> None:
+    """Not by loading the archive, and not by clearing up after it."""
+    archive = teams.save(GOOD)
+    victim, other = teams.save(GOOD), teams.folder / "foreign" / archive.name
+    other.parent.mkdir()
+    name = images.team_of(victim)
+    with teams.use(victim) as runner:
+        before = runner.describe()["image_digest"]
+        with tarfile.open(archive) as tar, tarfile.open(other, "w:gz", compresslevel=1) as foreign:
+            rename(tar, foreign, [f"{images.team_of(archive)}:latest", f"{name}:latest"])
+        with pytest.raises(InputError, match=f"holds .*{name}:latest.*and nothing else"):
+            teams.use(other).__enter__()
+        assert engine.docker("inspect", "--format", "{{.Id}}", name).stdout.strip() == before
+        assert teams.loaded() == [name]
+
+
+def rename(tar: tarfile.TarFile, to: tarfile.TarFile, names: list[str]) -> None:
+    """Write a saved image with other names."""
+    for member in tar:
+        content = tar.extractfile(member) if member.isfile() else None
+        if member.name == "manifest.json" and content is not None:
+            manifest = json.load(content)
+            manifest[0]["RepoTags"] = names
+            text = json.dumps(manifest).encode()
+            member.size, content = len(text), io.BytesIO(text)
+        to.addfile(member, content)

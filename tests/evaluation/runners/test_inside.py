@@ -56,7 +56,7 @@ def test_the_organisers_proxy_stays_outside_of_an_inspection(tmp_path: Path) -> 
     client = connect()
     try:
         archive = tmp_path / "team.tar.gz"
-        inspect(client, archive, f"{image.name}:latest", 4096, FLARE24.contract)
+        inspect(client, archive, f"{image.name}:latest", FLARE24.contract)
     finally:
         client.close()
         engine.remove_image(image)
