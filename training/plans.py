@@ -6,6 +6,7 @@ refused by name rather than approximated.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -278,10 +279,12 @@ def _resampling(settings: Json, key: str) -> Resampling:
 
 def _per_stage(value: Any, stages: int) -> tuple[Any, ...]:
     if stages > MOST_STAGES:
-        raise TrainingError(f"{stages} stages are not supported, {MOST_STAGES} at most")
+        given = reprlib.repr(stages)
+        raise TrainingError(f"{given} stages are not supported, {MOST_STAGES} at most")
     entries = [value] * stages if isinstance(value, int) else value
     if len(entries) != stages:
-        raise TrainingError(f"expected one entry for each of {stages} stages, found {value}")
+        given = reprlib.repr(value)
+        raise TrainingError(f"expected one entry for each of {stages} stages, found {given}")
     return tuple(entries)
 
 
