@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from volumes.errors import UserError
 
 NIB: Any = nibabel
 REFERENCE = "reference.nii.gz"  # beside a mask that is scored
+CPU_S, MEMORY_MIB = 2.0, 200.0  # at most, for one input
+LINE = 300  # characters, the file's own folder aside
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,36 @@ class Entry:
     def id(self) -> str:
         """The same in every run."""
         return f"{self.kind}: {self.name}"
+
+    def wrong(self, folder: Path) -> str | None:
+        """Try it in an empty folder; returns what does not hold, None if all does."""
+        path = self.make(folder)
+        _forget_peak()
+        before_mib, before_s = _peak_mib(), time.process_time()
+        line = self.attempt(path)
+        took_s, took_mib = time.process_time() - before_s, _peak_mib() - before_mib
+        if took_s > CPU_S:
+            return f"took {took_s:.1f} s of CPU"
+        if took_mib > MEMORY_MIB:
+            return f"took {took_mib:.0f} MiB"
+        if self.says is None:
+            return f"refused: {line}" if line else None
+        if not line:
+            return "not refused"
+        if "\n" in line or len(line.replace(str(folder), "")) > LINE:
+            return f"no line of {LINE} characters: {line}"
+        return None if self.says in line else f"refused otherwise: {line}"
+
+
+def _peak_mib() -> float:
+    """Of this process's memory, since `_forget_peak`."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def _forget_peak() -> None:
+    with suppress(OSError):  # where it may not, the peak is that of all so far
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def written(name: str, content: bytes) -> Callable[[Path], Path]:

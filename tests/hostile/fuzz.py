@@ -1,7 +1,7 @@
 """Damages sound files at random and lets every reader take them: ``python -m tests.hostile.fuzz``.
 
 For so many minutes of CPU time (10), from a seed on. What ends otherwise than as sound or in one
-line is printed with its seed, which belongs into `FOUND` once it is mended.
+line is printed with its seed; once it is mended, its kind belongs into the corpus.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,6 @@ from tests.volumes.test_fuzz import RAW, WHOLE, spoil
 from training.random_weights import FINAL, checkpoint, random_weights
 
 ODD: tuple[Any, ...] = (0, -1, 10**9, 1e308, "", "a", None, True, [], {}, [[]], "٣", 1.5)
-# Kind and seed of what ended otherwise once.
-FOUND: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ BESIDE = {
 KINDS = {
     kind.name: kind
     for kind in (
-        *(Kind(name, lambda whole=whole: whole, as_scan) for name, whole in WHOLE.items()),
+        *(Kind(name, partial(bytes, whole), as_scan) for name, whole in WHOLE.items()),
         Kind("mask.nii.gz", cache(_sound_mask), as_mask),
         Kind(
             MANIFEST,
