@@ -16,7 +16,7 @@ from torch import Tensor
 from app.model import Network
 from app.networks import build_network
 from training.files import Json
-from training.plans import network, resolve_configuration
+from training.plans import label_heads, network, resolve_configuration
 
 Weights = dict[str, Tensor]
 
@@ -25,8 +25,10 @@ _SPREAD = 0.3  # of norms' weights around 1 and of biases around 0
 
 
 def write_random(folder: Path, plans: Json, dataset: Json, configuration: str) -> None:
-    """Write plans.json, dataset.json and fold 0 of one configuration, for CT alone."""
-    described = network(resolve_configuration(plans, configuration), 1, len(dataset["labels"]))
+    """Write plans.json, dataset.json and fold 0 of one configuration; raises TrainingError."""
+    channels = len(dataset.get("channel_names") or dataset["modality"])
+    heads = len(label_heads(dataset)[0])
+    described = network(resolve_configuration(plans, configuration), channels, heads)
     weights = as_nnunet_stores(random_weights(described, seed=0), described)
     file = folder / "fold_0" / FINAL
     file.parent.mkdir(parents=True)
