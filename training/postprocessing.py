@@ -15,6 +15,7 @@ from typing import Any
 from app.model import Postprocessing
 from training.errors import TrainingError
 from training.files import read_json
+from volumes.files import reading
 
 NONE = "none"  # given for a file: there is to be none
 _KEEP_LARGEST = "remove_all_but_largest_component_from_segmentation"
@@ -81,7 +82,7 @@ def _from_json(file: Path) -> tuple[Any, Any]:
 
 def _from_pickle(file: Path) -> tuple[Any, Any]:
     try:
-        with file.open("rb") as opened:
+        with reading(file) as opened:
             functions, arguments = _Reader(io.BytesIO(opened.read(_MOST_BYTES))).load()
         return functions, arguments
     except Exception as error:  # damaged bytes make pickle raise almost anything
@@ -89,8 +90,13 @@ def _from_pickle(file: Path) -> tuple[Any, Any]:
         raise TrainingError(f"{file}: is not loaded ({reason}); {_REMEDY}") from None
 
 
-class _Reader(pickle.Unpickler):
+# The one in C makes room for whatever number a file gives to a thing, and both for an array of
+# bytes as long as it says.
+class _Reader(pickle._Unpickler):
     """Makes lists, dicts, tuples, numbers and text alone: of other things it knows two names."""
+
+    dispatch = pickle._Unpickler.dispatch.copy()
+    del dispatch[pickle.BYTEARRAY8[0]]
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("nnunetv2.postprocessing.remove_connected_components", _KEEP_LARGEST):

@@ -26,8 +26,10 @@ def read_series(folder: Path, uid: str | None) -> Image:
     """
     check_installed(folder)
     series = find_series(folder, uid, lambda a, b: np.array_equal(_decoded(a), _decoded(b)))
-    voxels = _voxels(series)
     header = nifti.header_of(series.grid)
+    with naming(folder):
+        header.check()
+    voxels = _voxels(series)
     z, y, x = header.spacing
     files = tuple(s.file for s in series.slices)
     return Image(voxels, (z, y, x), header, series.notes, slices=files)

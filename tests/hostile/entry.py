@@ -21,8 +21,10 @@ from evaluation.volumes import read_grid
 from tests.app.small_model import CONFIG
 from tests.evaluation.challenges import FLARE24
 from tests.submissions import lesion, save
+from training.archive import unpacked
 from training.checkpoint import load_checkpoint
 from training.plans import model_config
+from training.postprocessing import read_postprocessing
 from volumes.errors import UserError
 
 NIB: Any = nibabel
@@ -132,6 +134,21 @@ def as_trained(folder: Path) -> str:
 def as_checkpoint(path: Path) -> str:
     """Read a checkpoint; returns as `as_scan` does."""
     return _refusal(lambda: load_checkpoint(path))
+
+
+def as_postprocessing(path: Path) -> str:
+    """Read what is to be done after a network; returns as `as_scan` does."""
+    return _refusal(lambda: read_postprocessing(path))
+
+
+def as_archive(path: Path) -> str:
+    """Unpack a trained folder that was exported as a zip; returns as `as_scan` does."""
+
+    def unpack() -> None:
+        with unpacked(path) as folder:
+            assert (folder / "plans.json").is_file()
+
+    return _refusal(unpack)
 
 
 def _refusal(do: Callable[[], object]) -> str:

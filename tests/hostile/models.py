@@ -12,7 +12,15 @@ from typing import Any
 
 from app.model import FORMAT_VERSION, MANIFEST
 from tests.app.small_model import CONFIG
-from tests.hostile.entry import Entry, as_checkpoint, as_model, as_trained, written
+from tests.hostile.entry import (
+    Entry,
+    as_archive,
+    as_checkpoint,
+    as_model,
+    as_postprocessing,
+    as_trained,
+    written,
+)
 from tests.hostile.scans import NO_FILES
 from tests.nnunet_models import dataset, plans
 from tests.training.test_plans import ARCH, BASE
@@ -20,6 +28,7 @@ from tests.training.trained_folder import put
 from training.random_weights import FINAL
 
 Make = Callable[[Path], Path]
+Parts = dict[str, bytes | int]
 HUGE: tuple[Any, ...] = (10**9, 10**30, 10**4000, -1, 0, 1e308, None, "9" * 5000, [], {}, [[]] * 9)
 MANIFESTED = {"format_version": FORMAT_VERSION, **dataclasses.asdict(CONFIG)}
 PLANNED = {"plans.json": plans(), "dataset.json": dataset()}
@@ -30,6 +39,8 @@ def models() -> Iterator[Entry]:
     yield from _manifests()
     yield from _plans()
     yield from _checkpoints()
+    yield from _postprocessing()
+    yield from _archives()
 
 
 def _manifests() -> Iterator[Entry]:
@@ -79,6 +90,45 @@ def _checkpoints() -> Iterator[Entry]:
         yield Entry("checkpoints", name, make, as_checkpoint, FINAL)
 
 
+def _postprocessing() -> Iterator[Entry]:
+    file = "postprocessing.pkl"
+    files = {name: make(file) for name, make in NO_FILES.items()} | {
+        "a call": written(file, pickle.dumps(print)),
+        "room for 2^32 things": written(file, b"\x80\x02Nr" + b"\xff" * 4 + b"."),
+        "a string of 2^64 bytes": written(file, b"\x80\x04\x8d" + b"\xff" * 8),
+        "a string of 2^33 bytes": written(file, b"\x80\x05\x96" + (2**33).to_bytes(8, "little")),
+        "a number of a million digits": written(file, b"I" + b"9" * 10**6 + b"\n."),
+        "tuples of tuples": written(file, b"\x80\x02" + b"(" * 10_000 + b"t" * 10_000 + b"."),
+        "lists that double": written(file, b"\x80\x02]" + b"(2e" * 1000 + b"."),
+    }
+    for name, make in files.items():
+        yield Entry("postprocessing", name, make, as_postprocessing, file)
+    for name, make in _damaged("postprocessing.json", {}):
+        both = _file_of(make, "postprocessing.json")
+        yield Entry("postprocessing", f"as JSON, {name}", both, as_postprocessing, "post")
+
+
+def _archives() -> Iterator[Entry]:
+    plan, model = json.dumps(plans()).encode(), "Dataset/nnUNetTrainer__nnUNetPlans__3d_fullres"
+    bomb: Parts = {f"{model}/plans.json": plan, f"{model}/fold_0/a.pth": 99}
+    zips: list[tuple[str, Parts, str | None]] = [
+        ("nothing in it", {}, "there is none"),
+        ("no plans", {f"{model}/dataset.json": b"{}"}, "there is none"),
+        ("packed weights of 99 MB", bomb, "would unpack to"),
+        ("names that climb", {"../../plans.json": plan}, "which trained folder"),
+        ("an absolute name", {"/tmp/x/plans.json": plan}, None),
+        ("two folders", {f"{n}/plans.json": plan for n in "ab"}, "which trained folder"),
+    ]
+    for name, parts, says in zips:
+        yield Entry("archives", name, _zip(parts, "model.zip"), as_archive, says)
+    for name, content in {"no zip": b"PK\x03\x04" + bytes(99), "nothing": b""}.items():
+        yield Entry("archives", name, written("model.zip", content), as_archive, "model.zip")
+
+
+def _file_of(make: Make, file: str) -> Make:
+    return lambda folder: make(folder) / file
+
+
 def _named(path: str, value: object) -> str:
     text = json.dumps(value)
     return f"{path} with {text[:20]} ({len(text)})"
@@ -117,11 +167,11 @@ def _folder_with(files: dict[str, Any]) -> Make:
     return make
 
 
-def _zip(parts: dict[str, bytes | int]) -> Make:
-    """What makes a checkpoint of these parts, or of so many megabytes of zeros, packed."""
+def _zip(parts: Parts, file: str = FINAL) -> Make:
+    """What makes a zip of these parts, or of so many megabytes of zeros, packed."""
 
     def make(folder: Path) -> Path:
-        with zipfile.ZipFile(folder / FINAL, "w", zipfile.ZIP_DEFLATED) as packed:
+        with zipfile.ZipFile(folder / file, "w", zipfile.ZIP_DEFLATED) as packed:
             for name, content in parts.items():
                 with packed.open(name, "w") as part:
                     if isinstance(content, bytes):
@@ -129,6 +179,6 @@ def _zip(parts: dict[str, bytes | int]) -> Make:
                     else:
                         for _ in range(content):
                             part.write(bytes(10**6))
-        return folder / FINAL
+        return folder / file
 
     return make
