@@ -25,25 +25,31 @@ oracle: .venv-nnunet/installed
 TORCH = $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 
 # Nothing is installed that the lock does not know, but for a torch for CPUs: an index that has one is the
-# user's own.
+# user's own. $(call install-locked,ENVIRONMENT,FILE)
+define install-locked
+$(1)/bin/python -m pip install --quiet --no-deps --requirement $(2)
+$(1)/bin/python -m pip install --quiet --no-deps '$(TORCH)+cpu' 2>$(1)/no-torch-for-cpus \
+    || $(1)/bin/python -m pip install --quiet --no-deps --requirement requirements/torch.txt
+$(1)/bin/python -m pip check
+endef
+
 .venv/installed: pyproject.toml requirements/dev.txt requirements/torch.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "needs Python 3.11 to 3.13: set PYTHON")'
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --no-deps --requirement requirements/dev.txt
-	.venv/bin/python -m pip install --quiet --no-deps '$(TORCH)+cpu' 2>.venv/no-torch-for-cpus \
-	    || .venv/bin/python -m pip install --quiet --no-deps --requirement requirements/torch.txt
+	$(call install-locked,.venv,requirements/dev.txt)
 	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	.venv/bin/python -m pip check
 	touch $@
 
-# Three files: of the extra `dev`, of what the image holds, of torch and what it brings where it is built for
-# CUDA; hashes, and no index. It takes no prerequisite: what is to be installed is not known before.
+# Four files: of the extra `dev`, of nnU-Net, of what the image holds, of torch and what it brings where it is
+# built for CUDA; hashes, and no index. It takes no prerequisite: what is to be installed is not known before.
 UV ?= .venv/bin/uv
 LOCK = $(UV) pip compile --quiet --generate-hashes --custom-compile-command 'make lock' $(UPGRADE)
 AS_IMAGE = --python-version 3.11 --python-platform x86_64-unknown-linux-gnu --constraint requirements/dev.txt
 lock:
 	$(LOCK) pyproject.toml --extra dev --universal --python-version 3.11 --no-emit-package torch \
 	    --output-file requirements/dev.txt
+	$(LOCK) --group nnunet --universal --python-version 3.11 --constraint requirements/dev.txt \
+	    --no-emit-package torch --output-file requirements/nnunet.txt
 	echo '$(TORCH)' | $(LOCK) pyproject.toml - --extra app $(AS_IMAGE) --no-emit-package torch \
 	    --output-file requirements/image.txt
 	echo '$(TORCH)' | $(LOCK) - --no-config $(AS_IMAGE) --output-file requirements/torch.txt
@@ -52,9 +58,9 @@ lock:
 app/lean/left_out.json: .venv/installed
 	-.venv/bin/python -m app.lean.find
 
-.venv-nnunet/installed: training/requirements.txt
+.venv-nnunet/installed: requirements/nnunet.txt requirements/torch.txt
 	$(PYTHON) -m venv .venv-nnunet
-	.venv-nnunet/bin/python -m pip install --quiet --requirement training/requirements.txt
+	$(call install-locked,.venv-nnunet,requirements/nnunet.txt)
 	touch $@
 
 # What an image holds: bills of materials of Debian's packages and of Python's, and the licences of the latter.

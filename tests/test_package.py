@@ -159,7 +159,7 @@ def test_a_room_asks_for_what_it_imports(room: str) -> None:
         asked += PROJECT["optional-dependencies"]["dicom"]
     if room == "training":  # on top of the app; its own in nnU-Net's environment
         asked += PROJECT["optional-dependencies"]["app"]
-        asked += (ROOT / "training" / "requirements.txt").read_text().splitlines()
+        asked += lock("nnunet")
     modules = {module.partition(".")[0] for _, module in imports_of(room)}
     foreign = modules - {*ROOMS, *sys.stdlib_module_names}
     brings = importlib.metadata.packages_distributions()

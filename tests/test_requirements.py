@@ -21,8 +21,10 @@ from packaging.utils import canonicalize_name
 from tests import engine
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+TOML: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = TOML["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+NNUNET = [Requirement(text) for text in TOML["dependency-groups"]["nnunet"]]
 OURS = "flare-lesion"
 
 
@@ -42,7 +44,7 @@ def lock(name: str) -> dict[str, Locked]:
     found = {}
     for block in blocks:
         package, version = re.split("==|[ ;]", block)[:2]
-        found[package] = Locked(version, block.count("--hash=sha256:"), "(pyproject.toml)" in block)
+        found[package] = Locked(version, block.count("--hash=sha256:"), "(pyproject.toml" in block)
     assert len(found) == len(blocks)
     return found
 
@@ -55,17 +57,15 @@ def asked(extra: str) -> list[Requirement]:
     return others + [one for name in sorted(named) for one in asked(name)]
 
 
-@pytest.mark.parametrize(("name", "extra"), [("image", "app"), ("dev", "dev")])
-def test_a_lock_holds_what_pyproject_asks_for(name: str, extra: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("image", asked("app")), ("dev", asked("dev")), ("nnunet", NNUNET)]
+)
+def test_a_lock_holds_what_pyproject_asks_for(name: str, wanted: list[Requirement]) -> None:
     locked = lock(name) | {"torch": lock("torch")["torch"]}
-    wanted = {canonicalize_name(one.name) for one in asked(extra)}
+    versions = {canonicalize_name(one.name): one.specifier for one in wanted}
     direct = {package for package, one in locked.items() if one.direct}
-    assert direct == wanted - {"torch"}, "pyproject.toml has changed: `make lock`"
-    refused = [
-        one
-        for one in asked(extra)
-        if locked[canonicalize_name(one.name)].version not in one.specifier
-    ]
+    assert direct == versions.keys() - {"torch"}, "pyproject.toml has changed: `make lock`"
+    refused = [p for p, allowed in versions.items() if locked[p].version not in allowed]
     assert refused == [], "pyproject.toml has changed: `make lock`"
 
 
@@ -77,17 +77,18 @@ def test_every_locked_package_has_a_hash_and_no_index_is_named() -> None:
 
 
 def test_the_locks_agree() -> None:
-    dev, image, torch = (
+    dev, *others = (
         {package: one.version for package, one in lock(name).items()}
-        for name in ("dev", "image", "torch")
+        for name in ("dev", "image", "torch", "nnunet")
     )
-    assert image.items() <= dev.items()
-    assert {package: torch[package] for package in torch.keys() & dev.keys()}.items() <= dev.items()
+    for other in others:
+        assert {p: other[p] for p in other.keys() & dev.keys()}.items() <= dev.items()
+    assert lock("image").keys() <= dev.keys()
 
 
 def test_what_only_torch_for_cuda_needs_is_in_its_lock_alone() -> None:
     cuda = re.compile("cuda-|nvidia-|triton")
-    assert [package for package in lock("image") if cuda.match(package)] == []
+    assert [p for name in ("image", "nnunet") for p in lock(name) if cuda.match(p)] == []
     of_dev = {package for package in lock("dev") if cuda.match(package)}
     assert of_dev == {one.name for one in asked("dev") if cuda.match(one.name)}
     assert sum(bool(cuda.match(package)) for package in lock("torch")) > len(of_dev)

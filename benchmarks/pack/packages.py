@@ -12,7 +12,7 @@ from pathlib import Path
 
 from evaluation.errors import EvaluationError
 
-PINS = {"app": "requirements/dev.txt", "nnunet": "training/requirements.txt"}  # of each environment
+PINS = {"app": "requirements/dev.txt", "nnunet": "requirements/nnunet.txt"}  # of each environment
 _PIN = re.compile(r"^([\w.-]+)==(\S+)", re.MULTILINE)
 
 

@@ -94,12 +94,11 @@ def test_what_is_there_is_left_out_by_any_spelling() -> None:
 
 
 def test_two_versions_lie_apart(tmp_path: Path) -> None:
-    for folder in ("requirements", "training"):
-        (tmp_path / folder).mkdir()
+    (tmp_path / "requirements").mkdir()
     pins = "".join(f"{n}==1 \\\n    --hash=sha256:00\n" for n in needed("app"))
     (tmp_path / "requirements" / "dev.txt").write_text(pins)
     pins = "".join(f"{n}=={2 if n == 'numpy' else 1}\n" for n in needed("nnunet"))
-    (tmp_path / "training" / "requirements.txt").write_text(pins)
+    (tmp_path / "requirements" / "nnunet.txt").write_text(pins)
     found = folders(tmp_path, [])
     assert "numpy==1" in found["app"]
     assert "numpy==2" in found["nnunet"]
