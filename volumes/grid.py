@@ -105,11 +105,11 @@ def ambiguity(scan: Grid) -> str | None:
     return None
 
 
-def check_extent(shape: Sequence[int], spacing: Sequence[float]) -> None:
-    """Raise VolumeError for a grid that no scan of a person has. Axes in any order; mm."""
-    extent = [size * step for size, step in zip(shape, spacing, strict=True)]
-    if max(extent) > MOST_EXTENT_MM or math.prod(shape) > MOST_VOXELS:
-        sizes, steps = (" x ".join(f"{n:.6g}" for n in given) for given in (shape, spacing))
+def check_extent(shape_xyz: Sequence[int], spacing_xyz: Sequence[float]) -> None:
+    """Raise VolumeError for a grid, of a slice or a volume, that no scan of a person has; mm."""
+    extent = [size * step for size, step in zip(shape_xyz, spacing_xyz, strict=True)]
+    if max(extent) > MOST_EXTENT_MM or math.prod(shape_xyz) > MOST_VOXELS:
+        sizes, steps = (" x ".join(f"{n:.6g}" for n in given) for given in (shape_xyz, spacing_xyz))
         raise VolumeError(
             f"{sizes} voxels of {steps} mm are no person's (at most {MOST_EXTENT_MM:g} mm a side"
             f" and {MOST_VOXELS} voxels); write its true spacing in mm"

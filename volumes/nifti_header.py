@@ -270,7 +270,7 @@ class Header:
                 f"its voxels cannot start at byte {self.offset:g}, {EXTENSION_BYTES} at most;"
                 f" {WRITE_AGAIN}"
             )
-        check_extent(self.shape_zyx[-self.ndim :], self.spacing)
+        check_extent(self.shape_zyx[::-1][: self.ndim], self.spacing[::-1])
 
     def check_strictly(self) -> None:
         """Raise VolumeError for what no mask of a volume needs, though other readers let it pass.

@@ -187,3 +187,17 @@ def test_all_that_is_wrong_with_a_case_is_said(tmp_path: Path) -> None:
     scan = write_scan(tmp_path / "a_0000.nii.gz", np.zeros(SHAPE), (90.0, 1.0, 1.0))
     mask = write_scan(tmp_path / "a.nii.gz", np.full(SHAPE, 3), SPACING)
     assert len(check(Case("a", scan, mask)).problems) == 3
+
+
+def test_a_case_in_metres_is_one_in_mm(case: Case) -> None:
+    """As nnU-Net's reader has it."""
+    assert case.mask is not None
+    for file in (case.scan, case.mask):
+        image: Any = nibabel.load(file)
+        affine = np.diag([0.001, 0.001, 0.001, 1]) @ image.affine
+        metres = nibabel.Nifti1Image(np.asarray(image.dataobj), affine)
+        metres.header.set_xyzt_units("meter")
+        nibabel.save(metres, file)
+    checked = check(case)
+    assert checked.problems == ()
+    assert sitk.ReadImage(case.scan).GetSpacing() == pytest.approx(SPACING[::-1])

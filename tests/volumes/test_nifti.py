@@ -22,7 +22,7 @@ from tests.volumes.nifti_files import (
     read,
     scan_bytes,
 )
-from volumes import nifti
+from volumes import formats, nifti
 from volumes.errors import VolumeError
 
 SITK: Any = sitk
@@ -359,6 +359,18 @@ def test_a_mask_of_a_damaged_header_is_read_by_all(tmp_path: Path, name: str, ve
     if name in ("quaternion", "quaternion beyond rounding", "both forms"):
         of_scan = SITK.ReadImage(str(scan))
         assert of_mask.GetDirection() == pytest.approx(of_scan.GetDirection(), abs=1e-6)
+
+
+@pytest.mark.parametrize(("units", "mm"), [(1, 1000.0), (3, 0.001)])
+def test_a_mask_in_another_format_is_in_mm(tmp_path: Path, units: int, mm: float) -> None:
+    steps = [step / mm for step in (0.8, 0.9, 2.5)]
+    affine = np.diag([*steps, 1])[:3] + [[0, 0, 0, 7 / mm]] * 3
+    data = scan_bytes(xyzt_units=units, pixdim=[1, *steps, 1, 0, 0, 0], sform_code=1, srow=affine)
+    header, voxels = read(data)
+    formats.write(tmp_path / "mask.mha", header, voxels.dtype, [voxels])
+    mask = SITK.ReadImage(str(tmp_path / "mask.mha"))
+    assert mask.GetSpacing() == pytest.approx((0.8, 0.9, 2.5))
+    assert mask.GetOrigin() == pytest.approx((-7, -7, 7))
 
 
 def test_a_strided_mask_is_written_in_order(tmp_path: Path) -> None:

@@ -84,6 +84,16 @@ def test_masks_that_a_challenge_refuses_are_refused(mask: Path, reference: Path,
     assert accuracy.dsc == accuracy.nsd == 0.0
 
 
+@pytest.mark.parametrize("name", ["float", "trailing"])
+def test_unusual_masks_are_scored_with_a_remark(mask: Path, reference: Path, name: str) -> None:
+    make = BEHAVIOURS[name].make
+    assert make is not None
+    make(mask)
+    state, message, accuracy = assessed(mask, reference)
+    assert (state, message) == (State.OK, BEHAVIOURS[name].says)
+    assert accuracy.dsc == accuracy.nsd == accuracy.lesion_f1 == 1.0
+
+
 @pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int32])
 def test_any_whole_numbers_will_do(mask: Path, dtype: type) -> None:
     save(mask, lesion().astype(dtype))
