@@ -100,7 +100,7 @@ def bench(runner: MeasuredRunner, cases: Sequence[Case], repeat: int, out: TextI
     machine = host.description()
     print(f"machine  {machine}, {gpu.name if gpu else 'no GPU'}", file=out)
     scored = any(case.reference for case in cases)
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=runner.folder) as folder:
         tiny = _tiny_case(Path(folder), channels=len(cases[0].scans))
         mask = Path(folder) / tiny.mask_name
         startup_s = _startup_s([runner.run(tiny, mask) for _ in range(repeat)], out)

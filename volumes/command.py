@@ -8,14 +8,18 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, TextIO
 
 from volumes.errors import UserError
+from volumes.files import discard_parts
 from volumes.text import one_line, printable, shortened
 
+_PATIENCE_S = 1.5  # for what a signal ends
 ERASE_LINE = "\r\x1b[K"  # for a line that lives; the one sequence that is printed
 _MOST = 300  # characters of a line on what is wrong
 # What runs one of the rooms: Python, while it looks for the module of -m, or a script of ours.
@@ -26,12 +30,12 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came."""
 
 
-def prepare(heeded: Iterable[signal.Signals] = ()) -> None:
+def prepare(heeded: signal.Signals | None = None) -> None:
     """Make the process fit for whatever happens; does nothing unless it is one of our commands.
 
     A room calls this when it is imported: main() comes later, and imports take seconds. What is
     printed when nobody reads any more, or the disk is full, is lost, and the work goes on. heeded:
-    signals that end it as Ctrl-C does.
+    a signal that ends it as Ctrl-C does, and within two seconds, whatever it is at.
     """
     if not Path(sys.argv[0]).name.startswith(_PROGRAMS):
         return
@@ -40,8 +44,9 @@ def prepare(heeded: Iterable[signal.Signals] = ()) -> None:
             setattr(sys, name, Path(os.devnull).open("r+"))  # noqa: SIM115
     sys.stdout, sys.stderr = _Output(sys.stdout), _Output(sys.stderr)
     sys.excepthook = _last_words
-    for number in heeded:
-        signal.signal(number, _terminate)
+    if heeded is not None:
+        signal.signal(heeded, _terminate)
+        _end_soon_after(heeded)
 
 
 def exit_code(do: Callable[[], int | None], interrupted: str = "") -> int:
@@ -55,6 +60,8 @@ def exit_code(do: Callable[[], int | None], interrupted: str = "") -> int:
     except KeyboardInterrupt as ended:
         return _interrupted(ended, interrupted)
     except Exception as error:
+        if terminated := _is_ending():
+            return _interrupted(terminated, interrupted)
         if sys.flags.dev_mode:
             raise
         return fail(error)
@@ -108,8 +115,9 @@ def _last_words(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     """For `sys.excepthook`."""
-    if isinstance(error, KeyboardInterrupt):
-        os._exit(_interrupted(error, ""))
+    ended = error if isinstance(error, KeyboardInterrupt) else _is_ending()
+    if ended:
+        os._exit(_interrupted(ended, ""))
     if sys.flags.dev_mode or not isinstance(error, Exception):
         sys.__excepthook__(kind, error, trace)
     else:
@@ -117,8 +125,36 @@ def _last_words(
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # what is being cleaned up goes on
+    signal.signal(number, _heard)
     raise Terminated
+
+
+def _heard(number: int, frame: object) -> None:
+    """What is being cleaned up goes on."""
+
+
+def _is_ending() -> Terminated | None:
+    """What a signal has raised, which a library may have made another error of."""
+    return Terminated() if signal.getsignal(signal.SIGTERM) is _heard else None
+
+
+def _end_soon_after(number: signal.Signals) -> None:
+    """End the process soon after a signal even if no line of Python's comes to its turn.
+
+    The main thread may be within a library, or wait for another thread that is.
+    """
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while os.read(told, 1) != bytes([number]):
+            pass
+        time.sleep(_PATIENCE_S)
+        discard_parts()
+        os._exit(_interrupted(Terminated(), ""))
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class _Output(io.TextIOWrapper):

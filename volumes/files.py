@@ -18,6 +18,7 @@ from typing import Any
 # A name cut short, a digest of all of it, and the process that writes: no longer than any name.
 _PART = re.compile(r"\..*\.[0-9a-f]{8}\.\d+\.unfinished", re.DOTALL)
 _SHOWN = 40  # characters
+_under_way: set[Path] = set()  # the parts that this process writes
 _JSON_BYTES = 2**23  # in memory it may become twenty times as much
 
 
@@ -28,35 +29,48 @@ def replacing(path: Path) -> Iterator[Path]:
     The file that is yielded lies beside it under a hidden name with another suffix, as nobody who
     lists the folder may take it for a finished one. It takes its place on the disk when the block
     ends; if the block raises, it is removed. What a process that was killed has left in the folder
-    is removed by the next that writes there. Raises OSError.
+    is removed by the next that writes there. Raises OSError, which names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path.parent)
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]
     part = path.with_name(f".{path.name[:_SHOWN]}.{digest}.{os.getpid()}.unfinished")
-    with _held(part):
-        try:
+    try:
+        with _held(part):
             yield part
             with part.open("rb") as file:
                 os.fsync(file.fileno())  # else the name may outlive the content in a power cut
             part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+    except OSError as error:
+        if error.filename in (None, str(part)):  # of a full disk the kernel does not say where
+            error.filename = str(path)
+        raise
+
+
+def discard_parts() -> None:
+    """Remove what this process has not written to its end, before it ends at once."""
+    for part in list(_under_way):
+        part.unlink(missing_ok=True)
 
 
 @contextmanager
 def _held(part: Path) -> Iterator[None]:
-    """Make a file, and keep it locked: for so long it is not abandoned."""
+    """Make a file that is gone in the end, and keep it locked: for so long it is not abandoned."""
     while True:
         file = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
+        _under_way.add(part)
         try:
             with suppress(OSError):  # a file system without locks: nothing is removed there either
                 fcntl.flock(file, fcntl.LOCK_EX)
             if _is(part, file):  # it was not removed before it was locked
-                yield
+                try:
+                    yield
+                finally:
+                    part.unlink(missing_ok=True)
                 return
         finally:
             os.close(file)
+            _under_way.discard(part)
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from distributed import Security, Worker
 from distributed.comm.addressing import get_address_host
 from distributed.utils import get_ip
 
+from evaluation import scratch
 from evaluation.batch import archives, cluster, machine, options, trust
 from evaluation.batch.board import Kind, Place
 from evaluation.batch.slot import Slot
@@ -131,7 +131,7 @@ class _WorkerWithoutPages(cluster.WithoutPages, Worker):
 
 
 async def _serve(address: str, security: Security, spec: Spec, slot: Slot) -> None:
-    with tempfile.TemporaryDirectory(prefix="flare-worker-") as folder:
+    with scratch.folder(scratch.private()) as folder:
         worker = _WorkerWithoutPages(
             address,
             security=security,
@@ -143,7 +143,7 @@ async def _serve(address: str, security: Security, spec: Spec, slot: Slot) -> No
             memory_limit=0,
             silence_logs=logging.ERROR,
             death_timeout=CONNECT_S,
-            local_directory=folder,
+            local_directory=str(folder),
         )
         terminated = asyncio.Event()
 
