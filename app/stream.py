@@ -1,6 +1,6 @@
 """The streamed way, in which a scan's length costs no memory: what is used unless --exact asks.
 
-    sections ─► preprocess ─► predict ─► restore ─► in_scan_order
+    sections ─► preprocess ─► predict ─► restore ─► Orientation.stored
                      slabs of input  of logits  of labels
 
 Every stage is a generator that asks the one before it for the next slab when it needs it, and
@@ -12,8 +12,7 @@ network's first goes through as one slab. The stages themselves are in the modul
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -28,11 +27,11 @@ from app.preprocess import Prepared, preprocess_slabs
 from app.restore import (
     SLAB_PLANES,
     Labels,
-    Planes,
     restore_probability_slabs,
     restore_slabs,
 )
 from app.sliding_window import Network, predict_slabs
+from volumes.orientation import Orientation
 
 
 def label_parts(scan: Prepared, of: Configuration, means: Means) -> Iterator[Labels]:
@@ -46,7 +45,7 @@ def probability_parts(scan: Prepared, of: Configuration, means: Means) -> Iterat
     config, logits = of.config, _kept_slabs(scan, of, means)
     parts = restore_probability_slabs(logits, scan.shape, of.rule, config, scan.grid)
     shape = len(config.labels), *(scan.grid.shape[i] for i in np.argsort(config.transpose))
-    ordered = in_scan_order(parts, shape, np.dtype(np.float32), config.transpose)
+    ordered = Orientation(config.transpose).stored(parts, shape, np.dtype(np.float32))
     return means.clock.timed("restore", ordered)
 
 
@@ -93,7 +92,7 @@ def label_slabs(
     dtype = label_dtype(config)
     labels = restore_slabs(logits, scan.shape, rule, config, scan.grid, dtype)
     shape = [scan.grid.shape[i] for i in np.argsort(config.transpose)]
-    return in_scan_order(labels, shape, numpy_dtype(dtype), config.transpose)
+    return Orientation(config.transpose).stored(labels, shape, numpy_dtype(dtype))
 
 
 def check_finite(logits: Tensor) -> Tensor:
@@ -101,25 +100,3 @@ def check_finite(logits: Tensor) -> Tensor:
     if not all(torch.isfinite(part).all() for part in logits.split(SLAB_PLANES, 1)):
         raise ValueError("the network gave logits that are not finite; check its weights")
     return logits
-
-
-def in_scan_order(
-    parts: Iterator[Planes], shape: Sequence[int], dtype: np.dtype[Any], transpose: Sequence[int]
-) -> Iterator[Planes]:
-    """Undo the transposition of (..., z, y, x) that follow each other along the network's z.
-
-    ``shape`` is that of the scan. Where the first axis is not the scan's, the parts are collected
-    and come as one.
-    """
-    more = range(len(shape) - 3)
-    back = *more, *(len(more) + np.argsort(transpose))
-    if transpose[0] == 0:
-        yield from (part.transpose(back) for part in parts)
-        return
-    whole = np.empty(shape, dtype)
-    planes, done = whole.transpose(*more, *(len(more) + i for i in transpose)), 0
-    for part in parts:
-        depth = part.shape[-3]
-        planes[..., done : done + depth, :, :] = part
-        done += depth
-    yield whole

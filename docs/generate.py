@@ -42,7 +42,7 @@ PAGES = {
             *("benchmarks.budgets", "benchmarks.start_up", "benchmarks.shortcuts"),
             *("benchmarks.scoring", "benchmarks.harness_overhead", "benchmarks.ranking"),
             *("benchmarks.scheduling", "benchmarks.same", "benchmarks.pack", "benchmarks.memory"),
-            "benchmarks.mutants",
+            *("benchmarks.mutants", "benchmarks.public_plans"),
         ),
     ),
 }

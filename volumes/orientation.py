@@ -15,40 +15,48 @@ from volumes.streams import Array, Dtype
 
 @dataclass(frozen=True)
 class Orientation:
-    """How a stored volume is turned.
+    """How a stored volume (..., z, y, x) is turned.
 
-    axes: the stored axis that each axis of the turned volume is. steps: 1 where it runs in the same
-    direction, -1 where it runs backwards.
+    axes: which of the stored z, y, x (0, 1, 2) each axis of the turned volume is. steps: 1 where it
+    runs in the same direction, -1 where it runs backwards.
     """
 
     axes: tuple[int, ...]
-    steps: tuple[int, ...]
+    steps: tuple[int, ...] = (1, 1, 1)
 
     def turned(self, stored: Array) -> Array:
         """A view of a stored volume."""
-        backwards = tuple(slice(None, None, step) for step in self.steps)
-        return stored.transpose(self.axes)[backwards]
+        backwards = (slice(None, None, step) for step in self.steps)
+        return stored.transpose(_last(self.axes, stored.ndim))[..., *backwards]
 
     def stored(self, parts: Iterator[Array], shape: Sequence[int], dtype: Dtype) -> Iterator[Array]:
-        """Undo the turn of a volume whose parts follow each other along its first axis.
+        """Undo the turn of a volume whose parts follow each other along its z.
 
-        shape: that of the stored volume. Where that has another first axis the parts are collected
-        and come as one.
+        shape: that of the stored volume. Where that has another z the parts are collected and come
+        as one.
         """
         if self.axes[0] == 0 and self.steps[0] == 1:
+            back = _last(np.argsort(self.axes).tolist(), len(shape))
             _, *steps = self.steps
             for part in parts:
-                yield part[:, :: steps[0], :: steps[1]].transpose(np.argsort(self.axes))
+                yield part[..., :: steps[0], :: steps[1]].transpose(back)
             return
         whole = np.empty(shape, dtype)
         planes, done = self.turned(whole), 0
         for part in parts:
-            planes[done : done + len(part)] = part
-            done += len(part)
+            depth = part.shape[-3]
+            planes[..., done : done + depth, :, :] = part
+            done += depth
         yield whole
 
 
-AS_STORED = Orientation((0, 1, 2), (1, 1, 1))
+def _last(axes: Sequence[int], dimensions: int) -> list[int]:
+    """The axes of z, y, x among so many dimensions, behind the others."""
+    more = dimensions - len(axes)
+    return [*range(more), *(more + axis for axis in axes)]
+
+
+AS_STORED = Orientation((0, 1, 2))
 
 
 def nearest_ras(affine: Matrix) -> Orientation:

@@ -6,14 +6,13 @@ import threading
 import time
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
 
 from app.clock import StageClock
 from app.preprocess import has_slabs
 from app.resample import separated_axis
-from app.stream import check_finite, in_scan_order
+from app.stream import check_finite
 from app.write_behind import write_behind
 
 SPACING = (1.5, 1.5, 1.5)
@@ -48,16 +47,6 @@ def test_finite() -> None:
         logits[0, 1, 2, 2] = bad
         with pytest.raises(ValueError, match="not finite; check its weights"):
             check_finite(logits)
-
-
-@pytest.mark.parametrize("transpose", [(0, 1, 2), (0, 2, 1), (2, 0, 1), (1, 2, 0), (2, 1, 0)])
-def test_parts_in_scan_order(transpose: tuple[int, int, int]) -> None:
-    whole = np.arange(4 * 5 * 6, dtype=np.uint8).reshape(4, 5, 6)
-    there = whole.transpose(transpose)
-    parts = iter([there[:1], there[1:3], there[3:]])
-    found = list(in_scan_order(parts, whole.shape, whole.dtype, transpose))
-    assert [len(part) for part in found] == ([1, 2, 1] if transpose[0] == 0 else [4])
-    assert np.array_equal(np.concatenate(found), whole)
 
 
 class TestWritingBehind:
