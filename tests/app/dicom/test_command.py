@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 from pydicom import dcmread
 
+from app import load
 from app.image import read_image
 from app.model import READERS
 from tests.app.conftest import Run, mask, names, python, scan
@@ -49,6 +50,19 @@ def test_the_mask_is_that_of_the_nifti_that_itk_makes(
     source = [dcmread(f).SOPInstanceUID for f in read_image(folder).slices]
     frames = highdicom.seg.segread(tmp_path / "mask.dcm").get_pixels_by_source_instance(source)
     assert np.array_equal(frames[..., 0], sitk.GetArrayFromImage(expected))
+
+
+def test_from_python_and_skipped_when_it_is_there(model: Path, tmp_path: Path, run: Run) -> None:
+    folder = save(tmp_path / "X", slices(noise(), SPACING))
+    target = tmp_path / "mask.nii.gz"
+    assert run(model, folder, target)[0] == 0
+    found = load(model, "cpu").predict(folder, series=SERIES)
+    found.write(tmp_path / "api.nii.gz")
+    assert (tmp_path / "api.nii.gz").read_bytes() == target.read_bytes()
+    code, out, err = run(model, folder, target, "--skip-existing")
+    assert (code, out, err) == (0, [f"X: done before -> {target}"], [])
+    save(folder, slices(noise(), (5.0, *SPACING[1:])))
+    assert len(run(model, folder, target, "--skip-existing")[1]) == 2
 
 
 def test_folders_of_a_folder_are_cases(model: Path, tmp_path: Path, run: Run) -> None:
