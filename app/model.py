@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from volumes.errors import UserError
-from volumes.files import read_json, sha256, write_whole
+from volumes.files import STRANGERS_JSON_BYTES, read_json, sha256, write_whole
 
 FORMAT_VERSION = 1
 MANIFEST = "model.json"
@@ -240,7 +240,7 @@ def load_model(folder: Path) -> Model:
     """
     manifest = folder / MANIFEST
     try:
-        content = read_json(manifest)
+        content = read_json(manifest, STRANGERS_JSON_BYTES)
     except FileNotFoundError:
         raise ModelError(
             f"{folder}: no {MANIFEST} here; export a model with `python -m training.export`"

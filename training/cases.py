@@ -15,7 +15,7 @@ from pathlib import Path
 
 from training.crop_record import origins
 from training.errors import TrainingError
-from volumes.files import read_json
+from volumes.files import STRANGERS_JSON_BYTES, read_json
 
 SUFFIX = ".nii.gz"
 OTHER_SUFFIXES = (".nii", ".mha", ".mhd", ".nrrd")
@@ -168,7 +168,7 @@ def _declares_masks(file: Path) -> bool:
     if not file.exists():
         return False
     try:
-        content = read_json(file)
+        content = read_json(file, STRANGERS_JSON_BYTES)
         labels, ending = content["labels"], content.get("file_ending", SUFFIX)
         channels = content.get("channel_names") or content["modality"]
         values = sorted(labels.values())

@@ -17,10 +17,13 @@ def write_json(file: Path, content: Any) -> None:
     files.write_whole(file, json.dumps(content, indent=1) + "\n")
 
 
-def read_json(file: Path, remedy: str) -> Json:
-    """The object in a file of JSON; raises TrainingError, which ends with what to do then."""
+def read_json(file: Path, remedy: str, most_bytes: int | None = None) -> Json:
+    """The object in a file of JSON; raises TrainingError, which ends with what to do then.
+
+    most_bytes: that it may have, if others wrote it.
+    """
     try:
-        content = files.read_json(file)
+        content = files.read_json(file, most_bytes)
     except FileNotFoundError:
         raise TrainingError(f"{file}: is missing; {remedy}") from None
     except (OSError, ValueError) as error:

@@ -26,6 +26,7 @@ from app.model import (
 )
 from training.errors import TrainingError
 from training.files import Json, read_json
+from volumes.files import STRANGERS_JSON_BYTES
 
 _NETWORK_MODULE = "dynamic_network_architectures.architectures"
 _CLASSES = {  # the only operations whose arithmetic the app has
@@ -48,7 +49,9 @@ def model_config(
 ) -> ModelConfig:
     """The model of a trained folder, without members and name; raises TrainingError."""
     plans_file, dataset_file = folder / "plans.json", folder / "dataset.json"
-    plans, dataset = (read_json(file, _REMEDY) for file in (plans_file, dataset_file))
+    plans, dataset = (
+        read_json(file, _REMEDY, STRANGERS_JSON_BYTES) for file in (plans_file, dataset_file)
+    )
     with _naming(dataset_file):
         channels = tuple((dataset.get("channel_names") or dataset["modality"]).values())
         labels, region_values = label_heads(dataset)

@@ -15,7 +15,7 @@ from typing import Any
 from app.model import Postprocessing
 from training.errors import TrainingError
 from training.files import read_json
-from volumes.files import reading
+from volumes.files import STRANGERS_JSON_BYTES, reading
 
 NONE = "none"  # given for a file: there is to be none
 _KEEP_LARGEST = "remove_all_but_largest_component_from_segmentation"
@@ -73,7 +73,7 @@ def _group(labels_or_regions: Any, background_label: int = 0) -> tuple[int, ...]
 
 
 def _from_json(file: Path) -> tuple[Any, Any]:
-    content = read_json(file, _REMEDY)
+    content = read_json(file, _REMEDY, STRANGERS_JSON_BYTES)
     try:
         return content["postprocessing_fns"], content["postprocessing_kwargs"]
     except KeyError as error:

@@ -19,7 +19,7 @@ from typing import Any
 _PART = re.compile(r"\..*\.[0-9a-f]{8}\.\d+\.unfinished", re.DOTALL)
 _SHOWN = 40  # characters
 _under_way: set[Path] = set()  # the parts that this process writes
-_JSON_BYTES = 2**23  # in memory it may become twenty times as much
+STRANGERS_JSON_BYTES = 2**23  # in memory it may become twenty times as much
 
 
 @contextmanager
@@ -117,12 +117,15 @@ def reading(path: Path) -> Iterator[BufferedReader]:
         os.close(file)
 
 
-def read_json(path: Path) -> Any:
-    """Return what a file of JSON holds; raises OSError, or ValueError if it is none."""
+def read_json(path: Path, most_bytes: int | None = None) -> Any:
+    """Return what a file of JSON holds; raises OSError, or ValueError if it is none.
+
+    most_bytes: that it may have, if others wrote it.
+    """
     with reading(path) as file:
-        content = file.read(_JSON_BYTES + 1)
-    if len(content) > _JSON_BYTES:
-        raise ValueError(f"larger than {_JSON_BYTES} bytes")
+        content = file.read(-1 if most_bytes is None else most_bytes + 1)
+    if most_bytes is not None and len(content) > most_bytes:
+        raise ValueError(f"larger than {most_bytes} bytes")
     try:
         return json.loads(content)
     except RecursionError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import sys
 import tempfile
 from collections.abc import Callable
@@ -44,6 +45,7 @@ def table(counts: dict[str, tuple[int, int]]) -> str:
 
 def main() -> None:
     """Replace the document's table."""
+    logging.disable()  # what nibabel says of masks that it reads
     before, _, after = DOCUMENT.read_text().partition(HEAD)
     rest = itertools.dropwhile(lambda line: line.startswith("|"), after.splitlines(keepends=True))
     DOCUMENT.write_text(before + table(counted(holds)) + "".join(rest))

@@ -11,6 +11,7 @@ import dataclasses
 import gzip
 import itertools
 import json
+import logging
 import random
 import sys
 import tempfile
@@ -127,6 +128,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="of CPU time (10)")
     parser.add_argument("--seed", type=int, default=0, help="of the first file (0)")
     given = parser.parse_args()
+    logging.disable()  # what nibabel says of masks that it reads
     done = found = 0
     for seed in itertools.count(given.seed):
         if time.process_time() > given.minutes * 60:

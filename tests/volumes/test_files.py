@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.nnunet_models import ROOT
-from volumes.files import read_json, replacing, sha256, write_whole
+from volumes.files import STRANGERS_JSON_BYTES, read_json, replacing, sha256, write_whole
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_no_more_json_is_read_than_becomes_some_memory(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     file.write_bytes(b"[" + b"[]," * (2**23 // 3) + b"[]]")
     with pytest.raises(ValueError, match="larger than 8388608 bytes"):
-        read_json(file)
+        read_json(file, STRANGERS_JSON_BYTES)
     file.write_bytes(b"[" * 10**6)
     with pytest.raises(ValueError, match="nested too deeply"):
         read_json(file)
