@@ -334,7 +334,9 @@ def _check_together(manifest: Path, model: Model) -> None:
                     "export models of one dataset together"
                 )
         if part.config.postprocessing is not None:
-            raise ModelError(f"{manifest}: has {name} with postprocessing; move it to the first")
+            raise ModelError(
+                f"{manifest}: has {name} with postprocessing; only the whole may have it"
+            )
         if part.others:
             raise ModelError(f"{manifest}: has {name}, an ensemble itself; export its models apart")
     if parts and any(part.config.lesion_filter for part in model.stages()):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from app import exact, stream
 from app.attempt import Attempt, Means
+from app.cascade import one_hot
 from app.clock import StageClock
 from app.configuration import Configuration
 from app.deadline import Deadline, TooSlow, Work
@@ -294,16 +295,36 @@ class Predictor:
     ) -> Iterator[Part]:
         """The scan in parts along the scan's first axis, each made when it is asked for."""
         means = self._means(scans, attempt, clock, listener)
-        ways = [(scans[of], of, means[of]) for of in self.configurations]
+        ways = [(self._seen(of, scans, means), of, means[of]) for of in self.configurations]
         if not self._probabilities_are_made:
-            label_parts = exact.label_parts if self.options.exact else stream.label_parts
-            return map(Part, label_parts(*ways[0]))
+            return map(Part, self._label_parts(*ways[0]))
         if self.options.exact:
             made = exact.probability_parts(ways)
         else:
             made = mean([stream.probability_parts(*way) for way in ways])
         rule, dtype = label_rule(self.config), label_dtype(self.config)
         return decided(made, rule, dtype, keep=self.options.probabilities)
+
+    def _label_parts(self, scan: Prepared, of: Configuration, means: Means) -> Iterator[Labels]:
+        way = exact.label_parts if self.options.exact else stream.label_parts
+        return way(scan, of, means)
+
+    def _seen(
+        self,
+        of: Configuration,
+        scans: dict[Configuration, Prepared],
+        means: dict[Configuration, Means],
+    ) -> Prepared:
+        """The scan as a configuration sees it: with all labels of the stage before it, if any."""
+        scan, before, stage = scans[of], of.previous, of.config.previous_stage
+        if before is None or stage is None:
+            return scan
+        parts = self._label_parts(self._seen(before, scans, means), before, means[before])
+        labels = np.concatenate(list(parts)).transpose(of.config.transpose)
+        with means[of].clock.stage("preprocess"):
+            spacings = scan.grid.spacing, of.config.spacing
+            channels = one_hot(labels, stage, scan.volumes, scan.grid.crop, scan.shape, spacings)
+        return replace(scan, more=channels.planes)
 
     def _whole(self, parts: Iterator[Labels], shape: Sequence[int]) -> Labels:
         """The labels (z, y, x) of all parts, after nnU-Net's postprocessing."""

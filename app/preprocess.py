@@ -7,7 +7,7 @@ time on their way into the resampling, so no float copy of the scan is ever made
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,7 @@ class Prepared:
 
     ``volumes`` are the crops of the channels, views of the caller's voxels; ``clips`` the ranges
     that a spline must not leave; ``shape`` is that of the network's input; ``axis`` is the
-    separated one.
+    separated one; ``more`` gives planes of further channels, of a cascade, on a device.
     """
 
     volumes: list[Voxels]
@@ -92,6 +92,7 @@ class Prepared:
     grid: Grid
     shape: tuple[int, ...]
     axis: int | None
+    more: Callable[[slice, torch.device], list[Tensor]] = lambda planes, device: []
 
 
 def prepare(
@@ -144,7 +145,7 @@ def preprocess(
         _resample(v, n, scan, config, dtype, device)
         for v, n in zip(scan.volumes, scan.normalisers, strict=True)
     ]
-    return torch.stack(resampled)
+    return torch.stack([*resampled, *scan.more(slice(None), device)])
 
 
 def preprocess_slabs(
@@ -176,7 +177,18 @@ def preprocess_slabs(
 
     given = zip(scan.volumes, scan.normalisers, scan.clips, strict=True)
     channels = [slabs(*channel) for channel in given]
-    return (torch.stack(parts) for parts in zip(*channels, strict=True))
+    return _stacked(zip(*channels, strict=True), scan, device)
+
+
+def _stacked(
+    channels: Iterator[tuple[Tensor, ...]], scan: Prepared, device: torch.device
+) -> Iterator[Tensor]:
+    """Slabs of each channel (planes, y, x) as slabs of all, those of a cascade among them."""
+    done = 0
+    for parts in channels:
+        planes = slice(done, done + len(parts[0]))
+        yield torch.stack([*parts, *scan.more(planes, device)])
+        done = planes.stop
 
 
 def has_slabs(axis: int | None) -> bool:
@@ -249,7 +261,7 @@ def normalise(
     """
     mask = None
     if any(s.scheme == "ZScoreNormalization" and s.use_mask for s in schemes):
-        mask = _filled(np.logical_or.reduce([v != 0 for v in volumes]))[crop]
+        mask = filled(np.logical_or.reduce([v != 0 for v in volumes]))[crop]
     return [_normaliser(v, crop, s, mask, exact) for v, s in zip(volumes, schemes, strict=True)]
 
 
@@ -307,7 +319,7 @@ def _moments(
     return mean, math.sqrt(sum(float(np.square(s - mean).sum()) for s in sections()) / count)
 
 
-def _filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Fill holes that have no face-connected way to the border (scipy's binary_fill_holes)."""
     import cc3d
 

@@ -54,7 +54,7 @@ def restore(
     elif logits.shape[1:] == grid.cropped_shape:
         labels[...] = rule.decide(logits)
     else:
-        _fill(labels, logits, rule, _taps(logits.shape[1:], labels.shape, axis), _mix_like_nnunet)
+        _fill(labels, logits, rule, taps_of(logits.shape[1:], labels.shape, axis), _mix_like_nnunet)
     whole = np.zeros(grid.shape, labels.numpy().dtype)
     whole[grid.crop] = labels.numpy()
     back = np.argsort(config.transpose)
@@ -73,10 +73,10 @@ def restore_probabilities(
         logits = resample_torch(logits, shape, axis)
     if logits.shape[1:] == shape:
         return lambda box: rule.probabilities(logits[:, *box])
-    taps = _taps(logits.shape[1:], shape, axis)
+    taps = taps_of(logits.shape[1:], shape, axis)
 
     def inside(box: Box) -> Tensor:
-        inputs, parts = zip(*(_cut(t, out) for t, out in zip(taps, box, strict=True)), strict=True)
+        inputs, parts = cut(taps, box)
         return rule.probabilities(_mix_like_nnunet(logits[:, *inputs], parts))
 
     return inside
@@ -147,7 +147,7 @@ def _along(
 
     ``background(planes)`` is what so many planes of the scan are where nothing was looked at.
     """
-    taps_z, *taps_plane = _taps(shape, grid.cropped_shape, _separated(config, grid))
+    taps_z, *taps_plane = taps_of(shape, grid.cropped_shape, _separated(config, grid))
     start, depth = grid.crop[0].start, grid.shape[0]
     yield from (background(1) for _ in range(start))
     held, first, done = None, 0, 0  # `held` are the planes from `first` on; `done` those restored
@@ -180,7 +180,7 @@ def _separated(config: ModelConfig, grid: Grid) -> int | None:
     return separated_axis(config.spacing, grid.spacing, config.resample_logits.force_separate_z)
 
 
-def _taps(shape: Sequence[int], new_shape: Sequence[int], axis: int | None) -> tuple[Taps, ...]:
+def taps_of(shape: Sequence[int], new_shape: Sequence[int], axis: int | None) -> tuple[Taps, ...]:
     """How each axis is interpolated: ``axis`` by nearest neighbour, one that keeps its length not.
 
     (The nearest neighbour of a sample is itself, and linear taps would add a zero to it.)
@@ -191,6 +191,34 @@ def _taps(shape: Sequence[int], new_shape: Sequence[int], axis: int | None) -> t
     )
 
 
+def fill(
+    labels: Tensor,
+    foreground: Tensor,
+    taps: Sequence[Taps],
+    heads: int,
+    make: Callable[[Box], Tensor],
+) -> None:
+    """Write into ``labels``, zeros, what ``make`` gives of a box of them, slab by slab.
+
+    Only where ``foreground`` (z, y, x), on the coarse grid, can have a part. ``taps``: for each
+    axis, of every label on that grid; ``heads``: of how many each is made.
+    """
+    box = _bounding_box(foreground)
+    if box is None:
+        return
+    outputs = []
+    for t, inside in zip(taps, box, strict=True):
+        touching = np.flatnonzero((t.high >= inside.start) & (t.low < inside.stop))
+        if not len(touching):  # nearest neighbour can step over a thin foreground
+            return
+        outputs.append(slice(int(touching[0]), int(touching[-1]) + 1))
+    slices, *plane = outputs
+    depth = _depth(heads, [o.stop - o.start for o in plane])
+    for start in range(slices.start, slices.stop, depth):
+        slab = (slice(start, min(start + depth, slices.stop)), *plane)
+        labels[slab] = make(slab).to("cpu", labels.dtype)
+
+
 def _fill(
     labels: Tensor,
     logits: Tensor,
@@ -198,25 +226,13 @@ def _fill(
     taps: Sequence[Taps],
     mix: Callable[[Tensor, Sequence[Taps]], Tensor],
 ) -> None:
-    """Interpolate ``logits`` to the shape of ``labels`` and decide, slab by slab.
+    """Interpolate ``logits`` to the shape of ``labels`` and decide."""
 
-    ``taps``: for each axis, of every label on the logits.
-    """
-    box = _bounding_box(rule.may_be_foreground(logits))
-    if box is None:
-        return
-    outputs = []
-    for t, foreground in zip(taps, box, strict=True):
-        touching = np.flatnonzero((t.high >= foreground.start) & (t.low < foreground.stop))
-        if not len(touching):  # nearest neighbour can step over a thin foreground
-            return
-        outputs.append(slice(int(touching[0]), int(touching[-1]) + 1))
-    slices, *plane = outputs
-    depth = _depth(len(logits), [o.stop - o.start for o in plane])
-    for start in range(slices.start, slices.stop, depth):
-        slab = (slice(start, min(start + depth, slices.stop)), *plane)
-        inputs, parts = zip(*(_cut(t, out) for t, out in zip(taps, slab, strict=True)), strict=True)
-        labels[slab] = rule.decide(mix(logits[:, *inputs], parts)).to("cpu", labels.dtype)
+    def decide(box: Box) -> Tensor:
+        inputs, parts = cut(taps, box)
+        return rule.decide(mix(logits[:, *inputs], parts))
+
+    fill(labels, rule.may_be_foreground(logits), taps, len(logits), decide)
 
 
 def _depth(heads: int, plane: Sequence[int]) -> int:
@@ -224,8 +240,14 @@ def _depth(heads: int, plane: Sequence[int]) -> int:
     return max(1, SLAB_VOXELS // (heads * math.prod(plane)))
 
 
+def cut(taps: Sequence[Taps], box: Box) -> tuple[Box, list[Taps]]:
+    """The box of inputs that a box of outputs needs, and its taps on these inputs."""
+    inputs, parts = zip(*(_cut(t, out) for t, out in zip(taps, box, strict=True)), strict=True)
+    return inputs, list(parts)
+
+
 def _cut(taps: Taps, outputs: slice) -> tuple[slice, Taps]:
-    """The inputs that some outputs need, and their taps on these inputs."""
+    """The same of one axis."""
     first, last = int(taps.low[outputs].min()), int(taps.high[outputs].max())
     return slice(first, last + 1), taps.part(outputs, offset=first)
 

@@ -5,8 +5,8 @@
 - ``build``: writes a trained folder with random weights from plans (``plans``, ``dataset``,
   ``configuration``, ``folds``, ``seed``, ``mirror_axes``) to ``folder``; or
 - ``predict``: lets nnU-Net's predictor segment ``files`` (one per channel) with ``folders`` (one
-  ensemble) and writes the mask to ``mask`` and, when asked, the logits to ``logits`` and beside the
-  mask the ``probabilities``; or
+  ensemble), a cascade's after the masks in ``previous``, and writes the mask to ``mask`` and, when
+  asked, the logits to ``logits`` and beside the mask the ``probabilities``; or
 - ``postprocess``: writes a postprocessing.pkl of ``groups`` (each a label, or a list of labels, or
   {"region": labels}) to ``pkl`` and does what it says to each of ``masks``, a list of (in, out); or
 - ``ensemble``: lets nnU-Net average the probabilities beside ``masks`` and writes the mask to
@@ -108,7 +108,10 @@ def predict(job):
         np.savez(job["logits"], data=data, logits=logits.numpy())
     ending = predictor.dataset_json["file_ending"]
     predictor.predict_from_files_sequential(
-        [job["files"]], [job["mask"].removesuffix(ending)], job.get("probabilities", False)
+        [job["files"]],
+        [job["mask"].removesuffix(ending)],
+        job.get("probabilities", False),
+        folder_with_segs_from_prev_stage=job.get("previous"),
     )
 
 

@@ -23,7 +23,7 @@ from training.command_line import parser
 from training.errors import TrainingError
 from training.plans import model_config
 from training.postprocessing import NONE, postprocessing_of
-from training.trained import find_checkpoints
+from training.trained import find_checkpoints, previous_folder
 from volumes.command import exit_code, say, warn
 from volumes.files import sha256
 
@@ -42,11 +42,15 @@ _PROVENANCE = ("name", "dataset", "plans", "configuration", "trainer", "members"
 
 @dataclass(frozen=True)
 class Chosen:
-    """What is taken of trained folders: which folds (None: all), checkpoint and precision."""
+    """What is taken of trained folders: which folds (None: all), checkpoint and precision.
+
+    ``previous``: the folder of a cascade's first stage, if that is not beside the cascade's.
+    """
 
     folds: Sequence[str] | None
     checkpoint: str
     dtype: str
+    previous: Path | None
 
     def files(self, folders: Sequence[Path]) -> list[Path]:
         """The checkpoints of all folders, in order; raises TrainingError."""
@@ -68,17 +72,18 @@ def export(
     notice: str | None = None,
     postprocessing: str | None = None,
     ensemble: Sequence[Path] = (),
+    previous: Path | None = None,
 ) -> list[str]:
     """Write the ensemble of all folds of all ``folders`` to ``output``; returns warnings.
 
     They must share everything but their weights, since their logits are averaged. Those of
     ``ensemble`` need not: each becomes a model of its own, with whose probabilities those of the
-    first are averaged. ``postprocessing``: see `postprocessing_of`. Raises TrainingError;
-    ``output`` appears whole or not at all.
+    first are averaged. ``postprocessing``: see `postprocessing_of`; ``previous``: see
+    `previous_folder`. Raises TrainingError; ``output`` appears whole or not at all.
     """
     if output.exists():
         raise TrainingError(f"{output}: exists; remove it or choose another name")
-    chosen = Chosen(folds, checkpoint, dtype)
+    chosen = Chosen(folds, checkpoint, dtype, previous)
     files, together = chosen.files(folders), [*folders, *ensemble]
     done_after, warnings = postprocessing_of(together, files, postprocessing)
     others = {f"ensemble_{number}": folder for number, folder in enumerate(ensemble, start=1)}
@@ -86,10 +91,10 @@ def export(
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         said = {"name": output.name, "notice": notice, "postprocessing": done_after}
-        warnings += _write(files, unfinished, dtype, {**said, "ensemble": tuple(others)})
+        warnings += _write(files, unfinished, chosen, {**said, "ensemble": tuple(others)})
         for name, folder in others.items():
             said = {"name": f"{output.name}/{name}"}
-            warnings += _write(chosen.files([folder]), unfinished / name, dtype, said)
+            warnings += _write(chosen.files([folder]), unfinished / name, chosen, said)
         with _naming(folders[0]):
             load_model(unfinished)
         unfinished.rename(output)
@@ -98,8 +103,8 @@ def export(
     return warnings
 
 
-def _write(files: Sequence[Path], target: Path, dtype: str, said: dict[str, Any]) -> list[str]:
-    """Write one model, whose members are ``files``; returns warnings.
+def _write(files: Sequence[Path], target: Path, chosen: Chosen, said: dict[str, Any]) -> list[str]:
+    """Write one model, whose members are ``files``, and a cascade's first stage; returns warnings.
 
     said: fields of its model.json that are not in the trained folders.
     """
@@ -110,7 +115,7 @@ def _write(files: Sequence[Path], target: Path, dtype: str, said: dict[str, Any]
     for file in files:
         folder, trained = file.parent.parent, load_checkpoint(file)
         here = model_config(
-            folder, trained.configuration, trained.trainer, trained.mirror_axes, dtype
+            folder, trained.configuration, trained.trainer, trained.mirror_axes, chosen.dtype
         )
         config = config or here
         _refuse_difference(config, here, file)
@@ -124,6 +129,16 @@ def _write(files: Sequence[Path], target: Path, dtype: str, said: dict[str, Any]
     assert config is not None
     with _naming(files[0].parent.parent):
         save_manifest(target, dataclasses.replace(config, members=tuple(members), **said))
+    if config.previous_stage is not None:
+        stage = config.previous_stage.folder
+        before = chosen.files([previous_folder(folder, stage, chosen.previous)])
+        given = load_checkpoint(before[0]).configuration
+        if given != stage:
+            raise TrainingError(
+                f"{before[0]}: is of {given}; the cascade in {folder} needs {stage}"
+            )
+        said = {"name": f"{said['name']}/{stage}"}
+        warnings += _write(before, target / stage, chosen, said)
     return warnings
 
 
@@ -183,6 +198,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     more: dict[str, Any] = {"type": Path, "nargs": "+", "default": [], "metavar": "TRAINED_FOLDER"}
     add("--add", **more, help="more members: their logits are averaged")
     add("--ensemble", **more, help="other configurations: their probabilities are averaged")
+    add(
+        "--previous-stage", type=Path, metavar="TRAINED_FOLDER", help="a cascade's (that beside it)"
+    )
     add("--dtype", choices=DTYPES, default=DTYPES[0], help="float16 halves the file")
     add(
         "--postprocessing",
@@ -207,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 args.notice,
                 args.postprocessing,
                 ensemble,
+                args.previous_stage and archives.enter_context(unpacked(args.previous_stage)),
             )
         for warning in warnings:
             warn(warning)

@@ -21,6 +21,7 @@ from app.model import (
     ModelConfig,
     Network,
     Normalization,
+    PreviousStage,
     Resampling,
     broken_size_rule,
 )
@@ -55,9 +56,12 @@ def model_config(
     with _naming(dataset_file):
         channels = tuple((dataset.get("channel_names") or dataset["modality"]).values())
         labels, region_values = label_heads(dataset)
+        foreground = _foreground(dataset)
     with _naming(plans_file):
         settings = resolve_configuration(plans, configuration)
         _refuse_unsupported(plans, settings)
+        previous = _previous_stage(settings, foreground)
+        inputs = len(channels) + (len(foreground) if previous else 0)
         config = ModelConfig(
             name="",
             dataset=plans["dataset_name"],
@@ -75,9 +79,10 @@ def model_config(
             resample_logits=_resampling(settings, "resampling_fn_probabilities"),
             mirror_axes=mirror_axes,
             dtype=dtype,
-            network=network(settings, len(channels), len(labels)),
+            network=network(settings, inputs, len(labels)),
             members=(),
             reader=plans.get("image_reader_writer", READERS[0]),
+            previous_stage=previous,
         )
         if rule := broken_size_rule(config):  # before a network of such a size is built
             raise TrainingError(f"gives a model that breaks the rule that {rule}")
@@ -227,10 +232,29 @@ def _refuse_unsupported(plans: Json, settings: Json) -> None:
             raise TrainingError(f"{key} {found} is not supported, only {', '.join(supported)}")
     if len(settings["patch_size"]) != 3:
         raise TrainingError("2D configurations are not supported, only 3d_fullres and 3d_lowres")
-    if settings.get("previous_stage"):
+
+
+def _previous_stage(settings: Json, foreground: tuple[int, ...]) -> PreviousStage | None:
+    """What a cascade takes of the stage before it, whose folder is named as that is; else None."""
+    stage = settings.get("previous_stage")
+    if not stage:
+        return None
+    name, kwargs = settings["resampling_fn_seg"], dict(settings["resampling_fn_seg_kwargs"])
+    force = kwargs.pop("force_separate_z", False)
+    supported = {"is_seg": True, "order": 1, "order_z": 0}
+    if _RESAMPLERS.get(name) != "default" or kwargs != supported:
         raise TrainingError(
-            f"cascades are not supported (this configuration follows {settings['previous_stage']})"
+            f"resampling_fn_seg {name} with {kwargs} is not supported in a cascade, only "
+            f"{next(iter(_RESAMPLERS))} with {supported}"
         )
+    return PreviousStage(stage, foreground, force)
+
+
+def _foreground(dataset: Json) -> tuple[int, ...]:
+    """All labels but background and what is ignored, in order; the labels of all regions."""
+    labels = [v for name, v in dataset["labels"].items() if name != "ignore"]
+    values = {int(v) for label in labels for v in (label if isinstance(label, list) else [label])}
+    return tuple(sorted(values - {0}))
 
 
 def _normalization(plans: Json, settings: Json, channels: int) -> tuple[Normalization, ...]:

@@ -25,6 +25,21 @@ def find_checkpoints(folder: Path, checkpoint: str, folds: Sequence[str] | None)
     return [there[fold] for fold in chosen]
 
 
+def previous_folder(folder: Path, stage: str, given: Path | None) -> Path:
+    """The trained folder of a cascade's first stage: ``given``, or that beside the cascade's.
+
+    nnU-Net names folders trainer__plans__configuration. Raises TrainingError.
+    """
+    names = folder.resolve().name.split("__")
+    beside = folder.resolve().with_name("__".join([*names[:-1], stage]))
+    if given is None and not (len(names) == 3 and beside.is_dir()):
+        raise TrainingError(
+            f"{folder}: is a cascade after {stage}, whose folder {beside.name} is not beside it; "
+            "give it with --previous-stage"
+        )
+    return given or beside
+
+
 def _instead(folder: Path) -> str:
     found = sorted(f"{f.parent.name}/{f.name}" for f in folder.glob("fold_*/*.pth"))
     if not found:

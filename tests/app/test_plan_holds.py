@@ -23,7 +23,14 @@ from app.image import Image, read_image
 from app.listener import Listener
 from app.loading import set_precision
 from app.memory.live_bytes import LiveBytes
-from app.model import LesionFilter, Model, ModelConfig, Normalization, Resampling
+from app.model import (
+    LesionFilter,
+    Model,
+    ModelConfig,
+    Normalization,
+    PreviousStage,
+    Resampling,
+)
 from app.networks import build_network
 from app.predict import Options, Predictor
 from app.sliding_window import window_count
@@ -78,7 +85,7 @@ def _meta_network(monkeypatch: pytest.MonkeyPatch) -> None:
         network = build_network(replace(model.config.network, heads=heads))
         set_precision(network, torch.float16)
         runs = 0
-        shape = len(model.config.channels), *model.config.patch_size
+        shape = model.config.network.input_channels, *model.config.patch_size
         inputs = {n: torch.empty((n, *shape), device="meta") for n in (1, 2, 4, 8, 16)}
 
         def run(x: Tensor) -> Tensor:
@@ -203,6 +210,16 @@ def test_configurations_together(name: str, image: Image, tmp_path: Path) -> Non
     scan = [long(image, 60)]
     peak, foreseen = peak_and_plan(model, scan, tmp_path, rows=99, vram_budget_mib=100_000)
     assert 0.3 * foreseen < peak <= foreseen
+
+
+def test_a_cascade(image: Image, tmp_path: Path) -> None:
+    network = replace(NETWORK, input_channels=4)
+    stage = PreviousStage("3d_lowres", (1, 2, 3), None)
+    second = small(network=network, previous_stage=stage)
+    model = Model(tmp_path, second, previous=Model(tmp_path, LOW))
+    scan = [long(image, 60)]
+    peak, foreseen = peak_and_plan(model, scan, tmp_path, rows=99, vram_budget_mib=100_000)
+    assert 0.4 * foreseen < peak <= foreseen
 
 
 @pytest.mark.parametrize("config", [SMALL, replace(SMALL, spacing=(4.0, 1.0, 1.0))])

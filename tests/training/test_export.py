@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from app.model import MANIFEST, Model, load_model
+from app.model import MANIFEST, Model, PreviousStage, load_model
 from app.networks import build_network
 from tests.nnunet_models import Json, dataset, plans
 from tests.training.trained_folder import NETWORK, put, write_trained
@@ -327,3 +327,50 @@ def test_other_labels_cannot_be_averaged(tmp_path: Path, output: Path) -> None:
         "('background', 'tumour'), not ('background', 'lesion')"
     )
     assert not output.exists()
+
+
+def cascade(folder: Path, low: str = "nnUNetTrainer__nnUNetPlans__3d_lowres") -> Path:
+    """A trained cascade, and beside it, if so named, its first stage."""
+    labels = dataset({"background": "0", "b": "2", "a": "1"})
+    settings = plans((5.0, 3.0, 3.0), name="3d_lowres")
+    three = dataclasses.replace(NETWORK, heads=3)
+    write_trained(folder / low, settings, labels, network=three, configuration="3d_lowres")
+    full = plans(name="3d_cascade_fullres")
+    full["configurations"]["3d_cascade_fullres"]["previous_stage"] = "3d_lowres"
+    second = folder / "nnUNetTrainer__nnUNetPlans__3d_cascade_fullres"
+    deeper = dataclasses.replace(three, input_channels=3)
+    write_trained(
+        second, full, labels, ("0", "1"), deeper, seed=5, configuration="3d_cascade_fullres"
+    )
+    return second
+
+
+def test_a_cascade_brings_the_stage_before_it(tmp_path: Path, output: Path) -> None:
+    export([cascade(tmp_path)], output)
+    model = load_model(output)
+    assert model.previous is not None
+    assert model.config.previous_stage == PreviousStage("3d_lowres", (1, 2), False)
+    assert [s.config.name for s in model.stages()] == ["model/3d_lowres", "model"]
+    assert [len(s.config.members) for s in model.stages()] == [1, 2]
+    assert model.previous.folder == output / "3d_lowres"
+    model.check_weights()
+
+
+def test_a_cascade_s_first_stage_elsewhere(tmp_path: Path, output: Path) -> None:
+    folder = cascade(tmp_path, "low")
+    message = refusal([folder], output)
+    assert message == (
+        f"{folder}: is a cascade after 3d_lowres, whose folder "
+        "nnUNetTrainer__nnUNetPlans__3d_lowres is not beside it; give it with --previous-stage"
+    )
+    assert not output.exists()
+    export([folder], output, previous=tmp_path / "low")
+    assert next(load_model(output).stages()).config.configuration == "3d_lowres"
+
+
+def test_another_configuration_is_no_first_stage(tmp_path: Path, output: Path) -> None:
+    folder = cascade(tmp_path, "low")
+    write_trained(tmp_path / "full")
+    message = refusal([folder], output, previous=tmp_path / "full")
+    expected = f"{tmp_path / 'full' / 'fold_0' / FINAL}: is of 3d_fullres; the cascade in {folder}"
+    assert message == f"{expected} needs 3d_lowres"

@@ -79,7 +79,6 @@ def test_dataset_lacks_a_key(key: str, tmp_path: Path) -> None:
 # path, value, what the message says was found, and what it says is supported
 REFUSED: list[tuple[str, Any, str, str]] = [
     (f"{BASE}/patch_size", [32, 32], "2D configurations are not supported", "only 3d_fullres and"),
-    (f"{BASE}/previous_stage", "3d_lowres", "cascades are not supported", "follows 3d_lowres"),
     *(
         ("image_reader_writer", reader, f"image_reader_writer {reader} is", "only SimpleITKIO, Nib")
         for reader in ("NaturalImage2DIO", "Tiff3DIO")
@@ -177,6 +176,24 @@ def test_plans_refused(path: str, value: Any, found: str, supported: str, tmp_pa
     assert message.startswith(f"{tmp_path / 'plans.json'}: ")
     assert found in message
     assert supported in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("resampling_fn_seg", TORCH, f"resampling_fn_seg {TORCH} with"),
+        ("resampling_fn_seg_kwargs", {"is_seg": True, "order": 0, "order_z": 0}, "'order': 0"),
+        ("resampling_fn_seg_kwargs", {"is_seg": True, "order": 1, "order_z": 1}, "'order_z': 1"),
+    ],
+)
+def test_labels_of_a_cascade_resampled_otherwise(
+    key: str, value: Any, found: str, tmp_path: Path
+) -> None:
+    content = put(plans(), f"{BASE}/previous_stage", "3d_lowres")
+    message = refusal(tmp_path, put(content, f"{BASE}/{key}", value))
+    assert found in message
+    assert f"is not supported in a cascade, only {DEFAULT} with" in message
+    read(tmp_path, put(plans(), f"{BASE}/{key}", value))  # nothing else uses it
 
 
 @pytest.mark.parametrize(
