@@ -21,6 +21,7 @@ from app.resample import Taps, mix_linear_like_scipy, nearest_taps, separated_ax
 from app.restore import Labels, cut, fill, taps_of
 
 _AROUND = -1  # nnU-Net's label of what is around the scan in its bounding box
+_PRODUCTS = 8  # in float64, of which each voxel's share is the sum
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def resampled(
     voted = torch.zeros(tuple(shape), dtype=torch.int16)
     taps = taps_of(labels.shape, shape, axis)
     given = torch.from_numpy(labels)
-    fill(voted, given > 0, taps, 1, _vote(given, shape, taps))
+    fill(voted, given > 0, taps, _PRODUCTS, _vote(given, shape, taps))
     found: NDArray[np.int16] = voted.numpy()
     return found
 
