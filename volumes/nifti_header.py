@@ -17,6 +17,7 @@ import numpy as np
 
 from volumes.errors import VolumeError
 from volumes.grid import Grid, Matrix, check_extent
+from volumes.rotation import qform_of
 from volumes.streams import WRITE_AGAIN, Array, Dtype, Stream, fill
 
 EXTENSION_BYTES = 2**24  # at most this much before the voxels
@@ -359,13 +360,21 @@ def parse(stream: Stream) -> Header:
 
 
 def header_of(grid: Grid) -> Header:
-    """A new header of NIfTI-1 for a grid, which it states by its sform."""
+    """A new header of NIfTI-1 for a grid, which it states by its sform.
+
+    ITK reads no sform that is sheared, and then takes the qform: the same, its axes upright.
+    """
     fields = np.zeros((), NIFTI1)
     fields["dim"] = (3, *grid.shape_zyx[::-1], 1, 1, 1, 1)
     fields["pixdim"] = (1, *grid.spacing_zyx[::-1], 1, 1, 1, 1)
     fields["xyzt_units"] = 2  # mm
     fields["sform_code"] = 1
     fields["srow"] = grid.affine[:3]
+    matrix = grid.affine[:3, :3]
+    if np.linalg.det(matrix) != 0 and not _orthogonal(matrix):
+        fields["qform_code"] = 1
+        fields["pixdim"][0], fields["quatern"] = qform_of(matrix)
+        fields["qoffset"] = grid.affine[:3, 3]
     return Header(fields, "<")
 
 

@@ -68,8 +68,8 @@ def find_series(
     if step is not straight:
         tilt = math.degrees(math.acos(step @ straight / (step @ step)))
         notes.append(
-            f"gantry tilted by {tilt:.1f} degrees: segmented as acquired; the mask's NIfTI has a"
-            " sheared sform, which ITK does not read; a .dcm mask has every slice in its place"
+            f"gantry tilted by {tilt:.1f} degrees: segmented as acquired; a NIfTI mask's sform (for"
+            " nibabel) is sheared, its qform (for ITK) is not; a .dcm mask has all slices in place"
         )
     grid = _grid(kept, step)
     with naming(folder):

@@ -19,7 +19,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from app.image import Image, ImageError, read_image
+from app.image import Image, ImageError, read_image, write_planes
 from tests.app.dicom.made import (
     OBLIQUE,
     ORIGIN,
@@ -84,6 +84,11 @@ def test_a_series_is_read_as_by_itk(
         ({"RescaleSlope": 2}, "int16"),
         ({"RescaleSlope": "1.5", "RescaleIntercept": "-1000.25"}, "float32"),
         ({"BitsStored": 16, "HighBit": 15}, "int32"),
+        ({"RescaleIntercept": 30000}, "int32"),
+        (
+            {"PixelRepresentation": 1, "BitsStored": 16, "HighBit": 15, "RescaleIntercept": 0},
+            "int16",
+        ),
         ({"RescaleSlope": -1, "RescaleIntercept": 4}, "int16"),
     ],
 )
@@ -143,6 +148,10 @@ def test_a_tilted_gantry_is_said_and_its_planes_lie_where_they_were(tmp_path: Pa
     itk = by_itk(folder)
     assert np.array_equal(image.voxels, sitk.GetArrayFromImage(itk))
     assert image.spacing_zyx == pytest.approx(itk.GetSpacing()[::-1], rel=1e-6)
+    write_planes(tmp_path / "mask.nii", iter([image.voxels]), np.int16, image)
+    read = sitk.ReadImage(tmp_path / "mask.nii")
+    assert read.GetOrigin() == pytest.approx(itk.GetOrigin())
+    assert read.GetDirection() == pytest.approx(itk.GetDirection())
     last = LPS @ image.header.grid.affine @ [0, 0, SHAPE[0] - 1, 1]
     assert last[:3] == pytest.approx(np.array(ORIGIN) + (SHAPE[0] - 1) * np.array(step))
 
