@@ -178,7 +178,7 @@ def write_planes(
     try:
         formats.write(path, like.header, np.dtype(dtype), stored)
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise unwritable(path, error) from None
     except VolumeError as error:
         raise ImageError(f"{path}: {error}") from None
 
@@ -198,10 +198,11 @@ def writing_probabilities(
         with npz.writing(path, "probabilities", shape, np.dtype(np.float16)) as add:
             yield add
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise unwritable(path, error) from None
 
 
-def _unwritable(path: Path, error: OSError) -> ImageError:
+def unwritable(path: Path, error: OSError) -> ImageError:
+    """What is said of a file that cannot be written."""
     reason = error.strerror or error
     return ImageError(
         f"{path}: cannot be written ({reason}); check the folder, permissions and free space"

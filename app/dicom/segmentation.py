@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.dicom.files import parsing, read_elements
-from app.image import Array, Image, ImageError
+from app.image import Array, Image, unwritable
 from app.model import ModelConfig
 from volumes import VERSION
 from volumes.files import replacing
@@ -67,10 +67,7 @@ def write_segmentation(
         with replacing(path) as part:
             result.save_as(part)
     except OSError as error:
-        reason = error.strerror or error
-        raise ImageError(
-            f"{path}: cannot be written ({reason}); check the folder, permissions and free space"
-        ) from None
+        raise unwritable(path, error) from None
 
 
 def _segments(config: ModelConfig) -> dict[int, str]:

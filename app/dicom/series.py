@@ -25,7 +25,6 @@ from volumes.grid import (
     SPACING_TOLERANCE_MM,
     Grid,
     Matrix,
-    check_extent,
 )
 
 if TYPE_CHECKING:
@@ -71,10 +70,7 @@ def find_series(
             f"gantry tilted by {tilt:.1f} degrees: segmented as acquired; a NIfTI mask's sform (for"
             " nibabel) is sheared, its qform (for ITK) is not; a .dcm mask has all slices in place"
         )
-    grid = _grid(kept, step)
-    with naming(folder):
-        check_extent(grid.shape_zyx, grid.spacing_zyx)
-    return Series(tuple(kept), grid, tuple(notes))
+    return Series(tuple(kept), _grid(kept, step), tuple(notes))
 
 
 def _headers(folder: Path) -> tuple[dict[str, list[tuple[Path, Dataset]]], list[str]]:

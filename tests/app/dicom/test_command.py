@@ -19,6 +19,8 @@ from tests.app.dicom.made import OBLIQUE, SERIES, SPACING, Array, save, slices
 from tests.app.small_model import with_channels, write_model
 from tests.nnunet_models import smooth_noise
 
+EXPECTED = "expected files in .nii.gz, .nii, .mha, .mhd, .nrrd, .nhdr, or DICOM"
+
 
 def noise(seed: int = 0) -> Array:
     """A scan in which the random model finds something, of twelve bits."""
@@ -148,6 +150,11 @@ def test_a_series_is_named_by_its_folder_and_keeps_its_slices(
         assert code == 1
         assert line.startswith(f"error: {source}: {message}")
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
+    copied = tmp_path / "copied" / "._IM0000.dcm"  # what macOS leaves beside a file
+    copied.parent.mkdir()
+    copied.write_bytes(before[folder / "IM0000.dcm"])
+    code, _, (line,) = run(model, copied.parent, tmp_path / "out")
+    assert (code, line) == (1, f"error: {copied.parent}: holds no scans; {EXPECTED}")
 
 
 def test_probabilities_lie_beside_dicom_seg(model: Path, tmp_path: Path, run: Run) -> None:

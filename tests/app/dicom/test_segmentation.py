@@ -146,6 +146,6 @@ def test_a_mask_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no more"):
         write_segmentation(tmp_path / "out" / "mask.dcm", planes(), scan, CONFIG)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ImageError, match="cannot be written"):
+    with pytest.raises(ImageError, match=r"cannot be written \((File exists|Not a directory)\)"):
         write_segmentation(tmp_path / "file" / "mask.dcm", iter([labels(1)]), scan, CONFIG)
     assert names(tmp_path / "out") == []

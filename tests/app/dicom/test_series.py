@@ -108,6 +108,16 @@ def test_every_slice_has_its_own_rescale(tmp_path: Path) -> None:
     assert np.array_equal(read_image(save(tmp_path, made)).voxels, voxels)
 
 
+@pytest.mark.parametrize(("allocated", "stored"), [(8, "u1"), (32, "<u4")])
+def test_pixels_of_other_sizes(allocated: int, stored: str, tmp_path: Path) -> None:
+    values = ct() % 256 - 1024
+    made = slices(values, SPACING)
+    for one, plane in zip(made, values, strict=True):
+        one.BitsAllocated, one.BitsStored, one.HighBit = allocated, 8, 7
+        one.PixelData = (plane + 1024).astype(stored).tobytes()
+    assert np.array_equal(read_image(save(tmp_path, made)).voxels, values)
+
+
 def test_signed_pixels_and_an_overlay_above_them(tmp_path: Path) -> None:
     values = ct().clip(max=2047)
     made = slices(values, SPACING)
