@@ -6,7 +6,6 @@ The rule is that of nibabel 5.4 (nibabel.orientations.io_orientation), for axes 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -27,9 +26,8 @@ class Orientation:
 
     def turned(self, stored: Array) -> Array:
         """A view of a stored volume."""
-        where: tuple[Any, ...] = (..., *(slice(None, None, step) for step in self.steps))
-        turned: Array = stored.transpose(_last(self.axes, stored.ndim))[where]
-        return turned
+        z, y, x = self.steps
+        return stored.transpose(_last(self.axes, stored.ndim))[..., ::z, ::y, ::x]
 
     def stored(self, parts: Iterator[Array], shape: Sequence[int], dtype: Dtype) -> Iterator[Array]:
         """Undo the turn of a volume whose parts follow each other along its z.
