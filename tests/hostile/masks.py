@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.hostile.entry import NIB, Entry, as_mask, written
-from tests.hostile.scans import NO_FILES
+from tests.hostile.scans import NO_FILES, SAID_OF
 from tests.submissions import AFFINE, BEHAVIOURS, SHAPE, lesion
 from tests.volumes import test_nifti
 
@@ -27,7 +27,7 @@ def masks() -> Iterator[Entry]:
             says = None if behaviour.state == "ok" else behaviour.says
             yield Entry("masks", f"{name}, made", _made(behaviour.make), as_mask, says)
     for name, make in NO_FILES.items():
-        yield Entry("masks", name, make(NAME), as_mask, NAME)
+        yield Entry("masks", name, make(NAME), as_mask, SAID_OF.get(name, "NIfTI"))
     for name, (data, _) in test_nifti.REFUSED.items():
         packed = data if data[:2] == b"\x1f\x8b" else gzip.compress(data)
         yield Entry("masks", f"damaged, {name}", written(NAME, packed), as_mask, NAME)

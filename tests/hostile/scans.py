@@ -210,8 +210,12 @@ def _with_neighbours(name: str, content: bytes) -> Callable[[Path], Path]:
 def _no_files() -> Iterator[Entry]:
     """What has a scan's name and is none."""
     for suffix in SUFFIXES:
+        said_of = SAID_OF | {"a folder": "holds no slice of a CT; "}
+        unlike = {".nii": "NIfTI", ".nii.gz": "NIfTI", ".mha": "not a MetaImage"}
+        unlike |= {".mhd": "not a MetaImage", ".nrrd": "not an NRRD", ".nhdr": "not an NRRD"}
         for name, make in NO_FILES.items():
-            yield Entry("no files", f"{name}, {suffix}", make(f"a{suffix}"), as_scan, "a")
+            says = said_of.get(name, unlike[suffix])
+            yield Entry("no files", f"{name}, {suffix}", make(f"a{suffix}"), as_scan, says)
 
 
 def _pipe(name: str) -> Callable[[Path], Path]:
@@ -260,6 +264,13 @@ NO_FILES: dict[str, Callable[[str], Callable[[Path], Path]]] = {
     "a link to itself": _link("{name}"),
     "nothing in it": lambda name: written(name, b""),
     "text": lambda name: written(name, b"a scan\n" * 99),
+}
+
+SAID_OF = {  # by readers of volumes
+    **dict.fromkeys(("a pipe", "a folder", "a device"), "not a regular file; "),
+    "a socket": "cannot be read (No such device or address)",
+    "a link to nothing": "no such file; ",
+    "a link to itself": "cannot be read (Too many levels of symbolic links)",
 }
 
 
