@@ -99,7 +99,9 @@ def kept(store: Store, case: Case, checksum: Callable[[Path], str] = sha256) -> 
     checksum: of a file. Raises EvaluationError when the scan is not the one that was measured.
     """
     known = store.load(case.name)
-    if known is not None and known.state is State.INFRA_ERROR and store.mask(case.name).exists():
+    # A mask alone does not say that the run went well: one that was killed may have left it.
+    measured = known is not None and known.usage is not None and store.mask(case.name).exists()
+    if known is not None and known.state is State.INFRA_ERROR and measured:
         known = structs.replace(known, state=State.OK, message="")  # only its scoring failed
     if known is None or known.state is State.INFRA_ERROR:
         return known

@@ -6,8 +6,6 @@ import contextlib
 import csv
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
 import time
@@ -225,43 +223,6 @@ def test_an_anonymised_case_is_known_by_its_name_to_nobody_inside(
         assert "n+1" in log  # its whole header
         assert "patient" not in log
     assert "anonymised was True, is False" in named.stderr
-
-
-# Podman takes its time; that it leaves nothing either is tested with the runners.
-@pytest.mark.parametrize("runner", [*engine.ENGINES[:1], "process"])
-def test_a_harness_that_is_killed_at_any_moment_loses_and_leaves_nothing(
-    tmp_path: Path, runner: str
-) -> None:
-    good = BEHAVIOURS["good"]
-    slow = Behaviour("ok", f"sleep 0.3; {good.script}", make=good.make)
-    source = write_submission(tmp_path / "submission", {"good": slow})
-    names = [f"good_{i}" for i in range(6)]
-    write_cases(tmp_path, names)
-    with built(runner, source) as name:
-        chosen = option(name)
-        kept: dict[str, dict[str, object]] = {}
-        moments = random.Random(SEED)
-        for _ in range(10):
-            process = subprocess.Popen(
-                command(tmp_path, chosen, "--resume"),
-                cwd=source,
-                env=environment(tmp_path),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            time.sleep(moments.uniform(0.2, 3.0))
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            scored = {case: one for case, one in records(tmp_path).items() if one["accuracy"]}
-            assert all(scored[case] == one for case, one in kept.items())
-            kept = scored
-        done = evaluate(tmp_path, chosen, "--resume")
-        assert done.returncode == 0, done.stderr
-        assert sorted(rows(tmp_path)) == names
-        assert all(records(tmp_path)[case] == one for case, one in kept.items())
-        assert list(tmp_path.glob("flare-*/run-*")) == []
-        if runner != "process":
-            assert containers() == []
 
 
 @pytest.mark.parametrize("runner", engine.ENGINES[:1])

@@ -250,6 +250,19 @@ def test_what_a_killed_run_left_of_a_case_is_cleared_away(tmp_path: Path) -> Non
     assert not work.exists()
 
 
+def test_a_run_killed_before_its_record_was_kept_is_done_again(
+    tmp_path: Path, pauses: list[float]
+) -> None:
+    """Its mask beside the record of an earlier failure is no case that only lacks its score."""
+    evaluation = Evaluation(tmp_path, "a")
+    failed = evaluation.run(failing("aaa"))["a"]
+    assert (failed.state, failed.usage) == (State.INFRA_ERROR, None)
+    save(evaluation.output / "predictions" / "a.nii.gz", np.zeros(SHAPE, np.uint8))
+    again = evaluation.run(resume=True)["a"]
+    assert evaluation.ran == "a"
+    assert again.usage is not None
+
+
 def test_a_reference_that_has_changed_is_scored_against_anew_without_a_run(tmp_path: Path) -> None:
     evaluation = Evaluation(tmp_path, "ab")
 
