@@ -102,7 +102,7 @@ def as_scan(path: Path) -> str:
         scan = read_image(path)
         prepare([scan.voxels], scan.spacing_zyx, CONFIG, exact=False, body=False)
     except (UserError, ValueError) as error:
-        return str(error)
+        return " ".join(map(str, error.args))  # a line for each series of a folder
     mask = path.with_name("mask.nii.gz")
     write_planes(mask, iter([np.ones(scan.voxels.shape, np.uint8)]), np.uint8, scan)
     image = NIB.load(mask)

@@ -16,6 +16,7 @@ import random
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -25,8 +26,17 @@ from typing import Any
 import torch
 
 from app.model import FORMAT_VERSION, MANIFEST
+from tests.app.dicom import made
 from tests.app.small_model import CONFIG
-from tests.hostile.entry import as_checkpoint, as_mask, as_model, as_scan, as_trained
+from tests.hostile.entry import (
+    as_archive,
+    as_checkpoint,
+    as_mask,
+    as_model,
+    as_postprocessing,
+    as_scan,
+    as_trained,
+)
 from tests.nnunet_models import dataset, plans
 from tests.submissions import lesion, save
 from tests.training.trained_folder import NETWORK
@@ -38,14 +48,18 @@ ODD: tuple[Any, ...] = (0, -1, 10**9, 1e308, "", "a", None, True, [], {}, [[]], 
 
 @dataclass(frozen=True)
 class Kind:
-    """A sound file and what it is to a reader, which is told its path or (folder) its folder's."""
+    """A sound file and what it is to a reader, which is told its path, or that of its folder.
+
+    beside: files in the same folder, by name.
+    """
 
     name: str
     whole: Callable[[], bytes]
     attempt: Callable[[Path], str]
     folder: bool = False
+    beside: Callable[[], dict[str, bytes]] = dict
 
-    def run(self, seed: int, folder: Path) -> str:
+    def run(self, seed: int, work: Path) -> str:
         """Let the reader take the file, damaged by a seed; returns its line, or nothing."""
         drawn = random.Random(f"{self.name}{seed}")
         content = self.whole()
@@ -53,9 +67,10 @@ class Kind:
             content = json.dumps(_odd(json.loads(content), drawn)).encode()
         else:
             content = spoil(content, drawn)
-        for name, beside in BESIDE.items():
+        folder = work / "folder"
+        folder.mkdir()
+        for name, beside in (self.beside() | {self.name: content}).items():
             (folder / name).write_bytes(beside)
-        (folder / self.name).write_bytes(content)
         return self.attempt(folder if self.folder else folder / self.name)
 
 
@@ -89,15 +104,35 @@ def _json(content: Any) -> bytes:
     return json.dumps(content).encode()
 
 
-BESIDE = {
-    "voxels.raw": RAW,
-    "plans.json": _json(plans()),
-    "dataset.json": _json(dataset()),
-}
+@cache
+def _series() -> dict[str, bytes]:
+    """Some slices of a CT."""
+    with tempfile.TemporaryDirectory() as folder:
+        made.save(Path(folder), made.slices(made.ct()[:3], made.SPACING))
+        return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+
+
+def _archive() -> bytes:
+    with tempfile.TemporaryFile() as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+            packed.writestr("X/nnUNetTrainer__nnUNetPlans__3d_fullres/plans.json", _json(plans()))
+        file.seek(0)
+        return file.read()
+
+
+POSTPROCESSING = (
+    b"(]cnnunetv2.postprocessing.remove_connected_components\n"
+    b"remove_all_but_largest_component_from_segmentation\na]}Vlabels_or_regions\nI1\nsat."
+)
+TRAINED = {"plans.json": _json(plans()), "dataset.json": _json(dataset())}
 KINDS = {
     kind.name: kind
     for kind in (
-        *(Kind(name, partial(bytes, whole), as_scan) for name, whole in WHOLE.items()),
+        *(
+            Kind(name, partial(bytes, whole), as_scan, beside=lambda: {"voxels.raw": RAW})
+            for name, whole in WHOLE.items()
+        ),
+        Kind("slice.dcm", lambda: min(_series().values()), as_scan, folder=True, beside=_series),
         Kind("mask.nii.gz", cache(_sound_mask), as_mask),
         Kind(
             MANIFEST,
@@ -105,8 +140,12 @@ KINDS = {
             as_model,
             folder=True,
         ),
-        Kind("plans.json", lambda: _json(plans()), as_trained, folder=True),
-        Kind("dataset.json", lambda: _json(dataset()), as_trained, folder=True),
+        *(
+            Kind(name, partial(bytes, whole), as_trained, folder=True, beside=lambda: TRAINED)
+            for name, whole in TRAINED.items()
+        ),
+        Kind("postprocessing.pkl", lambda: POSTPROCESSING, as_postprocessing),
+        Kind("model.zip", cache(_archive), as_archive),
         Kind(FINAL, cache(_checkpoint), as_checkpoint),
     )
 }

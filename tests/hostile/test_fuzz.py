@@ -6,7 +6,7 @@ import pytest
 
 from tests.hostile.fuzz import KINDS, run
 
-SEEDS = 100
+SEEDS = 60
 
 
 @pytest.mark.parametrize("name", KINDS)
