@@ -18,7 +18,7 @@ from evaluation.challenges import Challenge
 from evaluation.errors import EvaluationError
 from evaluation.record import Record
 from evaluation.store import Store
-from volumes.files import sha256
+from volumes.files import entries, sha256
 
 RANKING = "ranking"  # the one folder of the results that is not a team's
 
@@ -52,7 +52,7 @@ class Team:
 
     def cases(self) -> list[str]:
         """Return the names of the cases that have a record, in order."""
-        return sorted(path.stem for path in (self.store.folder / "cases").glob("*.json"))
+        return [path.stem for path in entries(self.store.folder / "cases", "*.json")]
 
     def digest(self) -> str:
         """Return the SHA-256 of all records: what was made of them is old when this changes."""

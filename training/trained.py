@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.errors import TrainingError
+from volumes.files import entries
 
 _NAMED = 5  # of the checkpoints that are there instead of the one that is not
 
@@ -16,7 +17,8 @@ def find_checkpoints(folder: Path, checkpoint: str, folds: Sequence[str] | None)
     These are by nnU-Net's rule ``fold_all`` only if it is alone, and nothing that nnU-Net does not
     write, such as a copy ``fold_0_old``. Raises TrainingError where there is none.
     """
-    there = {f.parent.name.removeprefix("fold_"): f for f in folder.glob(f"fold_*/{checkpoint}")}
+    files = [fold / checkpoint for fold in entries(folder, "fold_*")]
+    there = {f.parent.name.removeprefix("fold_"): f for f in files if f.exists()}
     numbered = sorted((fold for fold in there if fold.isdigit()), key=int)
     chosen = folds or numbered or [fold for fold in there if fold == "all"]
     missing = [fold for fold in chosen or ["X"] if fold not in there]
@@ -41,7 +43,8 @@ def previous_folder(folder: Path, stage: str, given: Path | None) -> Path:
 
 
 def _instead(folder: Path) -> str:
-    found = sorted(f"{f.parent.name}/{f.name}" for f in folder.glob("fold_*/*.pth"))
+    folds = entries(folder, "fold_*")
+    found = [f"{fold.name}/{f.name}" for fold in folds for f in entries(fold, "*.pth")]
     if not found:
         return "; give the folder that nnU-Net's training wrote"
     named = ", ".join(found[:_NAMED]) + (", …" if len(found) > _NAMED else "")

@@ -11,6 +11,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,17 @@ def reading(path: Path) -> Iterator[BufferedReader]:
             yield stream
     finally:
         os.close(file)
+
+
+def entries(folder: Path, pattern: str) -> list[Path]:
+    """Return what a folder holds by a pattern of names, in order; nothing if there is no folder.
+
+    Raises OSError for a folder that may not be read, which a glob takes for an empty one.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if fnmatchcase(path.name, pattern))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def read_json(path: Path, most_bytes: int | None = None) -> Any:

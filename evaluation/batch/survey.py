@@ -17,7 +17,7 @@ from evaluation.scoring.assess import reference_of
 from evaluation.scoring.rules import ScoringRules
 from evaluation.states import State
 from evaluation.store import Store
-from volumes.files import sha256
+from volumes.files import entries, sha256
 
 SUFFIX = ".tar.gz"
 
@@ -32,7 +32,7 @@ def entrants(
     if not folder.is_dir():
         raise EvaluationError(f"{folder}: no such folder")
     teams: dict[str, Entrant] = {}
-    for archive in sorted(folder.resolve().glob(f"*{SUFFIX}")):
+    for archive in entries(folder.resolve(), f"*{SUFFIX}"):
         if archive.name[0] == ".":
             continue
         name = team_of(archive)
