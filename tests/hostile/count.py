@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from pathlib import Path
 from tests.hostile.corpus import ENTRIES
 from tests.hostile.entry import Entry
 
-DOCUMENT = Path(__file__).parents[2] / "SECURITY.md"
-HEAD = "| hostile input | attempts | held |\n|---|---|---|\n"
+ROOT = Path(__file__).parents[2]
+HEAD = ("| hostile input | attempts | held |", "|---|---|---|")
 
 
 def holds(entry: Entry) -> bool:
@@ -37,18 +37,26 @@ def counted(held: Callable[[Entry], bool]) -> dict[str, tuple[int, int]]:
     return counts
 
 
-def table(counts: dict[str, tuple[int, int]]) -> str:
-    """The rows of the document, with their sum."""
-    rows = [*counts.items(), ("all", tuple(map(sum, zip(*counts.values(), strict=True))))]
-    return HEAD + "".join(f"| {kind} | {tried} | {good} |\n" for kind, (tried, good) in rows)
+def documents(counts: dict[str, tuple[int, int]]) -> dict[Path, str]:
+    """The documents that say so, as they should be: the table by kind, and the sum."""
+    tried, good = map(sum, zip(*counts.values(), strict=True))
+    rows = [f"| {kind} | {all_} | {held} |" for kind, (all_, held) in counts.items()]
+    table = "\n".join([*HEAD, *rows, f"| all | {tried} | {good} |"])
+    patterns = {
+        ROOT / "SECURITY.md": (re.escape("\n".join(HEAD)) + r"(\n\|.*)*", table),
+        ROOT / "README.md": (r"\d+ of \d+(?=\n\[held\])", f"{good} of {tried}"),
+    }
+    return {
+        file: re.sub(pattern, replacement, file.read_text())
+        for file, (pattern, replacement) in patterns.items()
+    }
 
 
 def main() -> None:
-    """Replace the document's table."""
+    """Write the documents anew."""
     logging.disable()  # what nibabel says of masks that it reads
-    before, _, after = DOCUMENT.read_text().partition(HEAD)
-    rest = itertools.dropwhile(lambda line: line.startswith("|"), after.splitlines(keepends=True))
-    DOCUMENT.write_text(before + table(counted(holds)) + "".join(rest))
+    for file, text in documents(counted(holds)).items():
+        file.write_text(text)
 
 
 if __name__ == "__main__":
