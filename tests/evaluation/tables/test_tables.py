@@ -167,9 +167,9 @@ def test_without_rows_there_are_headings() -> None:
 
 
 def test_markdown_is_escaped() -> None:
-    text = markdown([measured("_a_b|c*d`<e>[f](g)\\_$1$")])
+    text = markdown([measured("_a_b|c*d`<e>[f](g)\\_$1$ &lt; https://h www.i")])
     (line,) = [line for line in text.splitlines() if "a_b" in line]
-    assert line.startswith(r"| \_a_b\|c\*d\`\<e>\[f](g)\\\_\$1\$ |")
+    assert line.startswith(r"| \_a_b\|c\*d\`\<e>\[f](g)\\\_\$1\$ \&lt; https\://h www\.i |")
 
 
 def test_latex_is_escaped() -> None:
