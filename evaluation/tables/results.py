@@ -59,7 +59,7 @@ NET = (
     " was in use before the run subtracted; the organisers' figures are as in the table of cases."
 )
 LESIONS = (
-    "Lesions are 26-connected; one is found, and a prediction is right, where they share a voxel."
+    "A lesion is found, and a prediction is right, where they share a voxel."
     " F1 is undefined, and in no mean, where neither mask has a lesion, sensitivity where the"
     " reference has none."
 )

@@ -125,6 +125,18 @@ def test_voxels_that_share_a_corner_are_one_lesion() -> None:
     assert detect(corner, mask((1, 1, 1), (3, 2, 2)), SPACING).reference_lesions == 2
 
 
+@pytest.mark.parametrize(
+    ("other", "lesions"), [((1, 1, 2), 111), ((1, 2, 2), 211), ((2, 2, 2), 221)]
+)
+def test_connectivity_is_by_faces_edges_or_corners(
+    other: tuple[int, int, int], lesions: int
+) -> None:
+    """Digits of `lesions`: how many two voxels are by connectivity 6, 18 and 26."""
+    two = mask((1, 1, 1), other)
+    found = [detect(two, two, SPACING, conn).reference_lesions for conn in (6, 18, 26)]
+    assert found == [int(digit) for digit in str(lesions)]
+
+
 def test_the_worst_lesion_is_the_largest_missed_one_and_else_has_the_lowest_dice() -> None:
     reference = mask((0, 0, slice(0, 2)), (3, 3, slice(0, 9)), (6, 6, 6), (9, slice(4, 9), 15))
     missed, count = worst_lesion(mask((3, 3, 0), (6, 6, 6)), reference, SPACING)
