@@ -90,8 +90,8 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             engine.remove_image(image)
 
 
-def test_there_are_enough() -> None:
-    assert len(ATTACKS) >= 60
+def test_they_are_as_many_as_is_said() -> None:
+    assert f"has {len(ATTACKS)} attacks" in (engine.ROOT / "SECURITY.md").read_text()
 
 
 @pytest.mark.parametrize("name", ATTACKS)
