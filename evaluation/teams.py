@@ -20,7 +20,16 @@ from evaluation.record import Record
 from evaluation.store import Store
 from volumes.files import entries, sha256
 
+ENTRY = "submission.json"
 RANKING = "ranking"  # the one folder of the results that is not a team's
+
+
+class HandedIn(Struct, frozen=True, forbid_unknown_fields=True):
+    """The file that a team handed in. While size and time stay, so does its content."""
+
+    sha256: str
+    size: int
+    mtime_ns: int
 
 
 class Entry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,6 +39,7 @@ class Entry(Struct, frozen=True, forbid_unknown_fields=True):
     image: str | None
     state: Literal["ok", "refused"]  # refused: it never ran
     message: str
+    handed_in: HandedIn | None = None  # None: as an earlier version wrote it
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,7 @@ def find_teams(results: Path) -> tuple[list[Team], list[Path]]:
     for folder in sorted(path for path in results.iterdir() if path.is_dir()):
         if folder.name == RANKING or folder.name.startswith("."):
             continue
-        entry = _entry(folder / "submission.json")
+        entry = read_entry(folder)
         if entry is None and not (folder / "cases").is_dir():
             others.append(folder)
         else:
@@ -110,6 +120,12 @@ def challenge_of(teams: Sequence[Team]) -> Challenge:
     return next(iter(found), None) or challenges.load(challenges.DEFAULT)
 
 
-def _entry(path: Path) -> Entry | None:
+def read_entry(folder: Path) -> Entry | None:
+    """Return what is known of the submission of a team's folder; None: nothing yet."""
     what = "what `batch` writes of a submission"
-    return json_file.read(path, Entry, what, remedy="repair or remove it")
+    return json_file.read(folder / ENTRY, Entry, what, remedy="repair or remove it")
+
+
+def write_entry(folder: Path, entry: Entry) -> None:
+    """Write submission.json."""
+    json_file.write(folder / ENTRY, entry)

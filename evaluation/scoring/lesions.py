@@ -25,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.scoring.metrics import check_shapes, check_spacing
+from evaluation.scoring.rules import Connectivity
 
-CONNECTIVITY: Final = 26
+CONNECTIVITY: Final[Connectivity] = 26
 SLAB_VOXELS = 2**20  # about so many labels are looked at together: what they need is bounded
 
 Box = tuple[slice, ...]
@@ -113,7 +114,7 @@ def detect(
     prediction: NDArray[np.generic],
     reference: NDArray[np.generic],
     spacing_zyx: Sequence[float] | NDArray[np.floating],
-    connectivity: int = CONNECTIVITY,
+    connectivity: Connectivity = CONNECTIVITY,
 ) -> Detection:
     """Match the lesions of a reference mask with those of a predicted one.
 
@@ -177,7 +178,7 @@ def _match(
     prediction: NDArray[np.generic],
     reference: NDArray[np.generic],
     spacing_zyx: Sequence[float] | NDArray[np.floating],
-    connectivity: int,
+    connectivity: Connectivity,
 ) -> _Match:
     check_shapes(prediction, reference, ndim=3)
     voxel_ml = float(np.prod(check_spacing(spacing_zyx))) / 1000
@@ -193,7 +194,7 @@ def _match(
     return _Match(crop, voxel_ml, lesions, predicted, dice, false)
 
 
-def _components(mask: NDArray[np.generic], connectivity: int) -> _Components:
+def _components(mask: NDArray[np.generic], connectivity: Connectivity) -> _Components:
     inside = np.ascontiguousarray(mask != 0)
     # As bytes: of truth values cc3d refuses some thin ones, [1, 0, 1] for example.
     labels, count = cc3d.connected_components(

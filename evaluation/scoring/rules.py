@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+Connectivity = Literal[6, 18, 26]
+
 
 class ScoredClass(Struct, frozen=True, forbid_unknown_fields=True):
     """One label and how it is scored.
@@ -35,7 +37,7 @@ class ScoringRules(Struct, frozen=True, forbid_unknown_fields=True):
     min_dsc_for_nsd: Annotated[float, Meta(ge=0, le=1)]
     decimals: Annotated[int, Meta(ge=0, le=15)]
     classes: tuple[ScoredClass, ...]
-    connectivity: Literal[6, 18, 26] = 26
+    connectivity: Connectivity = 26
 
     def __post_init__(self) -> None:
         labels, names = (

@@ -68,7 +68,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         image = engine.build_image(context)
         write_cases(folder, [*ATTACKS, GOOD])
         before = digests(folder)
-        command = [
+        command: list[str | Path] = [
             *(sys.executable, "-m", "evaluation", "run", "--image", image.name, "--gpu", "none"),
             *("--cases", folder / "scans", "--labels", folder / "labels"),
             *("--output", folder / "results", "--memory", str(MEMORY_MIB)),

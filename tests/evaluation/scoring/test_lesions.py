@@ -10,6 +10,7 @@ from scipy import ndimage
 from evaluation.scoring import lesions
 from evaluation.scoring.lesions import Detection, detect, worst_lesion
 from evaluation.scoring.metrics import dice
+from evaluation.scoring.rules import Connectivity
 
 Mask = NDArray[np.bool_]
 SHAPE = (12, 14, 16)
@@ -133,7 +134,8 @@ def test_connectivity_is_by_faces_edges_or_corners(
 ) -> None:
     """Digits of `lesions`: how many two voxels are by connectivity 6, 18 and 26."""
     two = mask((1, 1, 1), other)
-    found = [detect(two, two, SPACING, conn).reference_lesions for conn in (6, 18, 26)]
+    every: tuple[Connectivity, ...] = (6, 18, 26)
+    found = [detect(two, two, SPACING, one).reference_lesions for one in every]
     assert found == [int(digit) for digit in str(lesions)]
 
 
