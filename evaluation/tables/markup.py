@@ -71,6 +71,9 @@ def markdown(table: Table, number: int) -> str:
     return "\n".join([title, "", markdown_table(head, body), "", *notes])
 
 
+LATEX_HEAD = "% needs \\usepackage{booktabs,longtable}\n"  # of a file with such tables
+
+
 def latex(table: Table) -> str:
     """Return a table as LaTeX, which needs the packages booktabs and longtable."""
 

@@ -82,8 +82,7 @@ def markdown(rows: Sequence[Row], limits: CaseLimits) -> str:
 
 def latex(rows: Sequence[Row], limits: CaseLimits) -> str:
     """Return the tables of `markdown` in LaTeX, with the packages booktabs and longtable."""
-    head = "% needs \\usepackage{booktabs,longtable}\n"
-    return "\n".join([head, *(markup.latex(table) for table in _tables(rows, limits))])
+    return "\n".join([markup.LATEX_HEAD, *(markup.latex(table) for table in _tables(rows, limits))])
 
 
 def _tables(rows: Sequence[Row], limits: CaseLimits) -> list[Table]:
