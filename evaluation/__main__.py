@@ -19,6 +19,11 @@ COMMANDS = {
     "score": "Score masks that are there already.",
     "bench": "Run a few scans several times and say whether the submission makes its limits.",
 }
+# What is said of an interrupt.
+KEPT = {
+    "run": "what was measured is kept, see --resume",
+    "batch": "what was measured is kept, and the same command goes on with it",
+}
 # Options of earlier versions, and what there is instead.
 _CHALLENGE = "--challenge NAME, or FILE for one of your own"
 RENAMED = {
@@ -35,15 +40,21 @@ RENAMED_IN_RANK = {"--profile": f"{_CHALLENGE}; flare24-without-gpu is --without
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return 0, 1 when a case or the run failed, 2 for bad usage."""
 
+    words = sys.argv[1:] if arguments is None else arguments
+
     def do() -> int:
-        given = _parsed(sys.argv[1:] if arguments is None else arguments)
+        given = _parsed(words)
         # A batch system or a closed session must not leave a stranger's container running.
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks
                 signal.signal(number, signal.default_int_handler)
         return int(given.do(given))
 
-    return exit_code(do, "what `run` has measured is kept, see --resume")
+    return exit_code(do, KEPT.get(_called(words) or "", ""))
+
+
+def _called(words: Sequence[str]) -> str | None:
+    return next((word for word in words if not word.startswith("-")), None)
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
@@ -51,7 +62,7 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     whole = argparse.ArgumentParser(prog="python -m evaluation", description=__doc__)
     whole.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     commands = whole.add_subparsers(required=True, metavar=" | ".join(COMMANDS))
-    called = next((word for word in arguments if not word.startswith("-")), None)
+    called = _called(arguments)
     for name, does in COMMANDS.items():
         one = commands.add_parser(name, help=does, description=does)
         one.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")

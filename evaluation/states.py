@@ -1,6 +1,7 @@
 """How a case ended. Every state but `ok` counts with a penalty, and none is left out."""
 
 import re
+import signal
 from enum import StrEnum
 
 from evaluation.runners import MEMORY, TIMEOUT, Limits, Outcome, last_line
@@ -43,12 +44,21 @@ def of_outcome(outcome: Outcome, limits: Limits, timeout_s: float) -> tuple[Stat
         return State.BAD_OUTPUT, outcome.stopped
     if outcome.exit_code == 0:
         return State.OK, ""
+    code = _named(outcome.exit_code)
     if found := OUT_OF_VRAM.search(outcome.log):
-        return State.OOM_VRAM, f"exit code {outcome.exit_code}, out of GPU memory: {found.group()}"
+        return State.OOM_VRAM, f"{code}, out of GPU memory: {found.group()}"
     forks = ""
     if outcome.forks_refused:
         forks = f", after the limit of {limits.pids} processes was reached"
-    return State.NONZERO_EXIT, f"exit code {outcome.exit_code}{forks}: {said}"
+    return State.NONZERO_EXIT, f"{code}{forks}: {said}"
+
+
+def _named(exit_code: int | None) -> str:
+    """Return an exit code, with the signal that a shell says by it."""
+    try:
+        return f"exit code {exit_code} ({signal.Signals((exit_code or 0) - 128).name})"
+    except ValueError:
+        return f"exit code {exit_code}"
 
 
 def _ran_out_of_ram(outcome: Outcome, limits: Limits) -> bool:

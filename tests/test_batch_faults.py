@@ -140,6 +140,7 @@ def test_interrupted_it_ends_what_runs_and_goes_on_when_started_again(batch: Sma
     batch.wait_for(lambda: len(batch.records()) == 1 and at_work(batch))
     first.send_signal(signal.SIGINT)
     assert batch.code(first) == 130
+    assert "interrupted; what was measured is kept, and the same command goes on" in batch.log()
     assert at_work(batch) == set()
     before = batch.records()
     assert tables(batch.output) == {}  # nothing is scored yet, so no table says that it is

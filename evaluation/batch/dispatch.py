@@ -108,7 +108,8 @@ class Dispatch:
             return
         if self._waiting_since_s is None:
             self._waiting_since_s = now
-            self._say(f"waiting up to {self._patience_s:g} s: {obstacle.text}")
+            if obstacle.may_pass:
+                self._say(f"waiting up to {self._patience_s:g} s: {obstacle.text}")
         if not obstacle.may_pass or now - self._waiting_since_s > self._patience_s:
             self.board.abandon(obstacle.text)
 

@@ -324,7 +324,7 @@ def test_ctrl_c_keeps_what_was_measured_and_the_run_can_be_resumed(
     os.killpg(run.pid, number)  # as a terminal sends it, to the whole group
     _, said = run.communicate(timeout=30)
     assert run.returncode == 130
-    assert said == "interrupted; what `run` has measured is kept, see --resume\n"
+    assert said == "interrupted; what was measured is kept, see --resume\n"
     assert states(place.output) == {"a": "ok", "b": "ok"}
     assert "Summary of 2 cases." in (place.output / "tables.md").read_text()
     assert list(place.folder.glob("flare-*/run-*")) == []

@@ -24,6 +24,8 @@ CLEAN = replace(ENDED_WELL, log="loading\nwent wrong\n\n")
         # 98 % of the limit, 28098.56 MiB, is as much as a peak that is sampled can show.
         ({"exit_code": 137, "peak_ram_mib": 28099.0}, State.OOM_RAM, "28672 MiB"),
         ({"exit_code": 137, "peak_ram_mib": 28098.0}, State.NONZERO_EXIT, "exit code 137"),
+        ({"exit_code": 139}, State.NONZERO_EXIT, "exit code 139 (SIGSEGV): went wrong"),
+        ({"exit_code": 255}, State.NONZERO_EXIT, "exit code 255: went wrong"),
         # Killed by something else.
         ({"exit_code": 137, "peak_ram_mib": 900.0}, State.NONZERO_EXIT, "exit code 137"),
         # A child was killed for memory and the submission coped.
