@@ -13,7 +13,7 @@ import json
 import math
 import reprlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -91,6 +91,7 @@ class Network:
     conv_bias: bool
     norm_eps: float
     negative_slope: float
+    dimensions: int = 3  # 2: it sees one section at a time, and all its kernels are as deep as that
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class ModelConfig:
     labels: tuple[str, ...]  # name of each head: class names, or region names
     region_values: tuple[int, ...] | None  # what each region paints, in order; None for classes
     transpose: tuple[int, int, int]  # nnU-Net's transpose_forward
-    spacing: tuple[float, float, float]  # mm
+    spacing: tuple[float | None, float, float]  # mm; across sections that of the scan where None
     patch_size: tuple[int, int, int]
     normalization: tuple[Normalization, ...]  # one per channel
     resample_data: Resampling
@@ -172,6 +173,11 @@ class ModelConfig:
     postprocessing: Postprocessing | None = None
     ensemble: tuple[str, ...] = ()  # folders of models whose probabilities are averaged with its
     previous_stage: PreviousStage | None = None
+
+    def spacing_on(self, scan_spacing: Sequence[float]) -> tuple[float, float, float]:
+        """Spacing (mm) of the network's grid for a scan, in the network's order of axes."""
+        across, y, x = self.spacing
+        return scan_spacing[0] if across is None else across, y, x
 
 
 @dataclass(frozen=True)
@@ -390,7 +396,7 @@ def _size_rules(config: ModelConfig) -> list[tuple[bool, str]]:
             f"patch_size is {MOST_PATCH_VOXELS} voxels at most",
         ),
         (
-            all(LEAST_SPACING <= step <= MOST_SPACING for step in config.spacing),
+            all(step is None or LEAST_SPACING <= step <= MOST_SPACING for step in config.spacing),
             f"spacing is from {LEAST_SPACING} to {MOST_SPACING} mm",
         ),
     ]
@@ -403,6 +409,16 @@ def _rules(config: ModelConfig) -> list[tuple[bool, str]]:
         (config.reader in READERS, f"reader is one of {READERS}"),
         (network.name in NETWORKS, f"network.name is one of {NETWORKS}"),
         (config.dtype in DTYPES, f"dtype is one of {DTYPES}"),
+        (
+            (network.dimensions == 2) == (config.spacing[0] is None),
+            "spacing has no value across sections, null, for a network of two dimensions alone",
+        ),
+        (
+            network.dimensions == 3
+            or {config.patch_size[0], *(k[0] for k in network.kernel_sizes + network.strides)}
+            == {1},
+            "network.dimensions is 3, or 2 where patch_size, kernel_sizes, strides begin with 1",
+        ),
         (sorted(config.transpose) == [0, 1, 2], "transpose is a permutation of 0, 1, 2"),
         (len(config.normalization) == channels, "normalization has one entry per channel"),
         (

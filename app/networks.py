@@ -1,7 +1,8 @@
-"""PlainConvUNet and ResidualEncoderUNet in three dimensions, with nnU-Net's parameter names.
+"""PlainConvUNet and ResidualEncoderUNet, with nnU-Net's parameter names.
 
 The operations and their order are those of dynamic_network_architectures 0.4.4, so that the same
 weights give the same logits. Deep supervision heads and dropout do nothing at inference: left out.
+A network of two dimensions takes windows of one section, and its kernels are one section deep.
 """
 
 from __future__ import annotations
@@ -77,6 +78,20 @@ class Unfinished:
         return cast(Tensor, self.norm(self.x, self.negative_slope, self.residual, joint))
 
 
+class SectionConv(nn.Conv3d):
+    """A convolution of one section, rounded as torch's convolution in two dimensions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, stride, padding = self.weight[:, :, 0], self.stride[1:], self.padding[1:]
+        made = F.conv2d(x[:, :, 0], weight, self.bias, stride, cast("tuple[int, int]", padding))
+        return made[:, :, None]
+
+
+def conv_class(config: Network) -> type[nn.Conv3d]:
+    """What convolves: of volumes, or of sections, which are volumes of one."""
+    return SectionConv if config.dimensions == 2 else nn.Conv3d
+
+
 class ConvNormAct(nn.Module):
     """Convolution with 'same' padding, instance norm, leaky ReLU (``activate=False``: none).
 
@@ -97,7 +112,8 @@ class ConvNormAct(nn.Module):
         kz, ky, kx = kernel
         padding = ((kz - 1) // 2, (ky - 1) // 2, (kx - 1) // 2)
         bias = config.conv_bias if bias is None else bias
-        self.conv = nn.Conv3d(channels_in, channels_out, kernel, stride, padding, bias=bias)
+        conv = conv_class(config)
+        self.conv = conv(channels_in, channels_out, kernel, stride, padding, bias=bias)
         self.norm = InstanceNorm(channels_out, eps=config.norm_eps, affine=True)
         self.negative_slope = config.negative_slope if activate else None
 
@@ -249,6 +265,15 @@ class Upsampling(nn.ConvTranspose3d):
         out.copy_(super().forward(x))
 
 
+class SectionUpsampling(Upsampling):
+    """The same of one section, rounded as torch's transposed convolution in two dimensions."""
+
+    def forward(self, x: Tensor, out: Tensor) -> None:  # type: ignore[override]
+        stride = self.stride[1:]
+        made = F.conv_transpose2d(x[:, :, 0], self.weight[:, :, 0], self.bias, stride)
+        out.copy_(made[:, :, None])
+
+
 class UNetDecoder(nn.Module):
     """Upsampling into the joint with the skip, convolutions; logits at the end."""
 
@@ -256,17 +281,18 @@ class UNetDecoder(nn.Module):
         super().__init__()
         transpconvs: list[nn.Module] = []
         stages: list[nn.Module] = []
+        upsampling = SectionUpsampling if config.dimensions == 2 else Upsampling
         for level in range(len(config.features) - 2, -1, -1):  # coarse to fine
             below, features = config.features[level + 1], config.features[level]
             stride = config.strides[level + 1]
-            transpconvs.append(Upsampling(below, features, stride, stride, bias=config.conv_bias))
+            transpconvs.append(upsampling(below, features, stride, stride, bias=config.conv_bias))
             count = config.decoder_convs[len(stages)]
             kernel = config.kernel_sizes[level]
             stages.append(StackedConvs(config, count, 2 * features, features, kernel))
         self.transpconvs = nn.ModuleList(transpconvs)
         self.stages = nn.ModuleList(stages)
         # nnU-Net has a head per stage for deep supervision; inference reads the last one.
-        head = nn.Conv3d(config.features[0], config.heads, 1, bias=True)
+        head = conv_class(config)(config.features[0], config.heads, 1, bias=True)
         self.seg_layers = nn.ModuleDict({str(len(stages) - 1): head})
 
     def forward(self, encoded: tuple[Tensor, list[Joint]]) -> Tensor:

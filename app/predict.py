@@ -322,7 +322,7 @@ class Predictor:
         parts = self._label_parts(self._seen(before, scans, means), before, means[before])
         labels = np.concatenate(list(parts)).transpose(of.config.transpose)
         with means[of].clock.stage("preprocess"):
-            spacings = scan.grid.spacing, of.config.spacing
+            spacings = scan.grid.spacing, of.config.spacing_on(scan.grid.spacing)
             channels = one_hot(labels, stage, scan.volumes, scan.grid.crop, scan.shape, spacings)
         return replace(scan, more=channels.planes)
 

@@ -112,19 +112,20 @@ def prepare(
     spacing = tuple(spacing_zyx[i] for i in config.transpose)
     crop = body_box(volumes[0]) if body else nonzero_box(volumes)
     grid = Grid(volumes[0].shape, crop, spacing)
-    new_shape = resampled_shape(grid.cropped_shape, spacing, config.spacing)
+    target = config.spacing_on(spacing)
+    new_shape = resampled_shape(grid.cropped_shape, spacing, target)
     if min(new_shape) < 1:
         raise ValueError(
             f"the scan is {grid.cropped_shape} voxels of {spacing} mm, less than one voxel "
-            f"of the model's {config.spacing} mm; check the spacing in its header"
+            f"of the model's {target} mm; check the spacing in its header"
         )
     if math.prod(new_shape) > MOST_VOXELS:
         raise ValueError(
-            f"at the model's {config.spacing} mm the scan has {new_shape} voxels, more than "
+            f"at the model's {target} mm the scan has {new_shape} voxels, more than "
             f"{MOST_VOXELS}; check the spacing in its header"
         )
     normalisers = normalise(volumes, grid.crop, config.normalization, exact)
-    axis = separated_axis(spacing, config.spacing, config.resample_data.force_separate_z)
+    axis = separated_axis(spacing, target, config.resample_data.force_separate_z)
     crops = [v[grid.crop] for v in volumes]
     clips: list[tuple[float, float] | None] = [None for _ in crops]
     # Otherwise each section is clipped to its own range, or nothing is.

@@ -177,7 +177,8 @@ def _on_scan(made: Planes, grid: Grid, background: Callable[[int], Planes]) -> P
 
 def _separated(config: ModelConfig, grid: Grid) -> int | None:
     """The axis along which logits are taken from the nearest section."""
-    return separated_axis(config.spacing, grid.spacing, config.resample_logits.force_separate_z)
+    current = config.spacing_on(grid.spacing)
+    return separated_axis(current, grid.spacing, config.resample_logits.force_separate_z)
 
 
 def taps_of(shape: Sequence[int], new_shape: Sequence[int], axis: int | None) -> tuple[Taps, ...]:

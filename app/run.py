@@ -275,7 +275,7 @@ def _announce(request: Request, model: Model, device: torch.device, dtype: str) 
         f"{', '.join(config.labels)}"
     )
     for stage in stages:
-        patch, spacing = by(stage.patch_size), by(stage.spacing)
+        patch, spacing = by(stage.patch_size), by(tuple(filter(None, stage.spacing)))
         request.detail(f"model {stage.name}: patches of {patch} voxels of {spacing} mm")
 
 

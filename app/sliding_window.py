@@ -30,7 +30,12 @@ Network = Callable[[Tensor], Tensor | Callable[[], Tensor]]
 
 
 def window_starts(size: int, patch: int, step_size: float) -> list[int]:
-    """First voxels of the patches along one axis; ``step_size`` is the largest step in patches."""
+    """First voxels of the patches along one axis; ``step_size`` is the largest step in patches.
+
+    A patch of one section, of a network of two dimensions, goes to each section once.
+    """
+    if patch == 1:
+        return list(range(size))
     steps = math.ceil((size - patch) / (patch * step_size)) + 1
     spread = (size - patch) / max(steps - 1, 1)
     return [int(np.round(spread * i)) for i in range(steps)]

@@ -134,7 +134,8 @@ def _dataset(schemes: Sequence[str]) -> Json:
 
 def segment(model: ModelConfig, work: Path) -> None:
     """Let ``work``/model segment noise on the CPU; raises what that raises."""
-    spacing = [model.spacing[model.transpose.index(axis)] for axis in range(3)]
+    target = model.spacing_on((1.0, 1.0, 1.0))
+    spacing = [target[model.transpose.index(axis)] for axis in range(3)]
     grid = Grid.of_affine(_SCAN_VOXELS, np.diag([*spacing[::-1], 1.0]))
     noise, files = np.random.default_rng(0), []
     for channel in range(len(model.channels)):

@@ -151,6 +151,24 @@ def _legacy_network(residual: bool) -> Json:
     }
 
 
+def flat(content: Json, features: list[int] | None = None) -> Json:
+    """The plans as those of a 2D configuration: what is said of the first axis goes."""
+    settings = content["configurations"]["base"]
+    for key in ("patch_size", "spacing"):
+        settings[key] = settings[key][1:]
+    if "architecture" in settings:
+        kwargs = settings["architecture"]["arch_kwargs"]
+        for key in ("kernel_sizes", "strides"):
+            kwargs[key] = [entry[1:] for entry in kwargs[key]]
+        kwargs["conv_op"] = "torch.nn.modules.conv.Conv2d"
+        kwargs["norm_op"] = "torch.nn.modules.instancenorm.InstanceNorm2d"
+        kwargs["features_per_stage"] = features or kwargs["features_per_stage"]
+    else:
+        for key in ("conv_kernel_sizes", "pool_op_kernel_sizes"):
+            settings[key] = [entry[1:] for entry in settings[key]]
+    return content
+
+
 def smooth_noise(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     """Something like tissue: smooth random structure of about -300 to 300, plus noise."""
     rng = np.random.default_rng(seed)

@@ -114,6 +114,8 @@ def inference_weights(checkpoint: Checkpoint, network: Network) -> dict[str, Ten
     expected = build_network(network).state_dict()
     given = {_WRAPPER.sub("", k): v for k, v in checkpoint.weights.items()}
     given = {k: v for k, v in given.items() if not _ALIAS.search(k)}
+    if network.dimensions == 2:  # kernels become one section deep
+        given = {k: v.unsqueeze(2) if v.ndim == 4 else v for k, v in given.items()}
     heads = {k for k in given if k.startswith("decoder.seg_layers.") and k not in expected}
     missing = sorted(expected.keys() - given.keys())
     extra = sorted(given.keys() - expected.keys() - heads)

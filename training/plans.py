@@ -30,11 +30,12 @@ from training.files import Json, read_json
 from volumes.files import STRANGERS_JSON_BYTES
 
 _NETWORK_MODULE = "dynamic_network_architectures.architectures"
-_CLASSES = {  # the only operations whose arithmetic the app has
-    "conv_op": "torch.nn.modules.conv.Conv3d",
-    "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+_CLASSES = {  # the only operations whose arithmetic the app has, in so many dimensions
+    "conv_op": "torch.nn.modules.conv.Conv{}d",
+    "norm_op": "torch.nn.modules.instancenorm.InstanceNorm{}d",
     "nonlin": "torch.nn.LeakyReLU",
 }
+_COUNTS = ("three", "two")
 _BLOCKS = {"PlainConvUNet": "n_conv_per_stage", "ResidualEncoderUNet": "n_blocks_per_stage"}
 _REMEDY = (
     "give the folder that nnU-Net's training wrote (it holds plans.json, dataset.json, fold_X)"
@@ -60,7 +61,7 @@ def model_config(
     with _naming(plans_file):
         settings = resolve_configuration(plans, configuration)
         _refuse_unsupported(plans, settings)
-        previous = _previous_stage(settings, foreground)
+        previous, dimensions = _previous_stage(settings, foreground), len(settings["patch_size"])
         inputs = len(channels) + (len(foreground) if previous else 0)
         config = ModelConfig(
             name="",
@@ -72,12 +73,12 @@ def model_config(
             labels=labels,
             region_values=region_values,
             transpose=_triple(plans["transpose_forward"]),
-            spacing=_triple([float(s) for s in settings["spacing"]]),
-            patch_size=_triple(settings["patch_size"]),
+            spacing=_triple([float(s) for s in settings["spacing"]], dimensions, across=None),
+            patch_size=_triple(settings["patch_size"], dimensions),
             normalization=_normalization(plans, settings, len(channels)),
             resample_data=_resampling(settings, "resampling_fn_data"),
             resample_logits=_resampling(settings, "resampling_fn_probabilities"),
-            mirror_axes=mirror_axes,
+            mirror_axes=tuple(axis + 3 - dimensions for axis in mirror_axes),
             dtype=dtype,
             network=network(settings, inputs, len(labels)),
             members=(),
@@ -167,9 +168,11 @@ def network(settings: Json, channels: int, heads: int) -> Network:
     if name not in _BLOCKS or not path.startswith(_NETWORK_MODULE):
         raise TrainingError(f"network class {path} is not supported, only {', '.join(_BLOCKS)}")
     kwargs = dict(settings["architecture"]["arch_kwargs"])
+    dimensions = len(settings["patch_size"])
     for key, supported in _CLASSES.items():
-        if kwargs.pop(key) != supported:
-            raise TrainingError(f"{key} is not supported unless it is {supported}")
+        if kwargs.pop(key) != supported.format(dimensions):
+            only = supported.format(dimensions)
+            raise TrainingError(f"{key} is not supported unless it is {only}")
     for key in ("dropout_op", "dropout_op_kwargs", "deep_supervision"):
         kwargs.pop(key, None)  # without effect at inference
     norm = kwargs.pop("norm_op_kwargs") or {}
@@ -182,13 +185,14 @@ def network(settings: Json, channels: int, heads: int) -> Network:
         input_channels=channels,
         heads=heads,
         features=_per_stage(kwargs.pop("features_per_stage"), stages),
-        kernel_sizes=_triples(kwargs.pop("kernel_sizes"), stages),
-        strides=_triples(kwargs.pop("strides"), stages),
+        kernel_sizes=_triples(kwargs.pop("kernel_sizes"), stages, dimensions),
+        strides=_triples(kwargs.pop("strides"), stages, dimensions),
         encoder_blocks=_per_stage(kwargs.pop(_BLOCKS[name]), stages),
         decoder_convs=_per_stage(kwargs.pop("n_conv_per_stage_decoder"), stages - 1),
         conv_bias=kwargs.pop("conv_bias", False),
         norm_eps=norm.get("eps", 1e-5),
         negative_slope=nonlin.get("negative_slope", 0.01),
+        dimensions=dimensions,
     )
     unknown = {k: v for k, v in kwargs.items() if v}  # null and false are the defaults
     if unknown:
@@ -202,7 +206,7 @@ def _legacy_network(settings: Json, channels: int, heads: int) -> Network:
     name = settings["UNet_class_name"]
     if name not in _BLOCKS:
         raise TrainingError(f"network class {name} is not supported, only {', '.join(_BLOCKS)}")
-    blocks = settings["n_conv_per_stage_encoder"]
+    blocks, dimensions = settings["n_conv_per_stage_encoder"], len(settings["patch_size"])
     base, most = settings["UNet_base_num_features"], settings["unet_max_num_features"]
     stages = len(_per_stage(blocks, len(blocks)))
     return Network(
@@ -210,13 +214,14 @@ def _legacy_network(settings: Json, channels: int, heads: int) -> Network:
         input_channels=channels,
         heads=heads,
         features=tuple(min(base * 2**i, most) for i in range(stages)),
-        kernel_sizes=_triples(settings["conv_kernel_sizes"], stages),
-        strides=_triples(settings["pool_op_kernel_sizes"], stages),
+        kernel_sizes=_triples(settings["conv_kernel_sizes"], stages, dimensions),
+        strides=_triples(settings["pool_op_kernel_sizes"], stages, dimensions),
         encoder_blocks=tuple(blocks),
         decoder_convs=_per_stage(settings["n_conv_per_stage_decoder"], stages - 1),
         conv_bias=True,
         norm_eps=1e-5,
         negative_slope=0.01,
+        dimensions=dimensions,
     )
 
 
@@ -230,8 +235,6 @@ def _refuse_unsupported(plans: Json, settings: Json) -> None:
         found = source.get(key, supported[0])
         if found not in supported:
             raise TrainingError(f"{key} {found} is not supported, only {', '.join(supported)}")
-    if len(settings["patch_size"]) != 3:
-        raise TrainingError("2D configurations are not supported, only 3d_fullres and 3d_lowres")
 
 
 def _previous_stage(settings: Json, foreground: tuple[int, ...]) -> PreviousStage | None:
@@ -315,11 +318,15 @@ def _per_stage(value: Any, stages: int) -> tuple[Any, ...]:
     return tuple(entries)
 
 
-def _triples(value: Any, stages: int) -> tuple[tuple[int, int, int], ...]:
-    return tuple(_triple([e] * 3 if isinstance(e, int) else e) for e in _per_stage(value, stages))
+def _triples(value: Any, stages: int, dimensions: int) -> tuple[tuple[int, int, int], ...]:
+    return tuple(
+        _triple([e] * dimensions if isinstance(e, int) else e, dimensions)
+        for e in _per_stage(value, stages)
+    )
 
 
-def _triple(value: Any) -> Any:
-    if len(value) != 3:
-        raise TrainingError(f"expected three values, found {value}")
-    return tuple(value)
+def _triple(value: Any, dimensions: int = 3, across: int | None = 1) -> Any:
+    """Three values, of a 2D configuration two and before them that ``across`` sections."""
+    if len(value) != dimensions or dimensions not in (2, 3):
+        raise TrainingError(f"expected {_COUNTS[dimensions == 2]} values, found {value}")
+    return (across, *value) if dimensions == 2 else tuple(value)

@@ -188,10 +188,11 @@ def stream_buffers(
 
     ``probabilities``: labels are made of them. A crop to what is not zero can only make it less.
     """
-    plane = resampled_shape(shape, spacing, config.spacing)[1:]
-    ratio = config.spacing[0] / spacing[0]
+    target = config.spacing_on(spacing)
+    plane = resampled_shape(shape, spacing, target)[1:]
+    ratio = target[0] / spacing[0]
     counts, filtered = (config.network.input_channels, heads), config.lesion_filter is not None
-    axis = separated_axis(spacing, config.spacing, config.resample_data.force_separate_z)
+    axis = separated_axis(spacing, target, config.resample_data.force_separate_z)
     at_once = None if has_slabs(axis) else _whole_input(shape, spacing, config, _FLOAT)
     classes = len(config.labels) if probabilities else 0
     return StreamBuffers(
@@ -210,8 +211,9 @@ def whole_buffers(
 def _whole_input(
     shape: Sequence[int], spacing: Sequence[float], config: ModelConfig, resampled: int
 ) -> WholeInput:
-    grid = tuple(max(n, 1) for n in resampled_shape(shape, spacing, config.spacing))
-    axis = separated_axis(spacing, config.spacing, config.resample_data.force_separate_z) or 0
+    target = config.spacing_on(spacing)
+    grid = tuple(max(n, 1) for n in resampled_shape(shape, spacing, target))
+    axis = separated_axis(spacing, target, config.resample_data.force_separate_z) or 0
     like_torch = config.resample_data.function == "torch"
     return WholeInput(
         config.network.input_channels, grid, tuple(shape), axis, like_torch, resampled

@@ -25,8 +25,16 @@ PLAIN = replace(
     decoder_convs=(2, 1),
     heads=3,
 )
+FLAT = replace(
+    PLAIN,
+    kernel_sizes=(ONES, (1, 3, 3), (1, 3, 3)),
+    strides=(ONES, (1, 2, 2), (1, 2, 2)),
+    dimensions=2,
+)
 NETWORKS = {
     "plain": PLAIN,
+    "two dimensions": FLAT,
+    "two dimensions, residual": replace(FLAT, name="ResidualEncoderUNet"),
     "without biases": replace(PLAIN, conv_bias=False),
     "two channels": replace(PLAIN, input_channels=2, kernel_sizes=(THREES,) * 3),
     "residual": replace(PLAIN, name="ResidualEncoderUNet"),
@@ -39,7 +47,8 @@ NETWORKS = {
 
 def windows(config: Network, count: int) -> Tensor:
     generator = torch.Generator().manual_seed(1)
-    return torch.randn((count, config.input_channels, 12, 16, 16), generator=generator)
+    depth = 1 if config.dimensions == 2 else 12
+    return torch.randn((count, config.input_channels, depth, 16, 16), generator=generator)
 
 
 @pytest.mark.usefixtures("two_threads")

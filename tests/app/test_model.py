@@ -230,6 +230,9 @@ PER_STAGE = "kernel_sizes, strides, encoder_blocks have one entry per stage"
 CT_RULE = "CTNormalization has mean, std, percentile_00_5, percentile_99_5"
 FILES = "members name files in the model's own folder"
 BROKEN_RULES: list[tuple[str, Any, str]] = [
+    ("spacing/0", None, "spacing has no value across sections, null, for a network of two dim"),
+    ("network/dimensions", 2, "spacing has no value across sections, null, for a network of two"),
+    ("network/dimensions", 1, "network.dimensions is 3, or 2 where patch_size, kernel_sizes, st"),
     ("network/features/0", 10**9, "network.features are from 1 to 16384"),
     ("network/encoder_blocks/0", 10**9, "network.encoder_blocks are from 1 to 64"),
     ("network/features", [8] * 10**5, "network.features has 1 to 16 stages"),

@@ -184,3 +184,21 @@ def test_the_biases_that_are_dropped_did_nothing(config: Network) -> None:
     expected = network(x)
     assert sum(p.numel() for p in lean.parameters()) < sum(p.numel() for p in network.parameters())
     torch.testing.assert_close(lean(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_two_dimensions_are_torchs_own() -> None:
+    """With so many channels torch rounds otherwise in three: bit by bit those of two."""
+    flat = replace(
+        NETWORK, features=(32, 64), kernel_sizes=((1, 3, 3),) * 2, strides=(ONES, (1, 2, 2))
+    )
+    network = with_weights(replace(flat, dimensions=2))
+    x = torch.randn((2, 32, 64, 64), generator=torch.Generator().manual_seed(0))
+    conv = network.encoder.stages[1][0].convs[0].conv  # type: ignore[index, union-attr]
+    weight, bias = conv.weight[:, :, 0], conv.bias  # type: ignore[union-attr, index]
+    expected = F.conv2d(x, weight, bias, stride=2, padding=1)  # type: ignore[arg-type]
+    assert torch.equal(conv(x[:, :, None])[:, :, 0], expected)  # type: ignore[operator]
+    up = network.decoder.transpconvs[0]  # type: ignore[union-attr, index]
+    y, out = torch.randn((2, 64, 9, 9)), torch.empty((2, 32, 1, 18, 18))
+    up(y[:, :, None], out)  # type: ignore[operator]
+    weight = up.weight[:, :, 0]  # type: ignore[union-attr, index]
+    assert torch.equal(out[:, :, 0], F.conv_transpose2d(y, weight, up.bias, 2))  # type: ignore[arg-type, union-attr]

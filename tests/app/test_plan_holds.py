@@ -121,7 +121,8 @@ def peak_and_plan(
     assert not plan.on_host
     beside = plan.buffers.beside_network(plan.sections) + plan.windows * plan.needs.window
     foreseen = max(beside, plan.buffers.without_network(plan.sections))
-    spacing = zip(scan[0].voxels.shape, scan[0].spacing_zyx, config.spacing, strict=True)
+    target = config.spacing_on(scan[0].spacing_zyx)
+    spacing = zip(scan[0].voxels.shape, scan[0].spacing_zyx, target, strict=True)
     _, *plane = (round(n * s / t) for n, s, t in spacing)
     row = window_count((1, *plane), config.patch_size, 1.0) * len(config.members)
 
@@ -161,8 +162,11 @@ SMALL = small()
 PAIR = SMALL.members * 2
 FOURTEEN: dict[str, Any] = {"labels": ("organ",) * 14, "network": replace(NETWORK, heads=14)}
 MASKED = (Normalization("ZScoreNormalization", True),)
+FLAT = replace(NETWORK, kernel_sizes=((1, 3, 3),) * 2, strides=((1, 1, 1), (1, 2, 2)), dimensions=2)
+SECTIONS = small(network=FLAT, spacing=(None, 1.5, 1.5), patch_size=(1, 64, 64))
 VARIANTS: dict[str, ModelConfig] = {
     "two classes": SMALL,
+    "two dimensions": SECTIONS,
     "lesion filter": small(lesion_filter=LesionFilter(0.1, 0.5, "")),
     "many classes": small(**FOURTEEN),
     "regions": small(labels=("a", "b"), region_values=(1, 2)),

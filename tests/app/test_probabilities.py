@@ -44,7 +44,7 @@ def expected(predictor: Predictor, scan: Path) -> NDArray[Any]:
     """Every voxel of the crop interpolated from all logits, then softmax or sigmoid."""
     logits, prepared = predictor.logits_on_grid([read_image(scan)])
     config, grid = predictor.config, prepared.grid
-    axis = separated_axis(config.spacing, grid.spacing, None)
+    axis = separated_axis(config.spacing_on(grid.spacing), grid.spacing, None)
     taps = [
         (nearest_taps if i == axis else linear_taps)(n, m)
         for i, (n, m) in enumerate(zip(logits.shape[1:], grid.cropped_shape, strict=True))

@@ -32,6 +32,7 @@ def copy(x: Tensor) -> Tensor:
         (128, 64, 1.0, [0, 64]),
         (164, 64, 0.7, [0, 33, 67, 100]),
         (1, 1, 0.5, [0]),
+        (3, 1, 0.5, [0, 1, 2]),  # a patch of one section
     ],
 )
 def test_window_starts(size: int, patch: int, step_size: float, starts: list[int]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.model import ModelConfig, Normalization, Resampling
-from tests.nnunet_models import CT_PROPERTIES, Json, dataset, plans
+from tests.nnunet_models import CT_PROPERTIES, Json, dataset, flat, plans
 from tests.training.trained_folder import NETWORK, put
 from training.errors import TrainingError
 from training.plans import label_heads, model_config, resolve_configuration
@@ -54,6 +54,17 @@ def test_everything_is_taken_over(tmp_path: Path) -> None:
         reader="SimpleITKIO",
     )
     assert all(type(s) is float for s in config.spacing)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_two_dimensions_are_three_of_which_one_is_a_section(legacy: bool, tmp_path: Path) -> None:
+    config = read(tmp_path, flat(plans((3.0, 1.5, 1.25), legacy=legacy)))
+    assert config.spacing == (None, 1.5, 1.25)
+    assert config.patch_size == (1, 32, 32)
+    assert config.mirror_axes == (1, 2)
+    assert config.network.dimensions == 2
+    assert config.network.kernel_sizes[2] == (1, 3, 3)
+    assert config.network.strides == ((1, 1, 1), (1, 2, 2), (1, 2, 2))
 
 
 OLD = {"features": (6, 12, 16), "decoder_convs": (2, 2)}

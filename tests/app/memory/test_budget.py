@@ -34,7 +34,8 @@ from app.predict import Options, Predictor
 from tests.app.at_work import ignore, image, listener, predictor
 from tests.app.conftest import names
 from tests.app.published import DKFZ, HUANG
-from tests.app.small_model import CONFIG, write_model
+from tests.app.small_model import SPACING as GRID
+from tests.app.small_model import write_model
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SPACING = (2.5, 0.75, 0.75)
@@ -168,7 +169,7 @@ def test_the_gpu_is_touched_only_when_a_scan_is_ready_for_it(
     monkeypatch.setattr(preprocess, "limits", limits)  # the last look at the whole scan
     monkeypatch.setattr(on_device, "Room", touch)
     there = predictor(tmp_path, Options(CUDA, vram_budget_mib=700))
-    scan = image(tmp_path, (12, 40, 40), CONFIG.spacing)
+    scan = image(tmp_path, (12, 40, 40), GRID)
     assert not ready
     with pytest.raises(Touched):
         there.segment([scan])
@@ -244,7 +245,7 @@ def test_what_is_free_is_planned_with_and_said(
     Gpu(monkeypatch, total=2000, free=1500)
     there = predictor(tmp_path, Options(CUDA, vram_budget_mib=4096))
     monkeypatch.setattr(there, "_parts", lambda *_: None)
-    scan = image(tmp_path, (12, 40, 40), CONFIG.spacing)
+    scan = image(tmp_path, (12, 40, 40), GRID)
     said: list[str] = []
     warned: list[str] = []
     there._first([scan], None, Listener(ignore, said.append, warned.append))
