@@ -235,6 +235,10 @@ def _refuse_unsupported(plans: Json, settings: Json) -> None:
         found = source.get(key, supported[0])
         if found not in supported:
             raise TrainingError(f"{key} {found} is not supported, only {', '.join(supported)}")
+    if len(settings["patch_size"]) not in (2, 3):
+        raise TrainingError(
+            f"patch_size {settings['patch_size']} is not of two or three dimensions"
+        )
 
 
 def _previous_stage(settings: Json, foreground: tuple[int, ...]) -> PreviousStage | None:
@@ -327,6 +331,6 @@ def _triples(value: Any, stages: int, dimensions: int) -> tuple[tuple[int, int, 
 
 def _triple(value: Any, dimensions: int = 3, across: int | None = 1) -> Any:
     """Three values, of a 2D configuration two and before them that ``across`` sections."""
-    if len(value) != dimensions or dimensions not in (2, 3):
+    if len(value) != dimensions:
         raise TrainingError(f"expected {_COUNTS[dimensions == 2]} values, found {value}")
     return (across, *value) if dimensions == 2 else tuple(value)

@@ -144,6 +144,8 @@ class StreamBuffers:
 
     def _band(self, sections: int) -> int:
         """Sections that a slab needs; a scan's own ratio can be larger by rounding its length."""
+        if self.patch[0] == 1:  # of two dimensions: nothing is resampled across sections
+            return sections
         return sections + math.ceil(2.25 * self.sections_per_plane) + 2 * BAND + 5
 
 

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from app.model import Network
 from app.networks import (
     InstanceNorm,
+    SectionConv,
+    SectionUpsampling,
     build_network,
     drop_cancelled_biases,
     fold_two_class_head,
@@ -191,14 +193,13 @@ def test_two_dimensions_are_torchs_own() -> None:
     flat = replace(
         NETWORK, features=(32, 64), kernel_sizes=((1, 3, 3),) * 2, strides=(ONES, (1, 2, 2))
     )
-    network = with_weights(replace(flat, dimensions=2))
-    x = torch.randn((2, 32, 64, 64), generator=torch.Generator().manual_seed(0))
-    conv = network.encoder.stages[1][0].convs[0].conv  # type: ignore[index, union-attr]
-    weight, bias = conv.weight[:, :, 0], conv.bias  # type: ignore[union-attr, index]
-    expected = F.conv2d(x, weight, bias, stride=2, padding=1)  # type: ignore[arg-type]
-    assert torch.equal(conv(x[:, :, None])[:, :, 0], expected)  # type: ignore[operator]
-    up = network.decoder.transpconvs[0]  # type: ignore[union-attr, index]
-    y, out = torch.randn((2, 64, 9, 9)), torch.empty((2, 32, 1, 18, 18))
-    up(y[:, :, None], out)  # type: ignore[operator]
-    weight = up.weight[:, :, 0]  # type: ignore[union-attr, index]
-    assert torch.equal(out[:, :, 0], F.conv_transpose2d(y, weight, up.bias, 2))  # type: ignore[arg-type, union-attr]
+    layers = list(with_weights(replace(flat, dimensions=2)).modules())
+    conv = next(m for m in layers if isinstance(m, SectionConv) and m.out_channels == 64)
+    up = next(m for m in layers if isinstance(m, SectionUpsampling))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((2, 32, 64, 64), generator=generator)
+    expected = F.conv2d(x, conv.weight[:, :, 0], conv.bias, stride=2, padding=1)
+    assert torch.equal(conv(x[:, :, None])[:, :, 0], expected)
+    y, out = torch.randn((2, 64, 9, 9), generator=generator), torch.empty((2, 32, 1, 18, 18))
+    up(y[:, :, None], out)
+    assert torch.equal(out[:, :, 0], F.conv_transpose2d(y, up.weight[:, :, 0], up.bias, 2))

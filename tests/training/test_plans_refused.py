@@ -78,8 +78,8 @@ def test_dataset_lacks_a_key(key: str, tmp_path: Path) -> None:
 
 # path, value, what the message says was found, and what it says is supported
 REFUSED: list[tuple[str, Any, str, str]] = [
-    (f"{BASE}/patch_size", [32, 32], "conv_op is not supported", "torch.nn.modules.conv.Conv2d"),
-    (f"{BASE}/patch_size", [32], "conv_op is not supported", "torch.nn.modules.conv.Conv1d"),
+    (f"{BASE}/patch_size", [32, 32], "expected two values", "found [3.0, 1.5, 1.5]"),
+    (f"{BASE}/patch_size", [32], "patch_size [32] is not", "of two or three dimensions"),
     *(
         ("image_reader_writer", reader, f"image_reader_writer {reader} is", "only SimpleITKIO, Nib")
         for reader in ("NaturalImage2DIO", "Tiff3DIO")
