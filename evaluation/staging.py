@@ -3,22 +3,27 @@
 Both are outside of what is timed.
 """
 
+import contextlib
 import errno
 import fnmatch
 import glob
 import json
+import math
 import os
 import shutil
 import stat
+import time
 import uuid
 from pathlib import Path
 
 import numpy as np
 
+from evaluation.apart import Apart, CallFailed
 from evaluation.cases import Case
 from evaluation.contracts import Contract
+from evaluation.disk import check_disk
 from evaluation.errors import EvaluationError
-from evaluation.runners import short_line
+from evaluation.runners import InfrastructureError, short_line
 from evaluation.states import State
 from evaluation.volumes import Volume, naming, read
 from volumes import metaimage, nifti
@@ -27,6 +32,9 @@ from volumes.files import replacing
 from volumes.grid import Grid, grid_difference
 
 SHOWN = 3  # names in a message
+WIDEST_VOXEL, HEADER_BYTES = 16, 2**20  # of a mask
+COPY_S = 600.0  # for one
+CHUNK = 2**20
 
 
 def stage(case: Case, work: Path, contract: Contract) -> None:
@@ -69,23 +77,34 @@ def _stage_sockets(case: Case, inputs: Path, contract: Contract) -> None:
     (inputs / "inputs.json").write_text(json.dumps(told, indent=2) + "\n")
 
 
+def most_bytes(case: Case) -> int:
+    """Return the most that a mask of this case may take: all of it in NIfTI's widest type."""
+    return WIDEST_VOXEL * math.prod(case.grid.shape_zyx) + HEADER_BYTES
+
+
 def collect(case: Case, outputs: Path, mask: Path, contract: Contract) -> tuple[State, str]:
     """Take the mask out of outputs/, as .nii.gz; return ok, no_output or bad_output, and one line.
 
     A submission may leave links or pipes where the mask should be: none is followed. What is taken
-    has our owner and mode, and is on the disk before anything is said of it.
+    has our owner and mode, and is on the disk before anything is said of it. Raises
+    InfrastructureError where there is no room for it.
     """
     converted = contract.mask.endswith(".mha")
-    taken = outputs.with_name(f"{mask.name}.mha") if converted else mask
+    taken = mask.with_name(f"{mask.name}.mha") if converted else mask
     try:
         source, remark = _find(case, outputs, contract)
-        _copy(source, taken, f"{source.name} in {_shown(source.parent, outputs)}")
+        shown = f"{source.name} in {_shown(source.parent, outputs)}"
+        if not _copy(source, taken, short_line(shown), most_bytes(case)):
+            return State.BAD_OUTPUT, short_line(f"{shown} is larger than any mask of its scan")
+    except InfrastructureError:
+        raise
     except EvaluationError as error:
         return State.NO_OUTPUT, str(error)
     if converted:
         try:
-            _convert(taken, case, mask)
-        except (EvaluationError, VolumeError) as error:
+            with contextlib.closing(Apart()) as apart:
+                apart.call(_convert, taken, case, mask)
+        except (CallFailed, EvaluationError) as error:
             return State.BAD_OUTPUT, short_line(f"{source.name}: {error}")
         finally:
             taken.unlink()
@@ -127,9 +146,12 @@ def _shown(folder: Path, outputs: Path) -> str:
     return f"{Path('outputs') / folder.relative_to(outputs)}/"
 
 
-def _copy(source: Path, to: Path, shown: str) -> None:
-    """Copy a regular file to the disk; raises EvaluationError when it is none, or not readable."""
-    shown = short_line(shown)
+def _copy(source: Path, to: Path, shown: str, most: int) -> bool:
+    """Copy a regular file to the disk, unless it has more bytes than `most`: then return False.
+
+    Raises EvaluationError when it is no file, or not readable, InfrastructureError when there is no
+    room or the disk is too slow.
+    """
     try:
         # A pipe would block without O_NONBLOCK.
         opened = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -137,11 +159,24 @@ def _copy(source: Path, to: Path, shown: str) -> None:
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise EvaluationError(f"{shown} is not a regular file") from error
         raise EvaluationError(f"{shown} cannot be read by this user ({error.strerror})") from error
-    if not stat.S_ISREG(os.fstat(opened).st_mode):
+    facts = os.fstat(opened)
+    if not stat.S_ISREG(facts.st_mode):
         os.close(opened)
         raise EvaluationError(f"{shown} is not a regular file")
-    with os.fdopen(opened, "rb") as file, replacing(to) as part, part.open("wb") as copy:
-        shutil.copyfileobj(file, copy, 1 << 20)
+    with os.fdopen(opened, "rb") as file:
+        if facts.st_size > most:
+            return False
+        check_disk(to.parent, needed_mib=facts.st_size / 2**20)
+        deadline_s = time.monotonic() + COPY_S
+        try:
+            with replacing(to) as part, part.open("wb") as copy:
+                for _ in range(0, facts.st_size, CHUNK):
+                    copy.write(file.read(CHUNK))
+                    if time.monotonic() > deadline_s:
+                        raise InfrastructureError(f"{to}: not copied within {COPY_S:g} s")
+        except OSError as error:
+            raise InfrastructureError(f"{to}: cannot be written ({error.strerror})") from error
+    return True
 
 
 def _write_metaimage(path: Path, scan: Volume) -> None:
@@ -155,12 +190,15 @@ def _write_metaimage(path: Path, scan: Volume) -> None:
 def _convert(source: Path, case: Case, mask: Path) -> None:
     """Write a .mha as .nii.gz with the scan's header, so on its grid whatever that says of it.
 
-    Raises EvaluationError or VolumeError when the .mha is unsound. Its grid is compared before any
-    voxel is read, so a mask is never larger than its scan.
+    Raises EvaluationError when the .mha is unsound. Its grid is compared before any voxel is read,
+    so a mask is never larger than its scan.
     """
     grid = Grid.of_affine(case.grid.shape_zyx, case.grid.affine)
-    difference = grid_difference(grid, metaimage.read_header(source, strict=True).grid)
-    if difference is not None:
-        raise EvaluationError(f"not on the scan's grid: its {difference}")
-    _, voxels = metaimage.read(source, strict=True)
+    try:
+        difference = grid_difference(grid, metaimage.read_header(source, strict=True).grid)
+        if difference is not None:
+            raise EvaluationError(f"not on the scan's grid: its {difference}")
+        _, voxels = metaimage.read(source, strict=True)
+    except VolumeError as error:
+        raise EvaluationError(str(error)) from error
     nifti.write(mask, nifti.read_header(case.scans[0]), voxels.dtype, [voxels])

@@ -20,16 +20,9 @@ from evaluation.record import Record
 from evaluation.store import Store
 from volumes.files import entries, sha256
 
-ENTRY = "submission.json"
-RANKING = "ranking"  # the one folder of the results that is not a team's
+RANKING = "ranking"  # the folder of the results that `rank` writes, and no team's
 
-
-class HandedIn(Struct, frozen=True, forbid_unknown_fields=True):
-    """The file that a team handed in. While size and time stay, so does its content."""
-
-    sha256: str
-    size: int
-    mtime_ns: int
+NO_TEAM = f"no team can be called {RANKING}, as `rank` writes a folder of that name"
 
 
 class Entry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,7 +32,6 @@ class Entry(Struct, frozen=True, forbid_unknown_fields=True):
     image: str | None
     state: Literal["ok", "refused"]  # refused: it never ran
     message: str
-    handed_in: HandedIn | None = None  # None: as an earlier version wrote it
 
 
 @dataclass(frozen=True)
@@ -80,7 +72,8 @@ class Team:
 def find_teams(results: Path) -> tuple[list[Team], list[Path]]:
     """Return the teams of a results folder by name, and the folders that are no team's.
 
-    Raises EvaluationError when the folder holds no team, or a submission.json is damaged.
+    Raises EvaluationError when the folder holds no team or one called ranking, or a
+    submission.json is damaged.
     """
     if not results.is_dir():
         raise EvaluationError(f"{results}: no such folder; give the one that holds a folder a team")
@@ -90,13 +83,16 @@ def find_teams(results: Path) -> tuple[list[Team], list[Path]]:
         )
     teams, others = [], []
     for folder in sorted(path for path in results.iterdir() if path.is_dir()):
-        if folder.name == RANKING or folder.name.startswith("."):
+        if folder.name.startswith("."):
             continue
-        entry = read_entry(folder)
-        if entry is None and not (folder / "cases").is_dir():
-            others.append(folder)
-        else:
+        entry = _entry(folder / "submission.json")
+        is_team = entry is not None or (folder / "cases").is_dir()
+        if is_team and folder.name == RANKING:
+            raise EvaluationError(f"{folder}: {NO_TEAM}; rename the folder")
+        if is_team:
             teams.append(Team(folder.name, Store(folder), entry))
+        elif folder.name != RANKING:
+            others.append(folder)
     if not teams:
         raise EvaluationError(
             f"{results}: holds no team; a team is a folder with cases/, as `run --output"
@@ -120,12 +116,6 @@ def challenge_of(teams: Sequence[Team]) -> Challenge:
     return next(iter(found), None) or challenges.load(challenges.DEFAULT)
 
 
-def read_entry(folder: Path) -> Entry | None:
-    """Return what is known of the submission of a team's folder; None: nothing yet."""
+def _entry(path: Path) -> Entry | None:
     what = "what `batch` writes of a submission"
-    return json_file.read(folder / ENTRY, Entry, what, remedy="repair or remove it")
-
-
-def write_entry(folder: Path, entry: Entry) -> None:
-    """Write submission.json."""
-    json_file.write(folder / ENTRY, entry)
+    return json_file.read(path, Entry, what, remedy="repair or remove it")

@@ -1,7 +1,6 @@
 """One measured run of a submission on one case: stage it, run it, measure it, collect its mask."""
 
 import contextlib
-import os
 import signal
 import tempfile
 import time
@@ -25,15 +24,14 @@ from evaluation.gpu.curve import (
 from evaluation.gpu.devices import Gpu
 from evaluation.gpu.processes import contamination, foreign
 from evaluation.gpu.sampler import GpuLost, Sampler
+from evaluation.outputs import INTERVAL_S, excess
 from evaluation.record import Record, Usage, Vram
 from evaluation.runners import InfrastructureError, Job, Outcome, Runner
 from evaluation.scratch import remove
-from evaluation.staging import collect, stage
+from evaluation.staging import collect, most_bytes, stage
 from evaluation.states import State, of_outcome
 from volumes.files import sha256
 
-OUTPUT_INTERVAL_S = 0.2  # between two looks at how much a submission has written
-FILES = 1000  # that a submission may leave in outputs/
 TERMINATED = 128 + signal.SIGTERM
 SIGNAL_S = 1.0  # for a signal to reach every process that it was sent to
 KILLED_FOR_MEMORY = "one of its processes was killed for memory"
@@ -115,24 +113,35 @@ class MeasuredRunner:
                     self.runner.reap()
                     self._failed = False
                 self._wait_for_quiet()
-                check_disk(self.folder, mask.parent)
+                check_disk(self.folder, needed_mib=self.conditions.limits.output_mib)
+                check_disk(mask.parent, needed_mib=most_bytes(case) / 2**20)
                 timeout_s = self.conditions.timeout_s
                 outcome = self.runner.run(Job(case.name, work, timeout_s, self._watch(work)))
                 self._check_signals(outcome)
                 check_disk(self.folder, mask.parent)  # or what failed did so for want of space
                 vram, curve = self._vram(outcome)
+                state, message = self._collected(outcome, case, work / "outputs", mask)
             except (GpuLost, InfrastructureError) as error:
                 self._stop_sampling()  # the next run starts anew
                 self._failed = True
                 return Trial(State.INFRA_ERROR, str(error))
-            state, message = of_outcome(outcome, self.conditions.limits, timeout_s)
-            if state is not State.OK:
-                return Trial(state, message, outcome, vram, curve)
-            state, message = collect(case, work / "outputs", mask, contract)
-            if outcome.oom_kills:
-                message = "; ".join(filter(None, (message, KILLED_FOR_MEMORY)))
             taken = mask if state is State.OK else None
             return Trial(state, message, outcome, vram, curve, taken)
+
+    def _collected(
+        self, outcome: Outcome, case: Case, outputs: Path, mask: Path
+    ) -> tuple[State, str]:
+        """Return what a run came to, and take its mask if it has ended well."""
+        limits = self.conditions.limits
+        state, message = of_outcome(outcome, limits, self.conditions.timeout_s)
+        if state is not State.OK:
+            return state, message
+        if found := excess(outputs, limits.output_mib):  # since the last look
+            return State.BAD_OUTPUT, found
+        state, message = collect(case, outputs, mask, self.conditions.challenge.contract)
+        if outcome.oom_kills:
+            message = "; ".join(filter(None, (message, KILLED_FOR_MEMORY)))
+        return state, message
 
     def _check_signals(self, outcome: Outcome) -> None:
         """Let `tick` raise if it is not the submission's doing that it has ended."""
@@ -173,10 +182,11 @@ class MeasuredRunner:
             if self._sampler is not None:
                 self._sampler.check()
             now = time.monotonic()
-            if now - looked_s < OUTPUT_INTERVAL_S:
+            if now - looked_s < INTERVAL_S:
                 return None
             looked_s = now
-            return _excess(work / "outputs", self.conditions.limits.output_mib)
+            found = excess(work / "outputs", self.conditions.limits.output_mib)
+            return found and f"stopped: {found}"
 
         return watch
 
@@ -240,20 +250,3 @@ def _folder(parent: Path) -> Iterator[Path]:
         yield folder
     finally:
         remove(folder)
-
-
-def _excess(outputs: Path, limit_mib: int) -> str | None:
-    """Say if outputs/ has grown beyond what a submission may write."""
-    size = count = 0
-    folders = [str(outputs)]
-    while folders:
-        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                count += 1
-                if count > FILES:
-                    return f"stopped: more than {FILES} files in outputs/"
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                else:
-                    size += entry.stat(follow_symlinks=False).st_size
-    return f"stopped: more than {limit_mib} MiB in outputs/" if size > limit_mib * 2**20 else None

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from evaluation.cli import options
+from evaluation.errors import EvaluationError
 from volumes.command import say
 
 
@@ -20,7 +21,10 @@ def run(given: argparse.Namespace) -> int:
     """Evaluate the submission; return 0 when every case of it is sound."""
     from evaluation.harness import Plan, evaluate
     from evaluation.states import State
+    from evaluation.teams import NO_TEAM, RANKING
 
+    if given.output.resolve().name == RANKING:
+        raise EvaluationError(f"{given.output}: {NO_TEAM}; choose another --output")
     submission = options.submission_of(given)
     plan = Plan(
         submission=submission,

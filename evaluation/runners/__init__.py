@@ -30,8 +30,9 @@ class InputError(EvaluationError):
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """What a submission may use.
 
-    output_mib bounds what outputs/ shows, looked at five times a second; the container's own root
-    file system is bounded by the engine's storage alone. sandboxed: no network, no capabilities, no
+    output_mib bounds what outputs/ shows, and files of its disk that were removed and are open,
+    looked at five times a second and at the end; the container's own root file system is bounded by
+    the engine's storage alone. sandboxed: no network, no capabilities, no
     new privileges, no swap, inputs read-only.
     """
 

@@ -18,6 +18,7 @@ from docker.types import DeviceRequest, LogConfig, Mount
 from msgspec import structs
 
 from evaluation.contracts import Contract
+from evaluation.outputs import Nameless
 from evaluation.runners import (
     MEMORY,
     UNMEASURED,
@@ -250,10 +251,13 @@ class DockerRunner:
             folders = [Path(f"/proc/{pid}/root", folder) for folder in in_memory]
             tree = Tree(lambda: descendants(pid), folders)
         self._session = pid if tree else None
+        members = group.members if group else lambda: descendants(pid) if tree else ()
+        nameless = Nameless(members, job.work)
 
         def full_or_watched() -> str | None:
-            full = tree is not None and tree.memory_mib() > self.limits.memory_mib
-            return MEMORY if full else job.watch()
+            if tree is not None and tree.memory_mib() > self.limits.memory_mib:
+                return MEMORY
+            return nameless.excess(self.limits.output_mib) or job.watch()
 
         stopped, reading = supervise(
             replace(job, watch=full_or_watched),

@@ -12,11 +12,12 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from msgspec import structs
 
+from evaluation.outputs import Nameless
 from evaluation.runners import (
     LOG_BYTES,
     MEMORY,
@@ -172,7 +173,7 @@ class _Enclosure:
         self.group = cgroup.create(f"{GROUP_PREFIX}{owner.token().replace(':', '+')}+{self.name}")
         if self.group is not None:
             self.group.limit(limits.memory_mib, limits.pids)
-        self._limits = limits
+        self.limits = limits
         self._tree = Tree(self._members)
 
     @property
@@ -184,7 +185,7 @@ class _Enclosure:
 
     def full(self) -> bool:
         """Say whether the memory limit is passed where there is no group to enforce it."""
-        return self.group is None and self._tree.memory_mib() > self._limits.memory_mib
+        return self.group is None and self._tree.memory_mib() > self.limits.memory_mib
 
     def read(self, usage: resource.struct_rusage) -> Reading:
         """Return what was used, after the end of the first process, whose `usage` is given."""
@@ -197,6 +198,10 @@ class _Enclosure:
         peak_kib = usage.ru_maxrss if usage.ru_maxrss > ours else 0
         peak_mib = max(self._tree.peak_mib, peak_kib / 1024) or None
         return Reading(usage.ru_utime + usage.ru_stime, peak_mib)
+
+    def members(self) -> Collection[int]:
+        """Return the processes that there are at the moment."""
+        return self.group.members() if self.group else self._members()
 
     def end(self) -> None:
         """Kill what is left."""
@@ -237,9 +242,12 @@ def _watch(job: Job, pid: int, enclosure: _Enclosure, started_s: float) -> str |
     try:
         end = select.poll()
         end.register(descriptor, select.POLLIN)
+        nameless = Nameless(enclosure.members, job.work)
 
         def full_or_watched() -> str | None:
-            return MEMORY if enclosure.full() else job.watch()
+            if enclosure.full():
+                return MEMORY
+            return nameless.excess(enclosure.limits.output_mib) or job.watch()
 
         stopped, _ = supervise(
             Job(job.name, job.work, job.timeout_s, full_or_watched),

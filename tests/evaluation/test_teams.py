@@ -34,6 +34,17 @@ def test_a_folder_without_teams_is_refused(tmp_path: Path) -> None:
         find_teams(tmp_path / "a")
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_team_that_is_called_ranking_does_not_vanish(tmp_path: Path, refused: bool) -> None:
+    write_team(tmp_path, "a", [record("x")])
+    if refused:
+        write_submission(tmp_path, "ranking", "refused", "not an archive")
+    else:
+        write_team(tmp_path, "ranking", [record("x")])
+    with pytest.raises(EvaluationError, match=r"/ranking: no team can be called ranking.*; rename"):
+        find_teams(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", "3"])
 def test_a_damaged_submission_is_named(tmp_path: Path, content: str) -> None:
     write_submission(tmp_path, "a", "ok")

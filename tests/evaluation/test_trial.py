@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from evaluation import staging
 from evaluation.cases import find
 from evaluation.runners import (
     InfrastructureError,
@@ -199,7 +201,7 @@ def test_folders_nested_deeper_than_python_recurses_are_removed(
         monkeypatch.undo()
 
     try:
-        assert one_run(tmp_path, Scripted(act)).message.endswith("not asked for: d")
+        assert one_run(tmp_path, Scripted(act)).message == "more than 1000 files in outputs/"
     finally:
         subprocess.run(["rm", "-rf", "--", tmp_path / "work"], check=True)
 
@@ -211,12 +213,26 @@ WRITERS = {
     "many": Behaviour("", f"{COPY}; {COUNT.format(': > outputs/$i')}; sleep 60"),
     "deep": Behaviour("", f"{COPY}; cd outputs; {COUNT.format('mkdir d && cd d')}; sleep 60"),
     "greedy": Behaviour("", f"tail /dev/zero; {COPY}"),
+    # Neither of these two shows in a look at outputs/.
+    "nameless": Behaviour(
+        "", f"{COPY}; exec 3> outputs/x; rm outputs/x; head -c 3M /dev/zero >&3; sleep 60"
+    ),
+    "nested": Behaviour(
+        "",
+        f"{COPY}; cd outputs; d=$(printf %0250d 0); i=0; while [ $i -lt 20 ]; do mkdir $d && cd $d;"
+        " i=$((i+1)); done; head -c 3M /dev/zero > x; sleep 60",
+    ),
+    # Nothing looks while these are made.
+    "late": Behaviour("", f"{COPY}; truncate -s 1T outputs/x"),
+    "late_mask": Behaviour("", 'truncate -s 1T "$mask"'),
     "less": Behaviour("", f"{COPY}; head -c 1M /dev/zero > outputs/x; sleep 0.5"),
 }
 STOPPED = {
     "much": "stopped: more than 2 MiB in outputs/",
     "many": "stopped: more than 1000 files in outputs/",
     "deep": "stopped: more than 1000 files in outputs/",
+    "nameless": "stopped: more than 2 MiB in files that it has removed and not closed",
+    "nested": "stopped: folders nested deeper than a path is long in outputs/",
 }
 TRICKS = {
     "linked": Behaviour(
@@ -280,6 +296,32 @@ def test_who_writes_too_much_is_stopped(
         assert not engine.docker("ps", "-aq", "--filter", f"ancestor={image.id}").stdout
 
 
+@pytest.mark.parametrize("name", ["late", "late_mask"])
+def test_what_is_made_last_is_looked_at_as_well(
+    writer: tuple[Path, engine.Image | None],
+    tmp_path: Path,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("evaluation.trial.INTERVAL_S", 1000.0)
+    result, _ = run_named(tmp_path, name, *writer)
+    assert result.state is State.BAD_OUTPUT
+    assert result.message.endswith("more than 2 MiB in outputs/")
+    assert list(tmp_path.glob("*mask.nii*")) == []
+
+
+def test_a_file_that_no_mask_is_as_large_as_is_not_copied(tmp_path: Path) -> None:
+    def act(job: Job) -> None:
+        with (job.work / "outputs" / "a.nii.gz").open("wb") as mask:
+            mask.truncate(24 * 20 * 10 * 16 + 2**20 + 1)
+
+    found = one_run(tmp_path, Scripted(act))
+    assert found.state is State.BAD_OUTPUT
+    assert found.message == "a.nii.gz in outputs/ is larger than any mask of its scan"
+    assert list(tmp_path.glob("*mask.nii*")) == []
+    assert one_run(tmp_path, Scripted(write_mask)).state is State.OK
+
+
 def test_who_writes_less_is_not(writer: tuple[Path, engine.Image | None], tmp_path: Path) -> None:
     trial, mask = run_named(tmp_path, "less", *writer)
     assert (trial.state, trial.message) == (State.OK, "not asked for: x")
@@ -340,11 +382,25 @@ def test_a_mask_is_copied_without_the_rights_that_it_came_with(tmp_path: Path) -
     assert mask.stat().st_mode & 0o7111 == 0
 
 
-def test_a_full_disk_is_not_the_submissions_fault(
+@pytest.mark.parametrize("free_mib", [1, 4 * 1024])
+def test_room_for_all_that_may_be_written_is_asked_for_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_mib: int
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=free_mib * 2**20)
+    monkeypatch.setattr("evaluation.disk.shutil.disk_usage", lambda _: usage)
+    runner = Scripted(write_mask)
+    found = one_run(tmp_path, runner)
+    assert (found.state, runner.jobs) == (State.INFRA_ERROR, [])
+    assert f"{free_mib} MiB are free, less than 4608; make room" in found.message
+
+
+def test_a_disk_that_is_full_when_the_mask_is_taken_is_not_the_submissions_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
-    monkeypatch.setattr("evaluation.disk.shutil.disk_usage", lambda _: usage)
-    trial = one_run(tmp_path, Scripted(write_mask))
-    assert trial.state is State.INFRA_ERROR
-    assert "1 MiB are free" in trial.message
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(staging, "replacing", full)
+    found = one_run(tmp_path, Scripted(write_mask))
+    assert found.state is State.INFRA_ERROR
+    assert found.message.endswith("mask.nii.gz: cannot be written (No space left on device)")
