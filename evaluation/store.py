@@ -17,6 +17,8 @@ from evaluation.scoring.assess import OF_FAILED
 from evaluation.scratch import lock
 from evaluation.states import State
 
+LOCK = ".lock"
+
 
 class Store:
     """The output folder of a run; one harness at a time.
@@ -40,7 +42,7 @@ class Store:
                 f"{self.folder}: another evaluation writes there; choose another --output"
             )
 
-        with lock(self.folder / ".lock", refuse):
+        with lock(self.folder / LOCK, refuse):
             yield
 
     def mask(self, case: str) -> Path:

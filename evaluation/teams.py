@@ -20,9 +20,18 @@ from evaluation.record import Record
 from evaluation.store import Store
 from volumes.files import entries, sha256
 
+ENTRY = "submission.json"
 RANKING = "ranking"  # the folder of the results that `rank` writes, and no team's
 
 NO_TEAM = f"no team can be called {RANKING}, as `rank` writes a folder of that name"
+
+
+class HandedIn(Struct, frozen=True, forbid_unknown_fields=True):
+    """The file that a team handed in. While size and time stay, so does its content."""
+
+    sha256: str
+    size: int
+    mtime_ns: int
 
 
 class Entry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,6 +41,7 @@ class Entry(Struct, frozen=True, forbid_unknown_fields=True):
     image: str | None
     state: Literal["ok", "refused"]  # refused: it never ran
     message: str
+    handed_in: HandedIn | None = None  # None: as an earlier version wrote it
 
 
 @dataclass(frozen=True)
@@ -85,11 +95,11 @@ def find_teams(results: Path) -> tuple[list[Team], list[Path]]:
     for folder in sorted(path for path in results.iterdir() if path.is_dir()):
         if folder.name.startswith("."):
             continue
-        entry = _entry(folder / "submission.json")
-        is_team = entry is not None or (folder / "cases").is_dir()
-        if is_team and folder.name == RANKING:
+        entry = read_entry(folder)
+        has_cases = (folder / "cases").is_dir()
+        if has_cases and folder.name == RANKING:
             raise EvaluationError(f"{folder}: {NO_TEAM}; rename the folder")
-        if is_team:
+        if has_cases or entry is not None:
             teams.append(Team(folder.name, Store(folder), entry))
         elif folder.name != RANKING:
             others.append(folder)
@@ -116,6 +126,12 @@ def challenge_of(teams: Sequence[Team]) -> Challenge:
     return next(iter(found), None) or challenges.load(challenges.DEFAULT)
 
 
-def _entry(path: Path) -> Entry | None:
+def read_entry(folder: Path) -> Entry | None:
+    """Return what is known of the submission of a team's folder; None: nothing yet."""
     what = "what `batch` writes of a submission"
-    return json_file.read(path, Entry, what, remedy="repair or remove it")
+    return json_file.read(folder / ENTRY, Entry, what, remedy="repair or remove it")
+
+
+def write_entry(folder: Path, entry: Entry) -> None:
+    """Write submission.json."""
+    json_file.write(folder / ENTRY, entry)

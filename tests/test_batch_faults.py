@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from evaluation.runners.processes import with_variable
 from tests.evaluation.gpu.nvml import FakeDevice, FakeNvml, compile_library
 from tests.small_batch import PRELOAD, SmallBatch, tables
 from tests.submissions import BEHAVIOURS, Behaviour
+from volumes.files import sha256
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +62,59 @@ def test_without_any_set_up_all_is_measured_scored_and_tabulated(
     assert [row["dsc"] for row in found["one"]] == ["1.0"] * 3
     assert [row["status"] for row in found["two"]] == ["nonzero_exit"] * 3
     assert "| two | 3 | 0 | 3 | 0 | 3 nonzero_exit |" in batch.log()
+
+
+ODD = ("Team Ünïcode", "myteam (1)", "team_", "-team", "a___b", "team+1", "ranking")
+
+
+def test_a_name_that_no_image_can_have_is_its_own_teams_refusal(batch: SmallBatch) -> None:
+    for name in (*ODD, "good", "a--b", "x__y_1"):
+        batch.add_folder(name, GOOD)
+    batch.write_cases(1)
+    done = batch.start("--slots", 1, "--scorers", 1)
+    assert batch.code(done) == 1
+    log = batch.log()
+    assert "Traceback" not in log
+    for name in ODD[:-1]:
+        said = f"refused  {name.lower()}: {ascii(name.lower())[1:-1]} cannot be an image's name"
+        assert said in log
+    assert "refused  ranking: a team cannot be called ranking" in log
+    found = {name for name, one in batch.records().items() if one["state"] == "ok"}
+    assert found == {"good/case0", "a--b/case0", "x__y_1/case0"}
+    verdict = json.loads((batch.output / "team_" / "submission.json").read_text())
+    assert verdict["state"] == "refused"
+
+
+def test_another_archive_of_a_team_is_evaluated_anew_and_the_earlier_results_are_kept(
+    batch: SmallBatch,
+) -> None:
+    for name in ("one", "two"):
+        batch.add_folder(name, BEHAVIOURS["exit3"])
+    batch.write_cases(1)
+    command = ("--slots", 1, "--scorers", 1)
+    assert batch.code(batch.start(*command)) == 0, batch.log()
+    first = batch.records()
+    assert first["one/case0"]["environment"]["archive_sha256"] == sha256(
+        batch.submissions / "one.tar.gz"
+    )
+
+    shutil.rmtree(batch.folder / "sources" / "one")
+    batch.add_folder("one", GOOD)
+    os.utime(batch.submissions / "two.tar.gz")  # copied again, but the same
+    assert batch.code(batch.start(*command)) == 0, batch.log()
+    kept = batch.output / ".superseded" / "one-1"
+    said = f"one is evaluated anew (another archive than before); earlier results are in {kept}"
+    assert said in batch.log()
+    after = batch.records()
+    assert (after["one/case0"]["state"], after["two/case0"]) == ("ok", first["two/case0"])
+    assert json.loads((kept / "cases" / "case0.json").read_text()) == first["one/case0"]
+
+    assert batch.code(batch.start(*command, "--again", "two")) == 0, batch.log()
+    again = batch.records()
+    assert again["one/case0"] == after["one/case0"]
+    assert again["two/case0"]["started"] > first["two/case0"]["started"]
+    assert batch.code(batch.start(*command, "--again", "nobody")) == 1
+    assert "error: --again nobody: no such team; there are one, two" in batch.log()
 
 
 def test_a_worker_killed_in_a_timed_run_loses_that_run_alone(batch: SmallBatch) -> None:

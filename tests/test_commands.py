@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -303,3 +304,31 @@ def test_a_full_disk_leaves_the_old_file_whole(
     assert "File too large" in line
     assert names(tmp_path) == before
     assert writer == "export" or old.read_bytes() == b"old"
+
+
+def test_a_fault_of_the_program_is_a_line_and_in_development_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text("{}")
+    words = [sys.executable, "-m", "training.card", str(tmp_path)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"error: KeyError: 'model' \(card\.py:\d+\)", one_line(done.stderr.decode())
+    )
+    words.insert(1, "-X")
+    words.insert(2, "dev")
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert b"Traceback" in done.stderr
+
+
+def test_what_a_library_warns_of_is_a_line(tmp_path: Path) -> None:
+    script = tmp_path / "flare-test"  # prepared as our commands are, by its name
+    script.write_text(
+        "import warnings; from volumes import command\n"
+        "command.prepare()\n"
+        "warnings.warn('a\\nb\\x1b', stacklevel=1)\n"
+    )
+    words = [sys.executable, str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, env=environment, capture_output=True, check=True)
+    assert done.stderr.decode() == "warning: a b\N{REPLACEMENT CHARACTER}\n"

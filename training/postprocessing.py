@@ -44,7 +44,7 @@ def postprocessing_of(
         return read_postprocessing(found[folders[0] / same]), []
     return None, [
         f"{file}: is nnU-Net's postprocessing of other members than those exported, and left out; "
-        f"--postprocessing {file} does it, --postprocessing {NONE} silences this"
+        f"take it with --postprocessing FILE, or say {NONE} there"
         for file in found.values()
         if read_postprocessing(file) is not None
     ]
@@ -58,7 +58,7 @@ def read_postprocessing(file: Path) -> Postprocessing | None:
             raise TrainingError(f"{file}: asks for more than {_KEEP_LARGEST}; {_REMEDY}")
         groups = [_group(**given) for _, given in zip(functions, arguments, strict=True)]
     except (AttributeError, TypeError, ValueError) as error:
-        raise TrainingError(f"{file}: is not nnU-Net's ({error}); {_REMEDY}") from None
+        raise TrainingError(f"{file}: is not nnU-Net's ({error!s:.80}); {_REMEDY}") from None
     source = f"{file.resolve().parent.name}/{file.name}"
     return Postprocessing(tuple(groups), source) if groups else None
 
@@ -67,9 +67,12 @@ def _group(labels_or_regions: Any, background_label: int = 0) -> tuple[int, ...]
     """The labels that are taken together: of a label, a region, or a list of these."""
     if background_label != 0:
         raise ValueError(f"background_label is {background_label}, expected 0")
-    if isinstance(labels_or_regions, (list, tuple)):
-        return tuple(dict.fromkeys(v for each in labels_or_regions for v in _group(each)))
-    return (int(labels_or_regions),)
+    values = [v for each in _listed(labels_or_regions) for v in _listed(each)]
+    return tuple(dict.fromkeys(int(v) for v in values))
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else [value]
 
 
 def _from_json(file: Path) -> tuple[Any, Any]:

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +44,9 @@ def prepare(heeded: signal.Signals | None = None) -> None:
         if getattr(sys, name) is None:  # else the next file gets its number, and is printed into
             setattr(sys, name, Path(os.devnull).open("r+"))  # noqa: SIM115
     sys.stdout, sys.stderr = _Output(sys.stdout), _Output(sys.stderr)
-    sys.excepthook = _last_words
+    if not sys.flags.dev_mode:
+        sys.excepthook = _last_words
+        warnings.showwarning = _warn_of_library
     if heeded is not None:
         signal.signal(heeded, _terminate)
         _end_soon_after(heeded)
@@ -52,8 +55,8 @@ def prepare(heeded: signal.Signals | None = None) -> None:
 def exit_code(do: Callable[[], int | None], interrupted: str = "") -> int:
     """Do what a command line asks for; what goes wrong becomes one line, and 1, 130 or 143.
 
-    interrupted: what to say of an interrupt besides. With `python -X dev` a fault of the program
-    is raised.
+    interrupted: what to say of an interrupt besides. With `python -X dev` what is not a user's to
+    mend is raised.
     """
     try:
         return do() or 0
@@ -62,7 +65,7 @@ def exit_code(do: Callable[[], int | None], interrupted: str = "") -> int:
     except Exception as error:
         if terminated := _is_ending():
             return _interrupted(terminated, interrupted)
-        if sys.flags.dev_mode:
+        if sys.flags.dev_mode and not isinstance(error, UserError):
             raise
         return fail(error)
 
@@ -118,10 +121,15 @@ def _last_words(
     ended = error if isinstance(error, KeyboardInterrupt) else _is_ending()
     if ended:
         os._exit(_interrupted(ended, ""))
-    if sys.flags.dev_mode or not isinstance(error, Exception):
-        sys.__excepthook__(kind, error, trace)
-    else:
+    if isinstance(error, Exception):
         fail(error)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def _warn_of_library(message: Warning | str, *_: Any, **__: Any) -> None:
+    """For `warnings.showwarning`."""
+    warn(str(message))
 
 
 def _terminate(number: int, frame: object) -> NoReturn:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -12,6 +12,7 @@ from evaluation.batch.board import Board
 from evaluation.batch.cluster import Cluster
 from evaluation.batch.dispatch import Dispatch
 from evaluation.batch.messages import Entrant
+from evaluation.batch.resubmission import keep_verdict, set_aside
 from evaluation.cases import Case
 from evaluation.record import Record
 from evaluation.scratch import remove
@@ -41,19 +42,27 @@ def evaluate(
     cases: Sequence[Case],
     connect: Callable[[], contextlib.AbstractContextManager[Cluster]],
     patience_s: float,
+    again: Collection[str],
     out: TextIO,
 ) -> BatchOutcome:
     """Do what is left of a batch; progress goes to `out`, the rest into the teams' folders.
 
     connect: gives the workers, once it is known that there is something for them. patience_s: for
-    a worker to be there. Raises EvaluationError when it cannot start, or the scheduler is gone for
-    good; what was measured is kept, and the next call goes on with it.
+    a worker to be there. again: teams that are evaluated anew. Raises EvaluationError when it
+    cannot start, or the scheduler is gone for good; what was measured is kept, and the next call
+    goes on with it.
     """
     stores = {team.name: Store(team.folder) for team in teams}
     with contextlib.ExitStack() as held:
         for store in stores.values():
             held.enter_context(store.locked())
+        for line in set_aside(teams, again):
+            print(one_line(f"notice   {line}"), file=out, flush=True)
         board = Board(*survey.left(teams, cases), overlap=teams[0].overlap)
+        for team in teams:
+            if team.fault:
+                board.refused[team.name] = team.fault
+                keep_verdict(team, None, team.fault)
         try:
             if not board.is_over:
                 with connect() as cluster:

@@ -5,13 +5,15 @@ from pathlib import Path
 
 from evaluation.conditions import Conditions
 from evaluation.record import Record
+from evaluation.teams import HandedIn
 
 
 @dataclass(frozen=True)
 class Entrant:
     """One team's submission; folder: where its results go. Both are the same path on every machine.
 
-    image_mib: how large an image may be. overlap: whether scoring, loading and removing images may
+    handed_in: what the archive is. image_mib: how large an image may be. fault: why it cannot even
+    be looked at. overlap: whether scoring, loading and removing images may
     go on beside timed runs of the same machine.
     """
 
@@ -20,6 +22,8 @@ class Entrant:
     folder: Path
     conditions: Conditions
     image_mib: int
+    handed_in: HandedIn | None = None
+    fault: str = ""
     overlap: bool = False
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from distributed import Worker, WorkerPlugin
 
-from evaluation import harness, host, json_file, settings
+from evaluation import harness, host, settings
 from evaluation.apart import Apart, CallFailed
 from evaluation.batch import archives
 from evaluation.batch.machine import Machine
 from evaluation.batch.messages import Answer, Done, Entrant, Failed, Lost, Refused
+from evaluation.batch.resubmission import keep_verdict
 from evaluation.cases import Case
 from evaluation.disk import check_disk
 from evaluation.errors import EvaluationError
@@ -21,7 +22,6 @@ from evaluation.runners import InputError
 from evaluation.scratch import lock
 from evaluation.states import State
 from evaluation.store import Store
-from evaluation.teams import Entry
 from evaluation.trial import MeasuredRunner
 
 
@@ -154,7 +154,7 @@ class Slot(WorkerPlugin):
                 archives.runner(self._machine(team), team, self.gpu, self._check)
             )
         except InputError as error:
-            _keep_verdict(team, None, str(error))
+            keep_verdict(team, None, str(error))
             raise _NotAccepted(error) from error
         described = runner.describe()
         gpu = "each worker's own" if self.gpu else None
@@ -164,10 +164,12 @@ class Slot(WorkerPlugin):
         except EvaluationError as error:
             raise _NotAccepted(error) from error
         settings.save(store, made_with)
-        _keep_verdict(team, str(described["image"]), "")
+        keep_verdict(team, str(described["image"]), "")
         measured = MeasuredRunner(runner, team.conditions, folder, self.gpu, self._check)
         held.enter_context(measured)
-        environment = described | {"gpu": self.gpu and vars(self.gpu)} | host.facts()
+        archive = team.handed_in.sha256 if team.handed_in else None
+        environment = described | {"archive_sha256": archive, "gpu": self.gpu and vars(self.gpu)}
+        environment |= host.facts()
         return _Ready(team, measured, environment, held.pop_all())
 
     def _leave(self) -> None:
@@ -182,8 +184,3 @@ class Slot(WorkerPlugin):
     def _check(self) -> None:
         if self._stopping.is_set():
             raise Stopped("stopped")
-
-
-def _keep_verdict(team: Entrant, image: str | None, message: str) -> None:
-    verdict = Entry(str(team.archive), image, "refused" if image is None else "ok", message)
-    json_file.write(team.folder / "submission.json", verdict)

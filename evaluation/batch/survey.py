@@ -1,6 +1,7 @@
 """What there is to do: the archives of a folder, and what an earlier batch has done of each."""
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from msgspec.structs import replace
 
 from evaluation import harness, settings
 from evaluation.batch.messages import Entrant
+from evaluation.batch.resubmission import handed_in
 from evaluation.cases import Case
 from evaluation.conditions import Conditions
 from evaluation.errors import EvaluationError
@@ -17,10 +19,12 @@ from evaluation.scoring.assess import reference_of
 from evaluation.scoring.rules import ScoringRules
 from evaluation.states import State
 from evaluation.store import Store
-from evaluation.teams import NO_TEAM, RANKING
+from evaluation.teams import RANKING
 from volumes.files import entries, sha256
 
 SUFFIX = ".tar.gz"
+# What an engine takes: https://github.com/distribution/reference, one path component.
+IMAGE_NAME = re.compile(r"[a-z0-9]+(?:(?:_|__|-+)[a-z0-9]+)*")
 
 
 def entrants(
@@ -28,7 +32,7 @@ def entrants(
 ) -> list[Entrant]:
     """Return the submissions of a folder, by name; each has a folder of its own in `output`.
 
-    Raises EvaluationError when there are none, two of one name, or one called ranking.
+    Raises EvaluationError when there are none, or two of one name.
     """
     if not folder.is_dir():
         raise EvaluationError(f"{folder}: no such folder")
@@ -37,18 +41,36 @@ def entrants(
         if archive.name[0] == ".":
             continue
         name = team_of(archive)
-        if name == RANKING:
-            raise EvaluationError(f"{archive}: {NO_TEAM}; rename the archive, and its image")
         if name in teams:
             raise EvaluationError(
                 f"{folder}: {teams[name].archive.name} and {archive.name} are both team {name};"
                 " rename one, and its image"
             )
         results = (output / name).resolve()
-        teams[name] = Entrant(name, archive, results, conditions, image_mib, overlap)
+        teams[name] = Entrant(
+            name,
+            archive,
+            results,
+            conditions,
+            image_mib,
+            handed_in=handed_in(archive, results),
+            fault=_fault(name),
+            overlap=overlap,
+        )
     if not teams:
         raise EvaluationError(f"{folder}: holds no {SUFFIX} file")
     return list(teams.values())
+
+
+def _fault(name: str) -> str:
+    if name == RANKING:
+        return f"a team cannot be called {RANKING}, as the folder of the ranking is; rename it"
+    if not IMAGE_NAME.fullmatch(name):
+        return (
+            f"{ascii(name)[1:-1]} cannot be an image's name; rename archive and image, with a to z,"
+            " 0 to 9, and single _ or - between them"
+        )
+    return ""
 
 
 def left(
@@ -62,7 +84,7 @@ def left(
     run: dict[str, list[str]] = {team.name: [] for team in teams}
     unscored: dict[str, list[str]] = {team.name: [] for team in teams}
     wanted: dict[tuple[Path, ScoringRules], None] = {}
-    for team in teams:
+    for team in (team for team in teams if not team.fault):
         store = Store(team.folder)
         _check_settings(store, team.conditions)
         for case in cases:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overlap",
         action="store_true",
         help="score, load and remove images also beside timed runs of the same machine",
+    )
+    parser.add_argument(
+        "--again",
+        nargs="+",
+        default=(),
+        metavar="TEAM",
+        help="evaluate these anew; so is a team whose archive is another one. Earlier results are"
+        " kept aside",
     )
     parser.add_argument(
         "--wait",
@@ -76,7 +85,8 @@ def run(given: argparse.Namespace) -> int:
     for case in cases:
         for remark in case.remarks:
             say(f"notice   {remark}")
-    outcome = evaluate(teams, cases, lambda: _connect(given), given.wait, sys.stdout)
+    connect = functools.partial(_connect, given)
+    outcome = evaluate(teams, cases, connect, given.wait, given.again, sys.stdout)
     print(f"\n{summary(teams, len(cases), outcome)}")
     say(f"results  {given.output}")
     return 1 if outcome.refused or outcome.missing else 0

@@ -74,6 +74,7 @@ def run(given: argparse.Namespace) -> int:
     output = given.output or given.results / RANKING
     report = tables.markdown(ranking)
     write_whole(output / "ranking.md", report)
+    write_whole(output / "ranking.tex", tables.latex(ranking))
     write_csv(output / "ranking.csv", tables.rows(ranking))
     write_csv(output / "challenger.csv", tables.challenger_rows(outcomes, challenge.ranking))
     write_ranking(output / "ranking.json", ranking)

@@ -11,8 +11,8 @@ from evaluation.ranking.ranking import ranked_values
 from evaluation.ranking.ranking_file import RankedTeam, Ranking
 from evaluation.ranking.rules import RankingRules
 from evaluation.ranking.stability import interval
+from evaluation.tables import markup
 from evaluation.tables.markup import Table
-from evaluation.tables.markup import markdown as table_as_markdown
 
 METHOD = (
     "Score: the weighted mean over the metrics of a team's ranks, smaller is better."
@@ -47,14 +47,23 @@ def markdown(ranking: Ranking) -> str:
         f"{counted(len(ranking.teams), 'team')}, {counted(len(ranking.cases), 'case')}, scored by"
         f" {ranking.scoring}, ranked by {profile.name}: {profile.method} of {weights}."
     )
+    numbered = [markup.markdown(table, number) for number, table in enumerate(_all(ranking), 1)]
+    return "\n".join(["# Ranking", "", f"{head}\n", *numbered])
+
+
+def latex(ranking: Ranking) -> str:
+    """Return the tables of `markdown` in LaTeX, with the packages booktabs and longtable."""
+    return "\n".join([markup.LATEX_HEAD, *map(markup.latex, _all(ranking))])
+
+
+def _all(ranking: Ranking) -> list[Table]:
     tables = [_places(ranking), _means(ranking), _stability(ranking), _significance(ranking)]
     if ranking.unranked:
         lines = tuple((team.name, team.reason) for team in ranking.unranked)
         tables.append(Table("Teams without a place.", ("Team", "Reason"), lines))
     if ranking.excluded:
         tables.append(_excluded(ranking))
-    numbered = [table_as_markdown(table, number) for number, table in enumerate(tables, 1)]
-    return "\n".join(["# Ranking", "", f"{head}\n", *numbered])
+    return tables
 
 
 def rows(ranking: Ranking) -> list[dict[str, object]]:

@@ -95,7 +95,7 @@ def _accuracy(
 ) -> Accuracy:
     prediction = predicted_zyx == rules.lesion_label
     reference = expected.voxels_zyx == rules.lesion_label
-    found = detect(prediction, reference, expected.grid.spacing_zyx)
+    found = detect(prediction, reference, expected.grid.spacing_zyx, rules.connectivity)
     voxel_ml = expected.grid.voxel_ml
     return Accuracy(
         dsc=scores.dsc,

@@ -1,8 +1,8 @@
 """Lesion-wise detection: which lesions were found, and which predicted ones are none.
 
 A lesion is a connected component of the reference mask, a predicted lesion one of the prediction.
-Voxels are connected through faces, edges and corners (CONNECTIVITY): in thick slices a lesion
-often continues only diagonally, and must not fall apart there.
+Voxels are connected through faces, edges and corners (CONNECTIVITY) unless a challenge says
+otherwise: in thick slices a lesion often continues only diagonally, and must not fall apart there.
 
 Matching rule: a lesion is detected if at least one voxel of it is predicted, and a predicted lesion
 is true if at least one voxel of it is lesion. That is the rule of autoPET's false positive and
@@ -25,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.scoring.metrics import check_shapes, check_spacing
+from evaluation.scoring.rules import Connectivity
 
-CONNECTIVITY: Final = 26
+CONNECTIVITY: Final[Connectivity] = 26
 SLAB_VOXELS = 2**20  # about so many labels are looked at together: what they need is bounded
 
 Box = tuple[slice, ...]
@@ -113,17 +114,18 @@ def detect(
     prediction: NDArray[np.generic],
     reference: NDArray[np.generic],
     spacing_zyx: Sequence[float] | NDArray[np.floating],
+    connectivity: Connectivity = CONNECTIVITY,
 ) -> Detection:
     """Match the lesions of a reference mask with those of a predicted one.
 
     prediction, reference: arrays of one shape (z, y, x) and any bool or integer type; every value
-    other than 0 is lesion. spacing_zyx: mm.
+    other than 0 is lesion. spacing_zyx: mm. connectivity: 6 (faces), 18 (and edges) or 26.
     Raises ValueError where the shapes differ or are not 3D, and for an impossible spacing.
 
     Source of the matching rule and of both volumes (there with connectivity 18): val_script.py of
     https://github.com/lab-midas/autoPET.
     """
-    found = _match(prediction, reference, spacing_zyx)
+    found = _match(prediction, reference, spacing_zyx, connectivity)
     missed, false = found.lesions.sizes[found.dice == 0], found.predicted.sizes[found.false]
     return Detection(
         reference_lesions=found.lesions.sizes.size,
@@ -144,7 +146,7 @@ def worst_lesion(
 
     Arguments and errors are those of `detect`; raises ValueError where there is no lesion, too.
     """
-    found = _match(prediction, reference, spacing_zyx)
+    found = _match(prediction, reference, spacing_zyx, CONNECTIVITY)
     count = found.lesions.sizes.size
     if not count:
         raise ValueError("reference holds no lesion")
@@ -176,11 +178,13 @@ def _match(
     prediction: NDArray[np.generic],
     reference: NDArray[np.generic],
     spacing_zyx: Sequence[float] | NDArray[np.floating],
+    connectivity: Connectivity,
 ) -> _Match:
     check_shapes(prediction, reference, ndim=3)
     voxel_ml = float(np.prod(check_spacing(spacing_zyx))) / 1000
     crop = _crop(prediction, reference)
-    predicted, lesions = _components(prediction[crop]), _components(reference[crop])
+    predicted = _components(prediction[crop], connectivity)
+    lesions = _components(reference[crop], connectivity)
     lesion, touching, shared = _contingency(lesions, predicted)
     count = lesions.sizes.size
     cover = np.bincount(lesion, predicted.sizes[touching], minlength=count)
@@ -190,11 +194,11 @@ def _match(
     return _Match(crop, voxel_ml, lesions, predicted, dice, false)
 
 
-def _components(mask: NDArray[np.generic]) -> _Components:
+def _components(mask: NDArray[np.generic], connectivity: Connectivity) -> _Components:
     inside = np.ascontiguousarray(mask != 0)
     # As bytes: of truth values cc3d refuses some thin ones, [1, 0, 1] for example.
     labels, count = cc3d.connected_components(
-        inside.view(np.uint8), connectivity=CONNECTIVITY, return_N=True
+        inside.view(np.uint8), connectivity=connectivity, return_N=True
     )
     sizes = np.zeros(count + 1, np.int64)
     # As cc3d.statistics, which takes longer than all the rest where lesions are few and small.

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+Connectivity = Literal[6, 18, 26]
+
 
 class ScoredClass(Struct, frozen=True, forbid_unknown_fields=True):
     """One label and how it is scored.
@@ -25,7 +27,8 @@ class ScoringRules(Struct, frozen=True, forbid_unknown_fields=True):
     is background. lesion_label: the class whose scores are a case's DSC and NSD.
     higher_labels_void: a prediction with a label above all classes scores 0 in every class;
     elsewhere labels without a class are ignored. min_dsc_for_nsd: NSD is 0 where DSC is below.
-    decimals: of both.
+    decimals: of both. connectivity: of the voxels of one lesion, by faces (6), edges (18) or
+    corners.
     """
 
     dtype: Literal["uint8", "int8"]
@@ -34,6 +37,7 @@ class ScoringRules(Struct, frozen=True, forbid_unknown_fields=True):
     min_dsc_for_nsd: Annotated[float, Meta(ge=0, le=1)]
     decimals: Annotated[int, Meta(ge=0, le=15)]
     classes: tuple[ScoredClass, ...]
+    connectivity: Connectivity = 26
 
     def __post_init__(self) -> None:
         labels, names = (

@@ -40,6 +40,10 @@ _LATEX = str.maketrans(
         "†": r"$^{\dagger}$",
     }
 )
+# What begins markup, and what makes an address a link.
+_MARKDOWN = re.compile(
+    r"[\\|*`<&\[$~]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|:(?=//)|(?<=www)\.", re.IGNORECASE
+)
 
 
 def markdown_table(
@@ -67,6 +71,9 @@ def markdown(table: Table, number: int) -> str:
     return "\n".join([title, "", markdown_table(head, body), "", *notes])
 
 
+LATEX_HEAD = "% needs \\usepackage{booktabs,longtable}\n"  # of a file with such tables
+
+
 def latex(table: Table) -> str:
     """Return a table as LaTeX, which needs the packages booktabs and longtable."""
 
@@ -89,9 +96,12 @@ def latex(table: Table) -> str:
 
 
 def in_markdown(text: str) -> str:
-    """Return words of others as Markdown that shows them; an underscore inside a word stays."""
+    """Return words of others as Markdown that shows them, and links to nothing.
+
+    An underscore inside a word stays.
+    """
     line = " ".join(one_line(text).split())
-    return re.sub(r"[\\|*`<&\[$~]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])", r"\\\g<0>", line)
+    return _MARKDOWN.sub(r"\\\g<0>", line)
 
 
 def in_latex(text: str) -> str:

@@ -59,7 +59,7 @@ NET = (
     " was in use before the run subtracted; the organisers' figures are as in the table of cases."
 )
 LESIONS = (
-    "Lesions are 26-connected; one is found, and a prediction is right, where they share a voxel."
+    "A lesion is found, and a prediction is right, where they share a voxel."
     " F1 is undefined, and in no mean, where neither mask has a lesion, sensitivity where the"
     " reference has none."
 )
@@ -82,8 +82,7 @@ def markdown(rows: Sequence[Row], limits: CaseLimits) -> str:
 
 def latex(rows: Sequence[Row], limits: CaseLimits) -> str:
     """Return the tables of `markdown` in LaTeX, with the packages booktabs and longtable."""
-    head = "% needs \\usepackage{booktabs,longtable}\n"
-    return "\n".join([head, *(markup.latex(table) for table in _tables(rows, limits))])
+    return "\n".join([markup.LATEX_HEAD, *(markup.latex(table) for table in _tables(rows, limits))])
 
 
 def _tables(rows: Sequence[Row], limits: CaseLimits) -> list[Table]:

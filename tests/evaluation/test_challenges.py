@@ -45,6 +45,7 @@ def test_autopet_weighs_as_its_page_says_and_is_run_as_on_grand_challenge() -> N
     autopet = load("autopet")
     weights = {one.column: one.weight for one in autopet.ranking.metrics}
     assert weights == {"dsc": 0.5, "false_positive_ml": 0.25, "false_negative_ml": 0.25}
+    assert autopet.scoring.connectivity == 18
     assert autopet.contract.sockets == ("images/ct", "images/pet")
     assert not autopet.contract.may_be_root
 

@@ -117,6 +117,8 @@ BAD: dict[str, tuple[Any, str]] = {
     "a name for a function": ((["drop"], [{}]), "asks for more than remove_all_but_largest"),
     "no labels": (([NAME], [{}]), "is not nnU-Net's"),
     "one too few": (([NAME, NAME], [{"labels_or_regions": 1}]), "is not nnU-Net's"),
+    "deeper lists": (([NAME], [{"labels_or_regions": [[[1]]]}]), "is not nnU-Net's"),
+    "much text": (([NAME], [{"labels_or_regions": "9" * 5000}]), "is not nnU-Net's"),
     "text for a label": (([NAME], [{"labels_or_regions": "one"}]), "is not nnU-Net's"),
     "a fraction": (([NAME], [{"labels_or_regions": np.float32(1)}]), "NumPy's type f4"),
     "another background": (
@@ -133,6 +135,7 @@ def test_what_is_not_nnunet_s_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "postprocessing.pkl").write_bytes(pickle.dumps(content))
     message = refusal(tmp_path / "postprocessing.pkl")
     assert expected in message
+    assert len(message) < 300 + len(str(tmp_path))
     assert message.endswith("or leave it out with --postprocessing none")
 
 

@@ -81,6 +81,7 @@ def test_a_case_is_run_once_and_scored_once(setting: Setting) -> None:
         "image": "team.tar.gz",
         "state": "ok",
         "message": "",
+        "handed_in": None,
     }
     slot.release()
 

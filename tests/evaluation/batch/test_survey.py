@@ -62,11 +62,6 @@ def test_two_archives_of_one_team_are_an_error(tmp_path: Path) -> None:
         teams(tmp_path, "a.tar.gz", "a.v2.tar.gz")
 
 
-def test_a_team_that_is_called_ranking_is_told_before_anything_runs(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match=r"Ranking\.tar\.gz: no team can be called ranking"):
-        teams(tmp_path, "a.tar.gz", "Ranking.tar.gz")
-
-
 def test_a_link_is_handed_on_as_the_link_that_it_is(tmp_path: Path) -> None:
     (one,) = teams(tmp_path, "a.tar.gz")
     one.archive.rename(tmp_path / "elsewhere.tar.gz")

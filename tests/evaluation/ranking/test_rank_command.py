@@ -75,6 +75,13 @@ def test_shared_places_failures_and_refusals_are_shown(results: Path) -> None:
     assert means.split(" | ")[1:5] == ["0.5 (0.5 to 0.5)", "3", "0.5 (0.5 to 0.5)", "3"]
 
 
+def test_the_tables_are_latex_as_well(results: Path) -> None:
+    main(["rank", str(results), "--resamples", "50"])
+    text = (results / "ranking" / "ranking.tex").read_text()
+    assert text.count("\\begin{longtable}") == text.count("\\end{longtable}") == 5
+    assert "twin\\_ & 1= & 1.625" in text
+
+
 def test_challenger_csv_is_long_and_has_what_is_ranked(results: Path) -> None:
     main(["rank", str(results), "--resamples", "2"])
     rows = table(results / "ranking" / "challenger.csv")
@@ -148,7 +155,7 @@ def test_ranking_again_gives_the_same_files(results: Path, tmp_path: Path) -> No
     for name in ("one", "two"):
         words = ["rank", str(results), "--resamples", "20", "--output", str(tmp_path / name)]
         assert main(words) == 0
-    for file in ("ranking.md", "ranking.csv", "ranking.json", "challenger.csv"):
+    for file in ("ranking.md", "ranking.tex", "ranking.csv", "ranking.json", "challenger.csv"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 

@@ -10,6 +10,7 @@ from scipy import ndimage
 from evaluation.scoring import lesions
 from evaluation.scoring.lesions import Detection, detect, worst_lesion
 from evaluation.scoring.metrics import dice
+from evaluation.scoring.rules import Connectivity
 
 Mask = NDArray[np.bool_]
 SHAPE = (12, 14, 16)
@@ -123,6 +124,19 @@ def test_voxels_that_share_a_corner_are_one_lesion() -> None:
     corner = mask((1, 1, 1), (2, 2, 2))
     assert detect(corner, corner, SPACING).reference_lesions == 1
     assert detect(corner, mask((1, 1, 1), (3, 2, 2)), SPACING).reference_lesions == 2
+
+
+@pytest.mark.parametrize(
+    ("other", "lesions"), [((1, 1, 2), 111), ((1, 2, 2), 211), ((2, 2, 2), 221)]
+)
+def test_connectivity_is_by_faces_edges_or_corners(
+    other: tuple[int, int, int], lesions: int
+) -> None:
+    """Digits of `lesions`: how many two voxels are by connectivity 6, 18 and 26."""
+    two = mask((1, 1, 1), other)
+    every: tuple[Connectivity, ...] = (6, 18, 26)
+    found = [detect(two, two, SPACING, one).reference_lesions for one in every]
+    assert found == [int(digit) for digit in str(lesions)]
 
 
 def test_the_worst_lesion_is_the_largest_missed_one_and_else_has_the_lowest_dice() -> None:

@@ -167,9 +167,9 @@ def test_without_rows_there_are_headings() -> None:
 
 
 def test_markdown_is_escaped() -> None:
-    text = markdown([measured("_a_b|c*d`<e>[f](g)\\_$1$")])
+    text = markdown([measured("_a_b|c*d`<e>[f](g)\\_$1$ &lt; https://h www.i")])
     (line,) = [line for line in text.splitlines() if "a_b" in line]
-    assert line.startswith(r"| \_a_b\|c\*d\`\<e>\[f](g)\\\_\$1\$ |")
+    assert line.startswith(r"| \_a_b\|c\*d\`\<e>\[f](g)\\\_\$1\$ \&lt; https\://h www\.i |")
 
 
 def test_latex_is_escaped() -> None:
@@ -226,5 +226,5 @@ def test_lesions_and_healthy_cases_are_summed_up() -> None:
     assert cells(text, "False-positive volume a healthy case (ml)") == ["0.10"]
     # 0, 0.5 and 0, of five cases.
     assert cells(text, "Lesion-wise F1") == ["0.167 ± 0.289", "0.000 (0.000, 0.250)", "3 of 5"]
-    assert "26-connected" in text
+    assert "share a voxel" in text
     assert "no healthy case" in markdown([case("e", 2.0, 1.0, 0.5)])
