@@ -130,6 +130,7 @@ def test_a_scheduler_a_worker_or_the_batch_itself(batch: SmallBatch) -> None:
     assert [row["dsc"] for row in tables(batch.output)["slow"]] == ["1.0"] * KILLS
     batch.end()
     assert left_behind(batch.folder / "tmp", batch.output) == []
+    assert [path.name for path in (batch.folder / "tmp").iterdir()] == [f"flare-{os.getuid()}"]
 
 
 # As the command, but what may have been an engine's restart is over sooner.

@@ -16,6 +16,7 @@ from typing import Any, Self
 import dask
 from distributed import Client, Future, Scheduler, Security, SpecCluster, Worker, get_worker
 
+from evaluation import scratch
 from evaluation.batch.board import Kind, Place
 from evaluation.batch.messages import Answer, Failed, Lost
 from evaluation.batch.slot import Slot
@@ -125,12 +126,20 @@ def embedded(security: Security) -> Iterator[str]:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     options = {"host": "127.0.0.1", "port": 0, "protocol": "tls://", "security": security}
     with (
-        dask.config.set(SCHEDULER),
+        dask.config.set(scheduler_settings()),
         SpecCluster(
             {}, {"cls": SchedulerWithoutPages, "options": options}, security=security
         ) as cluster,
     ):
         yield str(cluster.scheduler_address)
+
+
+def scheduler_settings() -> dict[str, Any]:
+    """Return dask's settings for a scheduler; raises EvaluationError.
+
+    It imports from its temporary folder, and would take one in /tmp that anybody has made.
+    """
+    return SCHEDULER | {"temporary-directory": str(scratch.private())}
 
 
 def worker_name(place: Place, device: str) -> str:

@@ -45,7 +45,7 @@ async def _serve(host: str, port: int, security: Security) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    with dask.config.set(cluster.SCHEDULER):
+    with dask.config.set(cluster.scheduler_settings()):
         async with cluster.SchedulerWithoutPages(
             host=host, port=port, protocol="tls://", security=security
         ) as scheduler:
