@@ -78,7 +78,7 @@ def test_a_name_that_no_image_can_have_is_its_own_teams_refusal(batch: SmallBatc
     for name in ODD[:-1]:
         said = f"refused  {name.lower()}: {ascii(name.lower())[1:-1]} cannot be an image's name"
         assert said in log
-    assert "refused  ranking: a team cannot be called ranking" in log
+    assert "refused  ranking: no team can be called ranking" in log
     found = {name for name, one in batch.records().items() if one["state"] == "ok"}
     assert found == {"good/case0", "a--b/case0", "x__y_1/case0"}
     verdict = json.loads((batch.output / "team_" / "submission.json").read_text())

@@ -19,7 +19,7 @@ from evaluation.scoring.assess import reference_of
 from evaluation.scoring.rules import ScoringRules
 from evaluation.states import State
 from evaluation.store import Store
-from evaluation.teams import RANKING
+from evaluation.teams import NO_TEAM, RANKING
 from volumes.files import entries, sha256
 
 SUFFIX = ".tar.gz"
@@ -64,7 +64,7 @@ def entrants(
 
 def _fault(name: str) -> str:
     if name == RANKING:
-        return f"a team cannot be called {RANKING}, as the folder of the ranking is; rename it"
+        return f"{NO_TEAM}; rename archive and image"
     if not IMAGE_NAME.fullmatch(name):
         return (
             f"{ascii(name)[1:-1]} cannot be an image's name; rename archive and image, with a to z,"

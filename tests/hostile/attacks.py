@@ -135,7 +135,9 @@ OUTPUTS = {
     "outputs_are_locked": Attack("cp inputs/* $mask; chmod 000 outputs", "*"),
     "outputs_are_gone": Attack("rm -rf outputs; ln -s /etc outputs", "*"),
     "deep_folders": Attack(
-        'perl -e \'chdir "outputs"; for (1 .. 400) { mkdir "d" x 16; chdir "d" x 16 }\''
+        'perl -e \'chdir "outputs"; for (1 .. 400) { mkdir "d" x 16; chdir "d" x 16 }\'',
+        "bad_output",
+        "nested deeper",
     ),
     "odd_names": Attack(
         "cd outputs; touch \"$(printf 'a\\nb\\033[2J')\" \"$(printf '\\377\\376')\""
