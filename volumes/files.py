@@ -43,7 +43,8 @@ def replacing(path: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())  # else the name may outlive the content in a power cut
             part.replace(path)
     except OSError as error:
-        if error.filename in (None, str(part)):  # of a full disk the kernel does not say where
+        # Of a full disk the kernel does not say where it is.
+        if error.errno is not None and error.filename in (None, str(part)):
             error.filename = str(path)
         raise
 
