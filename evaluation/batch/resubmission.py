@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from evaluation.batch.messages import Entrant
 from evaluation.errors import EvaluationError
 from evaluation.store import LOCK
-from evaluation.teams import Entry, HandedIn, read_entry, write_entry
+from evaluation.teams import ENTRY, Entry, HandedIn, read_entry, write_entry
 from volumes.files import sha256
 
 SUPERSEDED = ".superseded"
@@ -48,7 +48,7 @@ def set_aside(teams: Sequence[Entrant], again: Collection[str]) -> Iterator[str]
         raise EvaluationError(f"--again {', '.join(unknown)}: no such team; there are {names}")
     for team in teams:
         entry = read_entry(team.folder)
-        if entry is None or team.handed_in is None:
+        if entry is None or team.handed_in is None or team.fault:
             continue
         before = entry.handed_in
         is_other = before is not None and before.sha256 != team.handed_in.sha256
@@ -61,12 +61,16 @@ def set_aside(teams: Sequence[Entrant], again: Collection[str]) -> Iterator[str]
 
 
 def _moved(folder: Path) -> Path:
-    """Move all but the lock of a team's folder, and return where it is."""
+    """Move all but the lock of a team's folder, and return where it is.
+
+    What says that it is old goes last: whoever is killed before leaves that to the next batch.
+    """
     above = folder.parent / SUPERSEDED
     number = 1
     while (to := above / f"{folder.name}-{number}").exists():
         number += 1
     to.mkdir(parents=True)
-    for path in [path for path in folder.iterdir() if path.name != LOCK]:
+    old = [path for path in folder.iterdir() if path.name != LOCK]
+    for path in sorted(old, key=lambda path: path.name == ENTRY):
         path.rename(to / path.name)
     return to

@@ -6,7 +6,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from evaluation.cli import options
-from evaluation.numbers import positive
+from evaluation.numbers import natural, positive
 from volumes.command import say
 
 
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of the cases (default 1000)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples (default 0)")
+    parser.add_argument("--seed", type=natural, default=0, help="of the resamples (default 0)")
 
 
 def run(given: argparse.Namespace) -> int:

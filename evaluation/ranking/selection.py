@@ -46,9 +46,14 @@ class Selection:
         return sorted(asked), left
 
     def check(self, teams: Sequence[Team], cases: Iterable[str]) -> None:
-        """Raise EvaluationError for a name that is neither a team's nor a case's."""
-        known = {team.name for team in teams} | {*cases} | (self.cases or frozenset())
-        unknown = sorted((self.only | self.without) - known)
+        """Raise EvaluationError for a name that is neither a team's nor a case's.
+
+        cases: the recorded ones; of `only`, one beside the challenge's cannot be chosen.
+        """
+        names, recorded = {team.name for team in teams}, {*cases}
+        chosen = self.only - names - (recorded if self.cases is None else self.cases)
+        left_out = self.without - names - recorded - (self.cases or frozenset())
+        unknown = sorted(chosen | left_out)
         if unknown:
             raise EvaluationError(
                 f"{', '.join(unknown)}: no team and no case of these results; there are"

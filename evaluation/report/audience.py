@@ -55,9 +55,9 @@ class Audience:
         """Return words without the names of cases, and without the folders of paths."""
         if "case-names" in self.shown:
             return words
-        for name in sorted(self.numbers, key=len, reverse=True):
-            words = words.replace(name, self.numbers[name])
-        return PATH.sub("", words)
+        names = "|".join(map(re.escape, sorted(self.numbers, key=len, reverse=True)))
+        numbered = re.sub(names, lambda name: self.numbers[name[0]], words) if names else words
+        return PATH.sub("", numbered)
 
     def message(self, words: str) -> str:
         """Return why something failed, or nothing where that is not shown."""
@@ -73,9 +73,9 @@ def readers(records: Iterable["Record"], show: Iterable[str], columns: Sequence[
     """Return those outside. records: all teams'; show: of WITHHELD; columns: none for the usual.
 
     Cases are numbered in the order of their references' SHA-256, which is nobody's who has not
-    the references.
+    the references; of one reference, such as an empty one, in that of their scans'.
     """
-    digests = {one.case: one.reference_sha256 for one in records}
+    digests = {one.case: (one.reference_sha256, one.scans_sha256) for one in records}
     order = sorted(digests, key=lambda case: (digests[case], case))
     digits = len(str(len(order)))
     numbers = {case: f"{number:0{digits}}" for number, case in enumerate(order, 1)}

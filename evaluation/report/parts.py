@@ -88,7 +88,7 @@ def part(job: tuple[Team, Challenge, int, Audience]) -> Part:
             name: [_shown(name, one.get(name), audience) for one in rows] for name in columns
         },
         "logs": {
-            audience.case(one.case): audience.text("\n".join(one.log)[-LOG_CHARACTERS:])
+            audience.case(one.case): audience.text("\n".join(one.log))[-LOG_CHARACTERS:]
             for one in records
             if one.state is not State.OK and "logs" in audience.shown
         },

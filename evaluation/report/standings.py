@@ -35,7 +35,7 @@ def read_standings(path: Path, teams: Sequence[Team], audience: Audience) -> dic
                 "team": one.team,
                 "reason": audience.message(one.reason),
             }
-            for one in ranking.excluded
+            for one in sorted(ranking.excluded, key=lambda one: audience.case(one.case))
         ],
         "teams": [team.name for team in ranking.teams],
         "missing": [team.missing for team in ranking.teams],

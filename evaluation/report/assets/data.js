@@ -7,10 +7,16 @@ export const metrics = overview.metrics.filter((metric) =>
 
 const opened = new Map();
 
+// What names lead to; a team or a case may be called as something that every object has.
+function byName(content) {
+  return Object.setPrototypeOf(content, null);
+}
+
 // Teams know their places where there is a ranking.
 if (overview.standings) {
   const { teams, places, scores, figures, unranked, profile } = overview.standings;
   const own = places[profile.method];
+  byName(unranked);
   for (const team of overview.teams) {
     const at = teams.indexOf(team.name);
     team.unranked = unranked[team.name];
@@ -25,7 +31,7 @@ export function teamIndex(name) {
   return overview.teams.findIndex((team) => team.name === name);
 }
 
-// { columns, logs, curves, rows }: a row is a case, with its team's name and the columns' values.
+// { rows, logs, curves }: a row is a case, with its team's name and the columns' values.
 export function details(index) {
   if (!opened.has(index)) opened.set(index, open(index));
   return opened.get(index);
@@ -40,7 +46,7 @@ async function open(index) {
     for (const name of names) row[name] = content.columns[name][i];
     return row;
   });
-  return { ...content, rows };
+  return { rows, logs: byName(content.logs), curves: byName(content.curves) };
 }
 
 export async function allRows() {

@@ -59,7 +59,7 @@ function named(team) {
   if (team.entry?.state === "refused") {
     return [teamLink(team.name), " ", el("span", { class: "badge bad" }, "refused")];
   }
-  if (!team.unranked) return teamLink(team.name);
+  if (team.unranked === undefined) return teamLink(team.name);
   return [teamLink(team.name), " ", el("span", { class: "badge neutral", title: team.unranked }, "not ranked")];
 }
 

@@ -38,8 +38,9 @@ function perMetric(standings, make) {
 function excluded({ excluded: left }) {
   if (!left.length) return null;
   return el("details", {},
-    el("summary", {}, `${count(left.length, "case")} not ranked for any team`),
-    el("ul", {}, left.map((one) => el("li", {}, `${one.case}: ${one.team}: ${one.reason}`))));
+    el("summary", {}, `${count(new Set(left.map((one) => one.case)).size, "case")} not ranked for any team`),
+    el("ul", {}, left.map((one) =>
+      el("li", {}, [one.case, one.team, one.reason].filter(Boolean).join(": ")))));
 }
 
 function podium({ teams, podium: podiums, cases }, metric) {

@@ -124,10 +124,18 @@ def test_a_case_of_the_challenge_without_any_result_is_a_gap(tmp_path: Path) -> 
     assert "a, y: no result" in refusal(tmp_path, selection=Selection(frozenset("xy")))
 
 
-def test_what_is_asked_for_must_be_there(tmp_path: Path) -> None:
-    write_team(tmp_path, "a", [record("x")])
-    said = refusal(tmp_path, selection=Selection(without=frozenset(["teem"])))
-    assert said == "teem: no team and no case of these results; there are a"
+@pytest.mark.parametrize(
+    ("selection", "name"),
+    [
+        (Selection(without=frozenset(["teem"])), "teem"),
+        (Selection(only=frozenset(["teem"])), "teem"),
+        (Selection(cases=frozenset("x"), only=frozenset("y")), "y"),  # has a record, is not asked
+    ],
+)
+def test_what_is_asked_for_must_be_there(tmp_path: Path, selection: Selection, name: str) -> None:
+    write_team(tmp_path, "a", [record("x"), record("y")])
+    said = refusal(tmp_path, selection=selection)
+    assert said == f"{name}: no team and no case of these results; there are a"
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,17 @@ from msgspec.structs import replace
 from playwright.sync_api import expect
 
 from evaluation.__main__ import main
+from evaluation.ranking.ranking_file import Excluded
 from evaluation.report.audience import PUBLIC_COLUMNS, readers
 from evaluation.report.metrics import METRICS
+from evaluation.report.parts import LOG_CHARACTERS
 from evaluation.states import State
 from evaluation.store import Store
 from evaluation.teams import find_teams
 from tests.evaluation.records import RECORD
 from tests.evaluation.report.conftest import Reader
 from tests.evaluation.report.simulated import TRACEBACK, simulate, write_pictures, write_refused
+from tests.evaluation.report.test_standings import RANKING, standings
 
 CASES = [f"FLARE_Ts_{i:04d}" for i in range(1, 9)]
 SAID = "/srv/hidden/FLARE_Ts_0003_0000.nii.gz: holds no voxel"
@@ -114,6 +117,54 @@ def test_numbers_do_not_follow_the_names() -> None:
     records = [replace(RECORD, case=f"c{i}", reference_sha256=f"{9 - i}") for i in range(10)]
     audience = readers(records, (), ())
     assert [audience.case(f"c{i}") for i in range(3)] == ["10", "09", "08"]
+
+
+def test_neither_do_those_of_cases_with_the_same_reference() -> None:
+    records = [replace(RECORD, case=f"c{i}", scans_sha256=(f"{9 - i}",)) for i in range(3)]
+    audience = readers(records, (), ())
+    assert [audience.case(f"c{i}") for i in range(3)] == ["3", "2", "1"]
+
+
+def test_a_number_is_no_name_that_is_numbered_again() -> None:
+    records = [replace(RECORD, case=f"{i}", reference_sha256=f"{9 - i}") for i in range(1, 4)]
+    assert readers(records, (), ()).text("cases 1, 2 and 3") == "cases 3, 2 and 1"
+
+
+def test_a_log_is_cut_after_names_are_numbers(tmp_path: Path) -> None:
+    simulate(tmp_path, ["alpha", "beta", "gamma", "delta"], 1, samples=20)
+    store, name = Store(tmp_path / "alpha"), "FLARE_Ts_0001"
+    one = store.load(name)
+    assert one is not None
+    rest = "." * (LOG_CHARACTERS - 3)
+    store.save(replace(one, state=State.NONZERO_EXIT, log=(f"{name}{rest}",)))
+    text = made(tmp_path, "--public", "--show", "logs")
+    assert rest in text
+    assert "001." not in text
+
+
+def test_excluded_cases_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    names = [f"c{i}" for i in range(3)]
+    records = [
+        replace(RECORD, case=one, reference_sha256=f"{9 - i}") for i, one in enumerate(names)
+    ]
+    excluded = tuple(Excluded(one, "", "as asked") for one in names)
+    content = standings(tmp_path, replace(RANKING, excluded=excluded), readers(records, (), ()))
+    assert [one["case"] for one in content["excluded"]] == ["1", "2", "3"]
+
+
+def test_who_is_not_ranked_is_known_though_not_why(reader: Reader, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    simulate(results, ["alpha", "beta", "gamma"], 4, samples=20)
+    for team in ("alpha", "beta"):
+        Store(results / team).path(CASES[0]).unlink()
+    rank = ["rank", str(results), "--resamples", "2", "--missing", "exclude", "--without", "gamma"]
+    Store(results / "alpha").path(CASES[1]).unlink()
+    Store(results / "beta").save(replace(RECORD, case=CASES[1], accuracy=None))
+    assert main(rank) == 0
+    assert main(["report", str(results), "--public"]) == 0
+    page = reader.open(results / "public.html")
+    expect(page.locator(".badge", has_text="not ranked")).to_have_count(1)
+    expect(page.get_by_text("1 case not ranked for any team")).to_be_visible()
 
 
 def test_the_usual_columns_have_every_metric() -> None:

@@ -94,3 +94,19 @@ def test_the_policy_stops_what_would_slip_through(reader: Reader, hostile: Path)
     assert page.evaluate("window.attacked") is None
     assert any("Content Security Policy" in line for line in reader.said)
     reader.said.clear()
+
+
+def test_a_name_may_be_that_of_what_every_object_has(reader: Reader, tmp_path: Path) -> None:
+    simulate(tmp_path, ["constructor", "good"], 1, samples=50)
+    for folder in (tmp_path / "constructor" / "cases", tmp_path / "good" / "cases"):
+        (path,) = folder.iterdir()
+        content = json.loads(path.read_text()) | {"case": "constructor", "vram": None}
+        (folder / "constructor.json").write_text(json.dumps(content))
+        path.unlink()
+    assert main(["rank", str(tmp_path), "--without-gpu"]) == 0
+    assert main(["report", str(tmp_path)]) == 0
+    page = reader.open(tmp_path / "report.html")
+    expect(page.locator(".badge", has_text="not ranked")).to_have_count(0)
+    page = reader.open(tmp_path / "report.html", "#/team/good/constructor")
+    expect(page.locator("h1")).to_contain_text("constructor")
+    reader.open(tmp_path / "report.html", "#/team/constructor")

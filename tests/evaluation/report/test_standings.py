@@ -1,5 +1,6 @@
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -12,7 +13,7 @@ from evaluation.ranking.ranking_file import (
     Unranked,
     write_ranking,
 )
-from evaluation.report.audience import organisers
+from evaluation.report.audience import Audience, organisers
 from evaluation.report.standings import read_standings
 from evaluation.store import Store
 from evaluation.teams import Team
@@ -44,11 +45,12 @@ RANKING = Ranking(
 )
 
 
-def standings(folder: Path, ranking: Ranking = RANKING) -> dict[str, object]:
+def standings(
+    folder: Path, ranking: Ranking = RANKING, audience: Audience | None = None
+) -> dict[str, Any]:
     write_ranking(folder / "ranking.json", ranking)
-    return read_standings(
-        folder / "ranking.json", teams_of(folder, "a", "b", "c", "late"), organisers()
-    )
+    teams = teams_of(folder, "a", "b", "c", "late")
+    return read_standings(folder / "ranking.json", teams, audience or organisers())
 
 
 def teams_of(folder: Path, *names: str) -> list[Team]:
