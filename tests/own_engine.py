@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -42,6 +44,10 @@ class OwnEngine:
         if self._process is not None:
             self._process.terminate()  # which ends its containerd, too
             self._process.wait()
+        for process in Path("/proc").glob("[0-9]*"):  # what held containers of one that was killed
+            with contextlib.suppress(OSError):
+                if os.fsencode(self._folder) in (process / "cmdline").read_bytes():
+                    os.kill(int(process.name), signal.SIGKILL)
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
         for mount in reversed(mounts):  # each engine that was killed has left its own
             if Path(mount).is_relative_to(self._folder):
