@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from app.model import READERS
+from app.model_rules import READERS
 from volumes import formats, nifti, npz
 from volumes.errors import UserError, VolumeError
 from volumes.grid import grid_difference, same_spacing

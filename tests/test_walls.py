@@ -22,7 +22,7 @@ ALLOWED = {
 }
 # Of these two rooms training uses no more than the modules that are named here.
 OF_TRAINING = {
-    "app": {"app.image", "app.load", "app.model", "app.networks", "app.predict"},
+    "app": {"app.image", "app.load", "app.model", "app.model_rules", "app.networks", "app.predict"},
     "evaluation": {
         "evaluation.challenges",
         "evaluation.numbers",

@@ -16,7 +16,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from app.model import DTYPES, Member, ModelConfig, ModelError, load_model, save_manifest
+from app.model import Member, ModelConfig, ModelError, load_model, save_manifest
+from app.model_rules import DTYPES
 from training.archive import unpacked
 from training.checkpoint import Checkpoint, inference_weights, load_checkpoint
 from training.command_line import parser

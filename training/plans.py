@@ -12,17 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from app.model import (
+from app.model import ModelConfig, Network, Normalization, PreviousStage, Resampling
+from app.model_rules import (
     DATA_ORDERS,
     LOGITS_ORDERS,
     MOST_STAGES,
     NORMALIZATIONS,
     READERS,
-    ModelConfig,
-    Network,
-    Normalization,
-    PreviousStage,
-    Resampling,
     broken_size_rule,
 )
 from training.errors import TrainingError
@@ -237,7 +233,7 @@ def _refuse_unsupported(plans: Json, settings: Json) -> None:
             raise TrainingError(f"{key} {found} is not supported, only {', '.join(supported)}")
     if len(settings["patch_size"]) not in (2, 3):
         raise TrainingError(
-            f"patch_size {settings['patch_size']} is not of two or three dimensions"
+            f"patch_size {settings['patch_size']!r:.80} is not of two or three dimensions"
         )
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
 
@@ -116,10 +117,14 @@ def added(found: Sequence[Image], before: Mapping[str, str]) -> list[str]:
 
 
 def remove(client: docker.DockerClient, names: Sequence[str]) -> None:
-    """Remove images, as far as they are there."""
+    """Remove images, as far as they are there, or can be: an odd name is no image's."""
     for name in names:
-        with engine_errors("the engine's images"), contextlib.suppress(docker.errors.NotFound):
-            client.images.remove(name, force=True)
+        with engine_errors("the engine's images"):
+            try:
+                client.images.remove(name, force=True)
+            except docker.errors.APIError as error:
+                if error.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST):
+                    raise
 
 
 def team_of(archive: Path) -> str:

@@ -13,7 +13,7 @@ from pydicom import dcmread
 
 from app import load
 from app.image import read_image
-from app.model import READERS
+from app.model_rules import READERS
 from tests.app.conftest import Run, mask, names, python, scan
 from tests.app.dicom.made import OBLIQUE, SERIES, SPACING, Array, save, slices
 from tests.app.small_model import with_channels, write_model
