@@ -33,7 +33,7 @@ PUBLIC_COLUMNS = (
     "runtime_s",
     "baseline_mib",
 )
-PATH = re.compile(r"/(?:[^\s/:;,'\"]+/)+")  # all but the last name in it
+PATH = re.compile(r"[^\s'\"(]*[/\\](?=[^\s/\\])")  # all but the last name in it
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,8 @@ def part(job: tuple[Team, Challenge, int, Audience]) -> Part:
 def _shown(column: str, value: object, audience: Audience) -> object:
     if column == "case":
         return audience.case(str(value))
+    if column == "contaminated" and value and "machines" not in audience.shown:
+        return "another process used the GPU, or its memory was not steady"
     return audience.message(str(value)) if column == "message" else brief(value)
 
 

@@ -19,7 +19,7 @@ from evaluation.report.parts import LOG_CHARACTERS
 from evaluation.states import State
 from evaluation.store import Store
 from evaluation.teams import find_teams
-from tests.evaluation.records import RECORD
+from tests.evaluation.records import RECORD, VRAM
 from tests.evaluation.report.conftest import Reader
 from tests.evaluation.report.simulated import TRACEBACK, simulate, write_pictures, write_refused
 from tests.evaluation.report.test_standings import RANKING, standings
@@ -39,7 +39,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         one = store.load(case)
         assert one is not None
         log = (f"{team} reads {case}", *TRACEBACK)
-        store.save(replace(one, state=State.NONZERO_EXIT, message=f"{team}: {SAID}", log=log))
+        store.save(
+            replace(one, state=State.NONZERO_EXIT, message=f"{team}: {SAID}", log=log, vram=VRAM)
+        )
     write_pictures(folder / "alpha", 3)
     write_refused(folder / "late", "/srv/in/late.tar.gz: holds late:latest for arm64")
     assert main(["rank", str(folder), "--resamples", "10", "--missing", "failed"]) == 0
@@ -111,6 +113,28 @@ def test_columns_are_chosen(results: Path) -> None:
     text = made(results, "--public", "--columns", "status", "lesion_count")
     assert '"lesion_count": [' in text
     assert '"flare_time_s": [' not in text.partition("</html>")[2]
+
+
+def test_of_other_processes_the_public_learns_that_there_were_some(results: Path) -> None:
+    text = made(results, "--public", "--columns", "contaminated")
+    assert "another process used the GPU" in text
+    assert "Xorg" not in text
+    assert "Xorg" in made(results, "--public", "--columns", "contaminated", "--show", "machines")
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("/srv/a/x.nii.gz: odd", "x.nii.gz: odd"),
+        ("/secret.txt", "secret.txt"),
+        ("in data/test/x.nii.gz", "in x.nii.gz"),
+        (r"C:\scans\x.nii", "x.nii"),
+        ("FLARE_1 and FLARE_10", "1 and 2"),
+    ],
+)
+def test_words_lose_names_and_folders(words: str, shown: str) -> None:
+    records = [replace(RECORD, case=f"FLARE_{i}", reference_sha256=str(i)) for i in (1, 10)]
+    assert readers(records, (), ()).text(words) == shown
 
 
 def test_numbers_do_not_follow_the_names() -> None:
