@@ -32,7 +32,7 @@ from volumes.streams import BAD_DATA
 
 GZIP = b"\x1f\x8b"  # how its files begin
 PACKED = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-DISK_BLOCK = 4096  # the least that a file or folder takes
+DISK_BLOCK = 4 * 1024  # the least that a file or folder takes
 MANIFEST, INDEX, REPOSITORIES = "manifest.json", "index.json", "repositories"
 DOCUMENT_BYTES = 4 * 2**20  # of manifests and configurations together
 NAMES = "io.containerd.image.name", "org.opencontainers.image.ref.name"  # for containerd, Podman

@@ -32,8 +32,10 @@ owner = {str(d.locate_file(f)): d.name for d in distributions() for f in d.files
 files = [getattr(m, "__file__", None) for m in list(sys.modules.values())]
 print(json.dumps(sorted({owner[f] for f in files if f in owner})))
 """
+# nibabel imports pydicom where it is there, and does without.
 APP_IMPORTS = """
 import sys
+sys.modules["pydicom"] = None
 sys.path.insert(0, ".")
 import _pytest.config.argparsing, _pytest.terminal, pytest
 import app.__main__, app.predict, benchmarks.budgets, benchmarks.sizes.__main__
