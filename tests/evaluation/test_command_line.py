@@ -198,7 +198,8 @@ def test_an_image_or_archive_that_is_not_there_is_named(place: Place, command: s
     assert said == f"error: {place.folder}/team.tar.gz: cannot be read (No such file or directory)"
     (place.folder / "team.tar.gz").write_text("no archive")
     said = place.refused(f"{command} --archive {{0}}/team.tar.gz")
-    assert said.startswith(f"error: {place.folder}/team.tar.gz: the engine cannot load it (")
+    finding = "no tar, or a damaged one; save it with docker save"
+    assert said == f"error: {place.folder}/team.tar.gz: {finding}"
 
 
 @pytest.mark.engine
