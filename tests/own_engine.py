@@ -60,7 +60,14 @@ class OwnEngine:
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *("dockerd", f"--host={self.host}", f"--pidfile={self._folder / 'pid'}"),
+                    # Its own network: it would remove the bridge of an engine beside it.
+                    *(
+                        "unshare",
+                        "--net",
+                        "dockerd",
+                        f"--host={self.host}",
+                        f"--pidfile={self._folder / 'pid'}",
+                    ),
                     *places,
                     *("--bridge=none", "--iptables=false", "--ip6tables=false"),
                 ],
