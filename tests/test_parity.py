@@ -21,7 +21,6 @@ from app.predict import Options, Predictor
 from app.preprocess import prepare, preprocess
 from tests.app.at_work import means
 from tests.nnunet_models import (
-    ORACLE_PYTHON,
     Json,
     crop_scan,
     dataset,
@@ -30,15 +29,12 @@ from tests.nnunet_models import (
     smooth_noise,
     write_scan,
 )
+from tests.parity import NEEDS_ORACLE, TORCH
 from training.export import export
 from training.planning import plans as recipe_plans
 from training.recipes import load_recipe
 
-pytestmark = [
-    pytest.mark.oracle,
-    pytest.mark.skipif(not ORACLE_PYTHON.exists(), reason="no nnU-Net: run `make oracle`"),
-]
-TORCH = "resample_torch_fornnunet"
+pytestmark = NEEDS_ORACLE
 REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "rim": 3, "ignore": 4}
 
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from app import loading
-from app.__main__ import main
 from tests.nnunet_models import (
-    ORACLE_PYTHON,
     Json,
     dataset,
     plans,
@@ -23,13 +19,10 @@ from tests.nnunet_models import (
     smooth_noise,
     write_scan,
 )
+from tests.parity import NEEDS_ORACLE, TORCH, segment, voxels
 from training.export import export
 
-pytestmark = [
-    pytest.mark.oracle,
-    pytest.mark.skipif(not ORACLE_PYTHON.exists(), reason="no nnU-Net: run `make oracle`"),
-]
-TORCH = "resample_torch_fornnunet"
+pytestmark = NEEDS_ORACLE
 REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "rim": 3, "ignore": 4}
 THREE = {"background": 0, "a": 1, "b": 2}
 LOW, CASCADE = "3d_lowres", "3d_cascade_fullres"
@@ -150,23 +143,11 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-def segment(folder: Path, mask: str, *options: str) -> NDArray[Any]:
-    arguments = ["--input", folder / "scan_0000.nii.gz", "--output", folder / mask]
-    arguments += ["--model", folder / "model", "--device", "cpu", *options]
-    assert main([str(a) for a in arguments]) == 0
-    return voxels(folder / mask)
-
-
-def voxels(file: Path) -> NDArray[Any]:
-    array: NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(file))
-    return array
-
-
 @pytest.mark.parametrize("name", VARIANTS)
 def test_no_voxel_differs(name: str, variants: dict[str, Path]) -> None:
     folder, variant = variants[name], VARIANTS[name]
     options = ["--tta"] * variant.tta + ["--probabilities"] * variant.probabilities
-    ours = segment(folder, "app.nii.gz", "--exact", *options)
+    ours = segment(folder / "scan_0000.nii.gz", folder, "app.nii.gz", "--exact", *options)
     theirs, low = voxels(folder / "nnunet.nii.gz"), voxels(folder / "low" / "scan.nii.gz")
     assert np.count_nonzero(ours != theirs) == 0
     assert len(np.unique(theirs)) > 1
@@ -185,6 +166,6 @@ def test_streamed_in_float32(
     """Random networks make much of the few voxels in which the first stage differs."""
     monkeypatch.setattr(loading, "cpu_has_bfloat16", lambda: False)
     folder, variant = variants[name], VARIANTS[name]
-    ours = segment(folder, "streamed.nii.gz", *["--tta"] * variant.tta)
+    ours = segment(folder / "scan_0000.nii.gz", folder, "streamed.nii.gz", *["--tta"] * variant.tta)
     differ = np.mean(ours != voxels(folder / "nnunet.nii.gz"))
     assert differ < 0.02

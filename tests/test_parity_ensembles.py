@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
-from numpy.typing import NDArray
 
-from app.__main__ import main
 from app.model import load_model
 from tests.nnunet_models import (
-    ORACLE_PYTHON,
     Json,
     dataset,
     plans,
@@ -22,13 +17,10 @@ from tests.nnunet_models import (
     smooth_noise,
     write_scan,
 )
+from tests.parity import NEEDS_ORACLE, TORCH, segment, voxels
 from training.export import export
 
-pytestmark = [
-    pytest.mark.oracle,
-    pytest.mark.skipif(not ORACLE_PYTHON.exists(), reason="no nnU-Net: run `make oracle`"),
-]
-TORCH = "resample_torch_fornnunet"
+pytestmark = NEEDS_ORACLE
 REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "rim": 3}
 THREE = {"background": 0, "a": 1, "b": 2}
 SHAPE, SPACING = (21, 50, 46), (4.0, 1.2, 1.3)
@@ -106,23 +98,13 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-def segment(folder: Path, mask: str, *options: str) -> NDArray[Any]:
-    arguments = ["--input", folder.parent / "scan.nii.gz", "--output", folder / mask]
-    arguments += ["--model", folder / "model", "--device", "cpu", *options]
-    assert main([str(a) for a in arguments]) == 0
-    return voxels(folder / mask)
-
-
-def voxels(file: Path) -> NDArray[Any]:
-    array: NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(file))
-    return array
-
-
 @pytest.mark.parametrize("name", VARIANTS)
 def test_no_voxel_differs(name: str, variants: dict[str, Path]) -> None:
     folder, variant = variants[name], VARIANTS[name]
     tta = ["--tta"] if variant.tta else []
-    ours = segment(folder, "app.nii.gz", "--exact", "--probabilities", *tta)
+    ours = segment(
+        folder.parent / "scan.nii.gz", folder, "app.nii.gz", "--exact", "--probabilities", *tta
+    )
     theirs = voxels(folder / "nnunet.nii.gz")
     assert ours.dtype == theirs.dtype
     assert np.count_nonzero(ours != theirs) == 0
@@ -138,6 +120,6 @@ def test_no_voxel_differs(name: str, variants: dict[str, Path]) -> None:
 def test_streamed(name: str, variants: dict[str, Path]) -> None:
     folder, variant = variants[name], VARIANTS[name]
     tta = ["--tta"] if variant.tta else []
-    ours = segment(folder, "streamed.nii.gz", *tta)
+    ours = segment(folder.parent / "scan.nii.gz", folder, "streamed.nii.gz", *tta)
     assert np.mean(ours != voxels(folder / "nnunet.nii.gz")) < 0.006
     assert len(load_model(folder / "model").others) == len(variant.models) - 1

@@ -11,7 +11,6 @@ import SimpleITK as sitk
 
 from app.__main__ import main
 from tests.nnunet_models import (
-    ORACLE_PYTHON,
     Json,
     dataset,
     plans,
@@ -19,12 +18,10 @@ from tests.nnunet_models import (
     smooth_noise,
     write_scan,
 )
+from tests.parity import NEEDS_ORACLE
 from training.export import export
 
-pytestmark = [
-    pytest.mark.oracle,
-    pytest.mark.skipif(not ORACLE_PYTHON.exists(), reason="no nnU-Net: run `make oracle`"),
-]
+pytestmark = NEEDS_ORACLE
 CLASSES = dataset({"background": 0, "a": 1, "b": 2})
 REGIONS = dataset({"background": 0, "whole": [1, 2], "core": 2}, regions_class_order=[1, 2])
 TURNED = {"image_reader_writer": "NibabelIOWithReorient"}

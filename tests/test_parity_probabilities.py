@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 
 from app.__main__ import main
 from tests.nnunet_models import (
-    ORACLE_PYTHON,
     Json,
     dataset,
     plans,
@@ -19,13 +16,10 @@ from tests.nnunet_models import (
     smooth_noise,
     write_scan,
 )
+from tests.parity import NEEDS_ORACLE, TORCH, voxels
 from training.export import export
 
-pytestmark = [
-    pytest.mark.oracle,
-    pytest.mark.skipif(not ORACLE_PYTHON.exists(), reason="no nnU-Net: run `make oracle`"),
-]
-TORCH = "resample_torch_fornnunet"
+pytestmark = NEEDS_ORACLE
 REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "rim": 3}
 SHAPE, SPACING = (21, 50, 46), (4.0, 1.2, 1.3)
 VARIANTS: dict[str, tuple[Json, Json]] = {
@@ -72,10 +66,6 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ]
     run_oracle(jobs, root)
     return folders
-
-
-def voxels(file: Path) -> Any:
-    return sitk.GetArrayFromImage(sitk.ReadImage(file))
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 
 from app.__main__ import main
-from tests.nnunet_models import ORACLE_PYTHON, Json, dataset, plans, run_oracle, smooth_noise
+from tests.nnunet_models import Json, dataset, plans, run_oracle, smooth_noise
 from tests.oriented import ORIENTED, write_oriented
+from tests.parity import NEEDS_ORACLE
 from training.export import export
 
-pytestmark = [
-    pytest.mark.oracle,
-    pytest.mark.skipif(not ORACLE_PYTHON.exists(), reason="no nnU-Net: run `make oracle`"),
-]
+pytestmark = NEEDS_ORACLE
 SHAPE = (46, 50, 21)
 READERS = ("NibabelIO", "NibabelIOWithReorient")
 MODELS = {
