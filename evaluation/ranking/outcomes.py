@@ -79,6 +79,9 @@ def collect(
     a metric that was not measured.
     """
     teams, unranked = selection.of_teams(entrants)
+    if not teams:
+        left = "; ".join(f"{team.name}: {team.reason}" for team in unranked)
+        raise EvaluationError(f"no team is left to rank ({left}); see --only and --without")
     read = {team.name: {one.case: one for one in team.records()} for team in teams}
     recorded = {case for results in read.values() for case in results}
     selection.check(entrants, recorded)

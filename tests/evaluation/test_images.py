@@ -322,3 +322,8 @@ def test_a_teams_archive_is_evaluated(tmp_path: Path, name: str) -> None:
     assert record["environment"]["image"] in images.names_of(name)
     assert record["environment"]["image_digest"] == image_id
     assert re.search(r"good_2 +ok ", done.stdout)
+
+
+@pytest.mark.engine
+def test_an_odd_name_is_no_image_and_removes_nothing(client: docker.DockerClient) -> None:
+    images.remove(client, ["team blau (final):latest", "flare-test-absent:latest"])

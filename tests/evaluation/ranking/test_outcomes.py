@@ -182,8 +182,15 @@ def test_nothing_is_left(tmp_path: Path) -> None:
     assert read(tmp_path, "failed").failed.tolist() == [[False, True], [True, False]]
 
 
+def test_no_team_is_left(tmp_path: Path) -> None:
+    write_submission(tmp_path, "a", "refused", "no image")
+    write_team(tmp_path, "b", [record("x")])
+    said = refusal(tmp_path, selection=Selection(without=frozenset("b")))
+    assert said.startswith("no team is left to rank (a: refused: no image; b: not ranked, as")
+
+
 def test_nothing_was_scored(tmp_path: Path) -> None:
-    write_submission(tmp_path, "a", "refused")
+    write_team(tmp_path, "a", [replace(record("x"), accuracy=None)])
     assert "nothing can be ranked" in refusal(tmp_path)
 
 
