@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.model_rules import READERS
-from volumes import formats, nifti, npz
+from volumes import formats, nifti
 from volumes.errors import UserError, VolumeError
 from volumes.grid import grid_difference, same_spacing
 from volumes.orientation import AS_STORED, Orientation, nearest_ras
@@ -195,6 +195,8 @@ def writing_probabilities(
     path = probabilities_of(mask)
     shape = classes, *like.voxels.shape
     try:
+        from volumes import npz  # not for every start
+
         with npz.writing(path, "probabilities", shape, np.dtype(np.float16)) as add:
             yield add
     except OSError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-import zipfile
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -115,6 +114,8 @@ def _is_done(case: Case, request: Request) -> bool:
     """Whether all that was asked for of a case is there, and whole; if so, that is said."""
     files = [case.output]
     if request.probabilities:
+        import zipfile  # not for every start
+
         files.append(probabilities_of(case.output))
         if not zipfile.is_zipfile(files[1]):
             return False
