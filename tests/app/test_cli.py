@@ -303,3 +303,12 @@ def test_what_ends_it_is_one_line_and_leaves_nothing(
         process.kill()  # one that does not heed it
     assert (process.returncode, err) == (code, f"{word}; masks that are there are complete\n")
     assert names(tmp_path / "out") == []
+
+
+def test_what_few_runs_need_is_not_imported_at_the_start() -> None:
+    """Before torch, which takes longer than all the rest, nothing may keep it waiting."""
+    rare = {"cc3d", "pydicom", "torch", "zipfile", "volumes.npz", "app.dicom.series"}
+    code = "import sys, app.__main__, app.run; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not rare & {*done.stdout.split()}
