@@ -16,9 +16,7 @@ from evaluation.runners import docker as runner_module
 from evaluation.runners.docker import connect, log_of
 from tests import engine
 from tests.evaluation.challenges import FLARE24
-from tests.evaluation.runners.test_runners import SMALL, Scripts, base, images
-
-__all__ = ["base", "images"]  # fixtures
+from tests.evaluation.runners.scripts import SMALL, Scripts
 
 pytestmark = pytest.mark.engine
 
