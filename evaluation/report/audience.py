@@ -18,7 +18,7 @@ WITHHELD = {
     "messages": "why a case failed or a team was refused",
     "logs": "the end of what a failed case printed",
     "pictures": "the best and worst cases, drawn with their references",
-    "machines": "image, command, engine, machine and GPU",
+    "machines": "image, command, engine, machine, GPU, and the folders of paths",
 }
 # Of a case: the metrics, and what is drawn beside a curve.
 PUBLIC_COLUMNS = (
@@ -52,12 +52,11 @@ class Audience:
         return name if "case-names" in self.shown else self.numbers.get(name, "of no record")
 
     def text(self, words: str) -> str:
-        """Return words without the names of cases, and without the folders of paths."""
-        if "case-names" in self.shown:
-            return words
+        """Return words without names of cases and folders of paths, where these are not shown."""
         names = "|".join(map(re.escape, sorted(self.numbers, key=len, reverse=True)))
-        numbered = re.sub(names, lambda name: self.numbers[name[0]], words) if names else words
-        return PATH.sub("", numbered)
+        if names and "case-names" not in self.shown:
+            words = re.sub(names, lambda name: self.numbers[name[0]], words)
+        return words if "machines" in self.shown else PATH.sub("", words)
 
     def message(self, words: str) -> str:
         """Return why something failed, or nothing where that is not shown."""

@@ -137,6 +137,17 @@ def test_words_lose_names_and_folders(words: str, shown: str) -> None:
     assert readers(records, (), ()).text(words) == shown
 
 
+def test_each_is_shown_for_itself() -> None:
+    records = [replace(RECORD, case="FLARE_1")]
+    words = "/srv/FLARE_1.nii.gz"
+    for show, said in (
+        (["case-names"], "FLARE_1.nii.gz"),
+        (["machines"], "/srv/1.nii.gz"),
+        (["case-names", "machines"], words),
+    ):
+        assert readers(records, show, ()).text(words) == said
+
+
 def test_numbers_do_not_follow_the_names() -> None:
     records = [replace(RECORD, case=f"c{i}", reference_sha256=f"{9 - i}") for i in range(10)]
     audience = readers(records, (), ())
