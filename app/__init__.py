@@ -14,7 +14,7 @@ from volumes import command
 if TYPE_CHECKING:
     from app.predict import Predictor
 
-command.prepare(heeded=signal.SIGTERM)  # the first process of a container ignores it else
+command.prepare(__name__, heeded=signal.SIGTERM)  # the first process of a container ignores it else
 
 
 def load(

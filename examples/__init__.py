@@ -2,4 +2,4 @@
 
 from volumes import command
 
-command.prepare()
+command.prepare(__name__)

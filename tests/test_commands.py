@@ -325,7 +325,7 @@ def test_what_a_library_warns_of_is_a_line(tmp_path: Path) -> None:
     script = tmp_path / "flare-test"  # prepared as our commands are, by its name
     script.write_text(
         "import warnings; from volumes import command\n"
-        "command.prepare()\n"
+        "command.prepare(__name__)\n"
         "warnings.warn('a\\nb\\x1b', stacklevel=1)\n"
     )
     words = [sys.executable, str(script)]

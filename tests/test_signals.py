@@ -95,7 +95,7 @@ def test_a_part_does_not_outlive_a_process_that_is_ended_at_once(tmp_path: Path)
     script.write_text(
         "import os, signal, sys, time; from pathlib import Path\n"
         "from volumes import command; from volumes.files import replacing\n"
-        "command.prepare(heeded=signal.SIGTERM)\n"
+        "command.prepare(__name__, heeded=signal.SIGTERM)\n"
         "with replacing(Path(sys.argv[1])) as part:\n"
         "    part.write_bytes(b'half')\n"
         "    signal.signal(signal.SIGTERM, lambda *_: None)  # as if Python had no turn\n"
@@ -158,3 +158,17 @@ def test_what_a_killed_app_leaves_is_removed_by_the_next(
     other.write_bytes(sound["scan"].read_bytes())
     assert start(*app(sound["model"], other, masks)).returncode == 0
     assert names(masks) == ["Y.nii.gz"]
+
+
+def test_a_program_of_somebody_elses_keeps_its_own_ways(tmp_path: Path) -> None:
+    """Its package imports the app while Python looks for what -m names."""
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "__init__.py").write_text("import app, evaluation, training\n")
+    (tmp_path / "pipeline" / "__main__.py").write_text(
+        "import signal, sys\n"
+        "print(type(sys.stdout).__name__, signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)\n"
+    )
+    command = [sys.executable, "-m", "pipeline", "app"]
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "TextIOWrapper True\n"

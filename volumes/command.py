@@ -23,22 +23,22 @@ from volumes.text import one_line, printable, shortened
 _PATIENCE_S = 1.5  # for what a signal ends
 ERASE_LINE = "\r\x1b[K"  # for a line that lives; the one sequence that is printed
 _MOST = 300  # characters of a line on what is wrong
-# What runs one of the rooms: Python, while it looks for the module of -m, or a script of ours.
-_PROGRAMS = ("-m", "flare-")
+_SCRIPTS = "flare-"  # what the names of ours begin with
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM came."""
 
 
-def prepare(heeded: signal.Signals | None = None) -> None:
-    """Make the process fit for whatever happens; does nothing unless it is one of our commands.
+def prepare(room: str, heeded: signal.Signals | None = None) -> None:
+    """Make the process fit for whatever happens; does nothing unless it is a command of this room.
 
-    A room calls this when it is imported: main() comes later, and imports take seconds. What is
-    printed when nobody reads any more, or the disk is full, is lost, and the work goes on. heeded:
-    a signal that ends it as Ctrl-C does, and within two seconds, whatever it is at.
+    A room calls this with its name when it is imported: main() comes later, and imports take
+    seconds. What is printed when nobody reads any more, or the disk is full, is lost, and the work
+    goes on. heeded: a signal that ends it as Ctrl-C does, and within two seconds, whatever it is
+    at.
     """
-    if not Path(sys.argv[0]).name.startswith(_PROGRAMS):
+    if not _is_command(room):
         return
     for name in ("stdin", "stdout", "stderr"):  # in the order of their numbers
         if getattr(sys, name) is None:  # else the next file gets its number, and is printed into
@@ -50,6 +50,15 @@ def prepare(heeded: signal.Signals | None = None) -> None:
     if heeded is not None:
         signal.signal(heeded, _terminate)
         _end_soon_after(heeded)
+
+
+def _is_command(room: str) -> bool:
+    """Whether a script of ours runs, or Python looks for a module of the room for its -m."""
+    program, *arguments = sys.argv
+    if program == "-m":
+        module = sys.orig_argv[-1 - len(arguments)]
+        return module.partition(".")[0] == room
+    return Path(program).name.startswith(_SCRIPTS)
 
 
 def exit_code(do: Callable[[], int | None], interrupted: str = "") -> int:
