@@ -19,6 +19,7 @@ from evaluation.batch.dispatch import Dispatch
 from evaluation.batch.messages import Entrant
 from evaluation.cases import Case
 from evaluation.conditions import usual
+from evaluation.teams import HandedIn
 from volumes.grid import Grid
 
 PATIENCE_S = 120.0
@@ -52,7 +53,14 @@ def measure(size: Size, pace: float) -> RoundTrip:
     conditions = usual(challenges.load("flare24"))
     times_s = runtimes_s(size, seed=0)
     teams = [
-        Entrant(name, Path(f"/{name}.tar.gz"), Path(f"/results/{name}"), conditions, 40960)
+        Entrant(
+            name,
+            Path(f"/{name}.tar.gz"),
+            Path(f"/results/{name}"),
+            conditions,
+            image_mib=40960,
+            handed_in=HandedIn("", 0, 0),
+        )
         for name in times_s
     ]
     grid = Grid.of_affine((300, 512, 512), np.eye(4))

@@ -12,9 +12,9 @@ from evaluation.teams import HandedIn
 class Entrant:
     """One team's submission; folder: where its results go. Both are the same path on every machine.
 
-    handed_in: what the archive is. image_mib: how large an image may be. fault: why it cannot even
-    be looked at. overlap: whether scoring, loading and removing images may
-    go on beside timed runs of the same machine.
+    image_mib: how large an image may be. handed_in: what the archive is. fault: why it cannot even
+    be looked at. overlap: whether scoring, loading and removing images may go on beside timed runs
+    of the same machine.
     """
 
     name: str
@@ -22,7 +22,7 @@ class Entrant:
     folder: Path
     conditions: Conditions
     image_mib: int
-    handed_in: HandedIn | None = None
+    handed_in: HandedIn
     fault: str = ""
     overlap: bool = False
 

@@ -48,7 +48,7 @@ def set_aside(teams: Sequence[Entrant], again: Collection[str]) -> Iterator[str]
         raise EvaluationError(f"--again {', '.join(unknown)}: no such team; there are {names}")
     for team in teams:
         entry = read_entry(team.folder)
-        if entry is None or team.handed_in is None or team.fault:
+        if entry is None or team.fault:
             continue
         before = entry.handed_in
         is_other = before is not None and before.sha256 != team.handed_in.sha256

@@ -167,9 +167,9 @@ class Slot(WorkerPlugin):
         keep_verdict(team, str(described["image"]), "")
         measured = MeasuredRunner(runner, team.conditions, folder, self.gpu, self._check)
         held.enter_context(measured)
-        archive = team.handed_in.sha256 if team.handed_in else None
-        environment = described | {"archive_sha256": archive, "gpu": self.gpu and vars(self.gpu)}
-        environment |= host.facts()
+        submitted = {"archive_sha256": team.handed_in.sha256}
+        gpu_facts = {"gpu": self.gpu and vars(self.gpu)}
+        environment = described | submitted | gpu_facts | host.facts()
         return _Ready(team, measured, environment, held.pop_all())
 
     def _leave(self) -> None:

@@ -23,6 +23,7 @@ from evaluation.conditions import Conditions
 from evaluation.runners import InfrastructureError, InputError, Runner, images
 from evaluation.runners.docker import connect
 from tests import engine
+from tests.evaluation.batch import NOTHING
 from tests.evaluation.challenges import CONDITIONS, FLARE24, GRAND_CHALLENGE
 
 BASE = "ARG BASE_IMAGE=debian:bookworm-slim\nFROM ${BASE_IMAGE}\nWORKDIR /workspace\n"
@@ -63,7 +64,7 @@ class Teams:
     def use(
         self, archive: Path, image_mib: int = 1024, conditions: Conditions = CONDITIONS
     ) -> contextlib.AbstractContextManager[Runner]:
-        team = Entrant("team", archive, self.folder, conditions, image_mib)
+        team = Entrant("team", archive, self.folder, conditions, image_mib, NOTHING)
         return archives.runner(self.machine, team, None, patient)
 
     def loaded(self) -> list[str]:

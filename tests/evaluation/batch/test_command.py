@@ -11,10 +11,13 @@ from evaluation.__main__ import main
 from evaluation.batch.batch import BatchOutcome, summary
 from evaluation.batch.messages import Entrant
 from evaluation.states import State
+from tests.evaluation.batch import NOTHING
 from tests.evaluation.challenges import CONDITIONS
 from tests.evaluation.records import RECORD
 
-TEAMS = [Entrant(name, Path(), Path(), CONDITIONS, 1024) for name in ("alpha", "beta", "gamma")]
+TEAMS = [
+    Entrant(name, Path(), Path(), CONDITIONS, 1024, NOTHING) for name in ("alpha", "beta", "gamma")
+]
 
 
 def test_the_summary_counts_and_says_what_is_missing_and_why() -> None:

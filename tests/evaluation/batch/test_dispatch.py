@@ -14,6 +14,7 @@ from evaluation.batch.dispatch import Dispatch
 from evaluation.batch.messages import Answer, Done, Entrant, Failed, Lost, Refused
 from evaluation.batch.slot import Slot
 from evaluation.cases import find
+from tests.evaluation.batch import NOTHING
 from tests.evaluation.challenges import CONDITIONS
 from tests.evaluation.records import RECORD
 from tests.submissions import write_cases
@@ -49,7 +50,7 @@ class FakeCluster:
 class Setting:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cases = find(*write_cases(folder, ["a", "b"]))
-        self.teams = [Entrant("x", folder / "x.tar.gz", folder / "x", CONDITIONS, 1024)]
+        self.teams = [Entrant("x", folder / "x.tar.gz", folder / "x", CONDITIONS, 1024, NOTHING)]
         self.board = Board({"x": ["a", "b"]}, {})
         self.now = 0.0
         self.out = io.StringIO()

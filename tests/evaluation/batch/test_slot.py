@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from msgspec import structs
+from msgspec import structs, to_builtins
 
 from evaluation.batch import archives
 from evaluation.batch.machine import Machine
@@ -20,7 +20,7 @@ from evaluation.batch.slot import Slot
 from evaluation.cases import find
 from evaluation.states import State
 from evaluation.store import Store
-from tests.evaluation.batch import processes
+from tests.evaluation.batch import NOTHING, processes
 from tests.evaluation.challenges import CONDITIONS
 from tests.submissions import BEHAVIOURS, SHAPE, Behaviour, save, write_cases, write_submission
 
@@ -33,7 +33,7 @@ class Setting:
         self.cases = find(*write_cases(folder, ["a", "b"]))
         self.machine = Machine(folder / "machine")
         results = folder / "results" / "team"
-        self.team = Entrant("team", folder / "team.tar.gz", results, CONDITIONS, 1024)
+        self.team = Entrant("team", folder / "team.tar.gz", results, CONDITIONS, 1024, NOTHING)
         self.team.folder.mkdir(parents=True)
         self.store = Store(self.team.folder)
         self.write(GOOD)
@@ -81,7 +81,7 @@ def test_a_case_is_run_once_and_scored_once(setting: Setting) -> None:
         "image": "team.tar.gz",
         "state": "ok",
         "message": "",
-        "handed_in": None,
+        "handed_in": to_builtins(NOTHING),
     }
     slot.release()
 
