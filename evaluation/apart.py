@@ -22,12 +22,12 @@ from typing import Any, TypeVar
 from evaluation.errors import EvaluationError
 from evaluation.parent import end_with
 from evaluation.runners import short_line
+from evaluation.scratch import Check
 
 LIMIT_S = 600.0  # for one call: to score the largest scan there is takes a tenth of that
 TICK_S = 0.1
 
 Result = TypeVar("Result")
-Check = Callable[[], object]  # called while a call is waited for; what it raises ends the call
 
 
 class CallFailed(Exception):

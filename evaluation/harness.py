@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from msgspec import structs
 
 from evaluation import host, scratch, settings
-from evaluation.apart import Apart, CallFailed, Check
+from evaluation.apart import Apart, CallFailed
 from evaluation.cases import Case
 from evaluation.challenges import CaseLimits
 from evaluation.conditions import Conditions
@@ -22,6 +22,7 @@ from evaluation.progress import Progress
 from evaluation.record import Record, row, scored, unscorable
 from evaluation.scoring.assess import assess, reference_of
 from evaluation.scoring.rules import ScoringRules
+from evaluation.scratch import Check
 from evaluation.states import State
 from evaluation.store import Store
 from evaluation.submission import Submission

@@ -20,7 +20,7 @@ from evaluation.errors import EvaluationError
 POLL_S = 0.05
 PREFIX = "run-"
 
-Check = Callable[[], None]  # called while a lock is waited for; raises to give up
+Check = Callable[[], object]  # called while something is waited for; raises to give up
 
 
 def private() -> Path:

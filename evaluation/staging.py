@@ -90,7 +90,7 @@ def collect(case: Case, outputs: Path, mask: Path, contract: Contract) -> tuple[
     InfrastructureError where there is no room for it.
     """
     converted = contract.mask.endswith(".mha")
-    taken = mask.with_name(f"{mask.name}.mha") if converted else mask
+    taken = outputs.with_name(f"{mask.name}.mha") if converted else mask
     try:
         source, remark = _find(case, outputs, contract)
         shown = f"{source.name} in {_shown(source.parent, outputs)}"

@@ -18,6 +18,7 @@ import SimpleITK as sitk
 from msgspec.structs import replace
 
 from evaluation import challenges
+from evaluation.apart import Apart, CallFailed
 from evaluation.cases import Case, anonymised, find
 from evaluation.contracts import Contract
 from evaluation.errors import EvaluationError
@@ -223,6 +224,25 @@ def test_what_an_algorithm_may_leave(
         ["a.nii.gz"] if state is State.OK else []
     )
     assert list((tmp_path / "rig").iterdir()) == []
+
+
+def test_a_kill_while_a_mask_is_converted_leaves_nothing_among_the_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = one_case(tmp_path)
+    work = staged(case, tmp_path, GRAND_CHALLENGE.challenge.contract)
+    answer(work)
+    mask = tmp_path / "predictions" / "a.nii.gz"
+    mask.parent.mkdir()
+    there: list[str] = []
+
+    def killed(*_: object) -> None:
+        there.extend(path.name for path in mask.parent.iterdir())
+        raise CallFailed("as if the machine had ended")
+
+    monkeypatch.setattr(Apart, "call", killed)
+    collect(case, work / "outputs", mask, GRAND_CHALLENGE.challenge.contract)
+    assert there == []
 
 
 @pytest.mark.parametrize("name", ["a[bc]", "a{case}", "a*"])
