@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
+from app.components import connected
 from app.crop import box_where
 from app.restore import Labels
 
@@ -28,10 +28,7 @@ def keep_largest(labels: Labels, groups: Sequence[Sequence[int]]) -> None:
 def _keep_largest(labels: Labels, group: Sequence[int]) -> None:
     part = labels[box_where(labels.shape, lambda plane: _is_one_of(labels[plane], group))]
     inside = _is_one_of(part, group)
-    # As bytes: of truth values cc3d refuses some thin ones, [1, 0, 1] for example.
-    components, count = cc3d.connected_components(
-        inside.view(np.uint8), connectivity=CONNECTIVITY, return_N=True
-    )
+    components, count = connected(inside, CONNECTIVITY)
     sizes = np.zeros(count + 1, np.int64)
     for plane in components:
         sizes += np.bincount(plane.ravel(), minlength=count + 1)

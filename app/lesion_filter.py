@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import cc3d
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from app.components import connected
 from app.model import LesionFilter
 from app.preprocess import Grid
 from app.restore import SLAB_PLANES
@@ -49,10 +49,7 @@ class Lesions:
 def find(planes: Planes, voxel_ml: float) -> Lesions:
     """The lesions in some planes: where a logit is positive."""
     lesion = np.stack([plane > 0 for plane in planes])
-    # As bytes: of truth values cc3d refuses some thin ones, [1, 0, 1] for example.
-    labels, count = cc3d.connected_components(
-        lesion.view(np.uint8), connectivity=CONNECTIVITY, return_N=True
-    )
+    labels, count = connected(lesion, CONNECTIVITY)
     voxels = np.zeros(count + 1, np.int64)
     peak = np.zeros(count + 1, np.float64)
     for plane, inside, of_voxel in zip(planes, lesion, labels, strict=True):

@@ -322,12 +322,13 @@ def _moments(
 
 def filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Fill holes that have no face-connected way to the border (scipy's binary_fill_holes)."""
-    import cc3d
+    from app.components import connected  # cc3d takes time, and few models need it
 
-    outside, count = cc3d.connected_components(~mask, connectivity=6, return_N=True)
+    outside, count = connected(~mask, 6)
     inside = np.ones(count + 1, bool)
     for axis in range(mask.ndim):
         for face in (0, -1):
             inside[outside.take(face, axis)] = False
     inside[0] = True  # the mask itself
-    return inside[outside]
+    filled: NDArray[np.bool_] = inside[outside]
+    return filled

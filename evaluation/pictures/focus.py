@@ -7,6 +7,7 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.scoring.components import connected
 from evaluation.scoring.lesions import CONNECTIVITY, Box, worst_lesion
 from volumes.grid import LPS, Grid
 
@@ -95,8 +96,7 @@ def _worst(
 
 
 def _largest(mask: NDArray[np.bool_], spacing_zyx: NDArray[np.float64], kind: str) -> Focus:
-    inside = np.ascontiguousarray(mask).view(np.uint8)  # see scoring.lesions
-    labels = cc3d.connected_components(inside, connectivity=CONNECTIVITY)
+    labels, _ = connected(mask, CONNECTIVITY)
     statistics = cc3d.statistics(labels)
     sizes = statistics["voxel_counts"][1:]
     label = 1 + int(np.argmax(sizes))

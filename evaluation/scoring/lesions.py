@@ -20,10 +20,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.scoring.components import connected
 from evaluation.scoring.metrics import check_shapes, check_spacing
 from evaluation.scoring.rules import Connectivity
 
@@ -195,11 +195,8 @@ def _match(
 
 
 def _components(mask: NDArray[np.generic], connectivity: Connectivity) -> _Components:
-    inside = np.ascontiguousarray(mask != 0)
-    # As bytes: of truth values cc3d refuses some thin ones, [1, 0, 1] for example.
-    labels, count = cc3d.connected_components(
-        inside.view(np.uint8), connectivity=connectivity, return_N=True
-    )
+    inside = mask != 0
+    labels, count = connected(inside, connectivity)
     sizes = np.zeros(count + 1, np.int64)
     # As cc3d.statistics, which takes longer than all the rest where lesions are few and small.
     for slab in _slabs(labels):
